@@ -1,0 +1,1 @@
+//! tidegate: the operator's command line.

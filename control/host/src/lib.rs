@@ -1,0 +1,1 @@
+//! tidegate-hostd: QEMU guests and their memory on one host.

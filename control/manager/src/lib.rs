@@ -1,0 +1,1 @@
+//! tidegate-manager: drives migrations as journaled state machines.

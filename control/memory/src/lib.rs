@@ -1,0 +1,1 @@
+//! Guest memory: capture, copy, diff and merge.

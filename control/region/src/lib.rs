@@ -1,0 +1,1 @@
+//! Layout of a state region in guest memory.

@@ -1,0 +1,1 @@
+//! tidegated: the switch box daemon.

@@ -1,0 +1,1 @@
+//! Packet and session logic of the switch box, without DPDK.

@@ -1,0 +1,1 @@
+//! Finds libdpdk and its full compiler flags for build scripts.

@@ -1,0 +1,1 @@
+//! Safe DPDK: EAL, lcores, mempools, mbufs, ports and queue pairs.

@@ -1,0 +1,1 @@
+//! End-to-end lab: namespaces, guests, clients and the demo.
