@@ -1,0 +1,3 @@
+#!/bin/sh
+# Stands for pkg-config in the tests: does what the test says.
+eval "$PRETEND"
