@@ -80,6 +80,7 @@ fn missing_says_what_to_do() {
 
 #[test]
 fn no_pkg_config_says_what_to_do() {
+    let folder = tempfile::tempdir().expect("folder");
     let error = PkgConfig::new(folder.path().join("absent"))
         .find()
         .expect_err("cannot be run");
