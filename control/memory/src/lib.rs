@@ -1,1 +1,25 @@
 //! Guest memory: capture, copy, diff and merge.
+//!
+//! Guest memory is files mapped shared ([`mapping::Mapping`]); it changes under the reader, so it is only
+//! copied in and out. A migration's bytes take this path: source's files → [`twin`] (while the source is
+//! paused) → [`transfer`] → destination's files; later, source's regions against the twin → [`diff`] →
+//! [`transfer`] → [`merge`] into the destination's regions.
+//!
+//! Everything here blocks; callers run it on threads that may.
+#![forbid(unsafe_code)]
+
+pub mod diff;
+pub mod error;
+pub mod mapping;
+pub mod merge;
+pub mod object;
+pub mod receive;
+mod redo;
+pub mod send;
+pub mod transfer;
+pub mod twin;
+mod wire;
+
+pub use error::MemoryError;
+pub use mapping::Mapping;
+pub use object::{Object, ObjectKind};

@@ -1,0 +1,209 @@
+//! Guest memory as files mapped shared.
+//!
+//! The law of this file: guest memory changes while we look at it, so there is never a reference into it.
+//! Bytes are copied out into our own buffers, copied in, or moved between the mapping and a file
+//! descriptor by the kernel. vm-memory's slices are volatile, bounds-checked and tied to the mapping's life,
+//! so nothing here needs `unsafe`.
+//!
+//! A mapped file must not shrink while it is mapped: the files are this host's own.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+};
+
+use vm_memory::{
+    Bytes as _, FileOffset, MmapRegion, ReadVolatile, VolatileMemory as _, VolatileMemoryError,
+    VolatileSlice,
+};
+
+use crate::MemoryError;
+
+/// Bytes of a page on every machine this runs on.
+pub const PAGE_BYTES: usize = 4096;
+
+/// A file mapped shared, for reading and writing.
+#[derive(Debug)]
+pub struct Mapping {
+    region: MmapRegion,
+    path: PathBuf,
+}
+
+impl Mapping {
+    /// Map all of an existing file.
+    ///
+    /// # Errors
+    /// [`MemoryError::File`] when it cannot be opened or mapped, or is empty.
+    pub fn open(path: &Path) -> Result<Self, MemoryError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(MemoryError::file("open", path))?;
+        Self::map(file, path)
+    }
+
+    /// Create the file anew with `size_bytes` zeros, none of them allocated, and map it.
+    ///
+    /// # Errors
+    /// [`MemoryError::File`].
+    pub fn create(path: &Path, size_bytes: u64) -> Result<Self, MemoryError> {
+        let file = create_file(path, size_bytes)?;
+        Self::map(file, path)
+    }
+
+    fn map(file: File, path: &Path) -> Result<Self, MemoryError> {
+        let len = file.metadata().map_err(MemoryError::file("map", path))?.len();
+        let too_long =
+            || io::Error::new(io::ErrorKind::FileTooLarge, "longer than an address space");
+        let size = usize::try_from(len).map_err(|_| MemoryError::file("map", path)(too_long()))?;
+        let region = MmapRegion::from_file(FileOffset::new(file, 0), size).map_err(|error| {
+            let error = match error {
+                vm_memory::mmap::MmapRegionError::Mmap(error) => error,
+                other => io::Error::other(other.to_string()),
+            };
+            MemoryError::file("map", path)(error)
+        })?;
+        Ok(Self { region, path: path.to_owned() })
+    }
+
+    /// Size of the mapping.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.region.size() as u64
+    }
+
+    /// The file that is mapped.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Copy bytes out.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfBounds`].
+    pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), MemoryError> {
+        self.slice(offset, into.len() as u64)?.copy_to(into);
+        Ok(())
+    }
+
+    /// Copy bytes in.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfBounds`].
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), MemoryError> {
+        self.slice(offset, bytes.len() as u64)?.copy_from(bytes);
+        Ok(())
+    }
+
+    /// Let the kernel put the next `len_bytes` of a file or socket straight here.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfBounds`]; [`MemoryError::Connection`] when the source fails or ends too early.
+    pub fn fill_from(
+        &self,
+        offset: u64,
+        len_bytes: u64,
+        source: &mut impl ReadVolatile,
+    ) -> Result<(), MemoryError> {
+        let mut slice = self.slice(offset, len_bytes)?;
+        source.read_exact_volatile(&mut slice).map_err(|error| {
+            let error = match error {
+                VolatileMemoryError::IOError(error) => error,
+                other => io::Error::other(other.to_string()),
+            };
+            MemoryError::connection("reading memory")(error)
+        })
+    }
+
+    /// Touch every page of a range, so that later writes find it present.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfBounds`].
+    pub(crate) fn prefault(&self, offset: u64, len_bytes: u64) -> Result<(), MemoryError> {
+        let slice = self.slice(offset, len_bytes)?;
+        for page in (0..slice.len()).step_by(PAGE_BYTES) {
+            // In bounds: `page` is below the slice's length.
+            let _ = slice.write(&[0_u8], page);
+        }
+        Ok(())
+    }
+
+    fn slice(&self, offset: u64, len_bytes: u64) -> Result<VolatileSlice<'_>, MemoryError> {
+        let bounds = || MemoryError::OutOfBounds {
+            path: self.path.clone(),
+            offset,
+            len_bytes,
+            size_bytes: self.size_bytes(),
+        };
+        let start = usize::try_from(offset).map_err(|_| bounds())?;
+        let len = usize::try_from(len_bytes).map_err(|_| bounds())?;
+        self.region.get_slice(start, len).map_err(|_| bounds())
+    }
+}
+
+/// Create or empty a file and give it `size_bytes` zeros without allocating them.
+pub(crate) fn create_file(path: &Path, size_bytes: u64) -> Result<File, MemoryError> {
+    let create = MemoryError::file("create", path);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .map_err(create)?;
+    file.set_len(size_bytes).map_err(MemoryError::file("size", path))?;
+    Ok(file)
+}
+
+/// Bytes that can still be written in the file system of `directory` by an ordinary user.
+///
+/// # Errors
+/// [`MemoryError::File`].
+pub fn free_bytes(directory: &Path) -> Result<u64, MemoryError> {
+    let stat = rustix::fs::statvfs(directory)
+        .map_err(|error| MemoryError::file("ask for free space in", directory)(error.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn copies_and_bounds() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("m");
+        let mapping = Mapping::create(&path, 8192).expect("create");
+        mapping.write(4090, b"0123456789").expect("write");
+        let mut back = [0; 10];
+        mapping.read(4090, &mut back).expect("read");
+        assert_eq!(&back, b"0123456789");
+        assert_eq!(&fs::read(&path).expect("file")[4090..4100], b"0123456789");
+        for (offset, len) in [(8192, 1), (8191, 2), (u64::MAX, 1), (1, 8192)] {
+            let mut buffer = vec![0; len];
+            let error = mapping.read(offset, &mut buffer).expect_err("outside");
+            assert!(matches!(error, MemoryError::OutOfBounds { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_ends_early_is_an_error() {
+        let dir = tempfile::tempdir().expect("dir");
+        let mapping = Mapping::create(&dir.path().join("m"), 4096).expect("create");
+        let mut short: &[u8] = b"abc";
+        let error = mapping.fill_from(0, 4, &mut short).expect_err("short");
+        assert!(matches!(error, MemoryError::Connection { .. }), "{error}");
+    }
+
+    #[test]
+    fn an_empty_file_cannot_be_mapped() {
+        let dir = tempfile::tempdir().expect("dir");
+        assert!(Mapping::create(&dir.path().join("m"), 0).is_err());
+        assert!(Mapping::open(&dir.path().join("missing")).is_err());
+    }
+}

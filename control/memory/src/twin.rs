@@ -1,0 +1,266 @@
+//! The copy of a guest's memory as of T0, in files.
+//!
+//! [`Prepared::new`] does everything that can fail or takes long before the source is paused: it checks the
+//! room, allocates the files and touches every page. [`Prepared::fill`] is what happens during the pause.
+
+use std::{
+    fs::{self, File},
+    io::{Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use rustix::fs::FallocateFlags;
+
+use crate::{
+    Mapping, MemoryError, Object, ObjectKind,
+    mapping::{create_file, free_bytes},
+};
+
+/// What one thread copies at a time.
+const PIECE_BYTES: u64 = 8 << 20;
+const MAX_THREADS: usize = 4;
+
+/// Where the twin of an object is kept in the twin's directory.
+#[must_use]
+pub fn path_of(dir: &Path, kind: &ObjectKind) -> PathBuf {
+    dir.join(match kind {
+        ObjectKind::Ram => "ram".to_owned(),
+        ObjectKind::DeviceState => "device-state".to_owned(),
+        ObjectKind::Diff => "diff".to_owned(),
+        ObjectKind::Region(name) => format!("region-{name}"),
+    })
+}
+
+/// Check that `needed_bytes` fit into the file system of `dir`, which must exist.
+///
+/// # Errors
+/// [`MemoryError::NoSpace`] with both numbers.
+pub fn check_space(dir: &Path, needed_bytes: u64) -> Result<(), MemoryError> {
+    let free_bytes = free_bytes(dir)?;
+    if free_bytes < needed_bytes {
+        return Err(MemoryError::NoSpace { path: dir.to_owned(), needed_bytes, free_bytes });
+    }
+    Ok(())
+}
+
+/// Create a file of `size_bytes` zeros with room for all of them.
+///
+/// # Errors
+/// [`MemoryError::NoSpace`], [`MemoryError::File`].
+pub fn allocate(path: &Path, size_bytes: u64) -> Result<(), MemoryError> {
+    let file = create_file(path, size_bytes)?;
+    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size_bytes) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::NOSPC) => {
+            let dir = path.parent().unwrap_or(path);
+            Err(MemoryError::NoSpace {
+                path: dir.to_owned(),
+                needed_bytes: size_bytes,
+                free_bytes: free_bytes(dir)?,
+            })
+        }
+        Err(error) => Err(MemoryError::file("allocate", path)(error.into())),
+    }
+}
+
+/// A twin whose files are there and present in memory, waiting for T0.
+#[derive(Debug)]
+pub struct Prepared {
+    pieces: Vec<Copied>,
+}
+
+#[derive(Debug)]
+struct Copied {
+    object: Object,
+    source: PathBuf,
+    twin: Mapping,
+}
+
+impl Prepared {
+    /// Make the files in `dir`, which is created, for a copy of `sources`. `reserve_bytes` is room that
+    /// others need in the same place. On an error nothing is left in `dir`.
+    ///
+    /// # Errors
+    /// [`MemoryError::NoSpace`], [`MemoryError::File`].
+    pub fn new(
+        dir: &Path,
+        sources: &[(ObjectKind, PathBuf)],
+        reserve_bytes: u64,
+    ) -> Result<Self, MemoryError> {
+        fs::create_dir_all(dir).map_err(MemoryError::file("create", dir))?;
+        let prepared = Self::allocate(dir, sources, reserve_bytes);
+        if prepared.is_err() {
+            // The first error is the one to report.
+            let _ = fs::remove_dir_all(dir);
+        }
+        prepared
+    }
+
+    fn allocate(
+        dir: &Path,
+        sources: &[(ObjectKind, PathBuf)],
+        reserve_bytes: u64,
+    ) -> Result<Self, MemoryError> {
+        let mut objects = Vec::new();
+        let mut needed_bytes = reserve_bytes;
+        for (kind, source) in sources {
+            let meta = fs::metadata(source).map_err(MemoryError::file("find", source))?;
+            needed_bytes = needed_bytes.saturating_add(meta.len());
+            objects.push((Object { kind: kind.clone(), size_bytes: meta.len() }, source.clone()));
+        }
+        check_space(dir, needed_bytes)?;
+        let mut pieces = Vec::new();
+        for (object, source) in objects {
+            let path = path_of(dir, &object.kind);
+            allocate(&path, object.size_bytes)?;
+            let twin = Mapping::open(&path)?;
+            pieces.push(Copied { object, source, twin });
+        }
+        let prepared = Self { pieces };
+        let work = prepared.work(|piece| Ok(vec![(0, piece.object.size_bytes)]))?;
+        in_parallel(&work, |(index, offset, len)| {
+            prepared.pieces[*index].twin.prefault(*offset, *len)
+        })?;
+        Ok(prepared)
+    }
+
+    /// Copy the sources as they are now. The guest must be paused.
+    ///
+    /// # Errors
+    /// [`MemoryError`] when a source cannot be read.
+    pub fn fill(&self) -> Result<(), MemoryError> {
+        let work = self.work(|piece| data_extents(&piece.source))?;
+        in_parallel(&work, |(index, offset, len)| {
+            let piece = &self.pieces[*index];
+            let open = MemoryError::file("open", &piece.source);
+            let mut source = File::open(&piece.source).map_err(open)?;
+            let seek = MemoryError::file("seek in", &piece.source);
+            source.seek(SeekFrom::Start(*offset)).map_err(seek)?;
+            piece.twin.fill_from(*offset, *len, &mut source)
+        })
+    }
+
+    /// The objects and their sizes.
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.pieces.iter().map(|piece| &piece.object)
+    }
+
+    /// The extents of every object, cut into pieces for threads: object, offset, length.
+    fn work(
+        &self,
+        extents: impl Fn(&Copied) -> Result<Vec<(u64, u64)>, MemoryError>,
+    ) -> Result<Vec<(usize, u64, u64)>, MemoryError> {
+        let mut work = Vec::new();
+        for (index, piece) in self.pieces.iter().enumerate() {
+            for (offset, len) in extents(piece)? {
+                let end = (offset + len).min(piece.object.size_bytes);
+                for start in (offset..end).step_by(PIECE_BYTES as usize) {
+                    work.push((index, start, PIECE_BYTES.min(end - start)));
+                }
+            }
+        }
+        Ok(work)
+    }
+}
+
+/// Where a file has bytes: a guest's RAM that was never touched is a hole, and the twin's zeros already
+/// say so. Offset and length.
+fn data_extents(path: &Path) -> Result<Vec<(u64, u64)>, MemoryError> {
+    use rustix::fs::{SeekFrom, seek};
+    let file = File::open(path).map_err(MemoryError::file("open", path))?;
+    let mut extents = Vec::new();
+    let mut at = 0;
+    loop {
+        let start = match seek(&file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(rustix::io::Errno::NXIO) => return Ok(extents),
+            Err(error) => return Err(MemoryError::file("seek in", path)(error.into())),
+        };
+        let end = seek(&file, SeekFrom::Hole(start))
+            .map_err(|error| MemoryError::file("seek in", path)(error.into()))?;
+        extents.push((start, end - start));
+        at = end;
+    }
+}
+
+/// Run `job` for each piece of work on as many threads as help; the first error stops all.
+fn in_parallel<W: Sync>(
+    work: &[W],
+    job: impl Fn(&W) -> Result<(), MemoryError> + Sync,
+) -> Result<(), MemoryError> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.min(MAX_THREADS).min(work.len().max(1));
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(None);
+    let run = || {
+        // Relaxed: the index hands out work, the scope's join orders the results.
+        while let Some(piece) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = job(piece) {
+                next.store(work.len(), Ordering::Relaxed);
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(run);
+        }
+        run();
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+
+    use super::*;
+
+    #[test]
+    fn a_twin_is_the_source_as_it_was() {
+        let dir = tempfile::tempdir().expect("dir");
+        let source = dir.path().join("source");
+        let file = create_file(&source, 64 << 20).expect("source");
+        for at in [0_u64, 4096 * 77 + 5, (64 << 20) - 3] {
+            file.write_all_at(b"abc", at).expect("write");
+        }
+        let region = dir.path().join("r");
+        fs::write(&region, [7; 8192]).expect("region");
+        let sources =
+            [(ObjectKind::Ram, source.clone()), (ObjectKind::Region("r".into()), region.clone())];
+        let twin_dir = dir.path().join("twin");
+        let prepared = Prepared::new(&twin_dir, &sources, 0).expect("prepare");
+        let allocated = fs::metadata(twin_dir.join("ram")).expect("twin").blocks() * 512;
+        assert!(allocated >= 64 << 20, "{allocated} bytes are allocated before the pause");
+        prepared.fill().expect("fill");
+        file.write_all_at(b"later", 9000).expect("write");
+        let twin = fs::read(twin_dir.join("ram")).expect("twin");
+        let mut then = fs::read(&source).expect("source");
+        then[9000..9005].fill(0);
+        assert!(twin == then);
+        assert_eq!(fs::read(twin_dir.join("region-r")).expect("twin"), [7; 8192]);
+    }
+
+    #[test]
+    fn a_full_disk_is_found_before_anything_is_copied() {
+        let dir = tempfile::tempdir().expect("dir");
+        let source = dir.path().join("source");
+        let free = free_bytes(dir.path()).expect("free");
+        // As long as the disk is, and a hole.
+        create_file(&source, free + (1 << 30)).expect("source");
+        let twin_dir = dir.path().join("twin");
+        let error = Prepared::new(&twin_dir, &[(ObjectKind::Ram, source)], 5).expect_err("full");
+        let MemoryError::NoSpace { needed_bytes, free_bytes, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(*needed_bytes, free + (1 << 30) + 5);
+        assert!(*free_bytes < *needed_bytes);
+        assert!(error.to_string().contains(&twin_dir.display().to_string()), "{error}");
+        assert!(!twin_dir.exists());
+    }
+}
