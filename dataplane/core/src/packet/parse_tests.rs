@@ -1,0 +1,95 @@
+//! Frames built by an independent library, and arbitrary bytes.
+
+use etherparse::PacketBuilder;
+use proptest::prelude::*;
+
+use super::*;
+
+fn builder() -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
+    PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4(
+        [10, 0, 0, 1],
+        [10, 0, 0, 2],
+        64,
+    )
+}
+
+fn ipv4(frame: &[u8]) -> Ipv4Packet {
+    match parse(frame) {
+        Ok(Parsed::Ipv4(packet)) => packet,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn tcp_segment() {
+    let mut frame = Vec::new();
+    builder().tcp(1234, 80, 7000, 512).syn().ack(99).write(&mut frame, b"hello").expect("frame");
+    let packet = ipv4(&frame);
+    assert_eq!((packet.source, packet.destination), (0x0a00_0001, 0x0a00_0002));
+    assert_eq!((packet.source_port, packet.destination_port), (1234, 80));
+    assert_eq!(packet.transport_offset, 34);
+    let Transport::Tcp(segment) = packet.transport else { panic!("{packet:?}") };
+    assert_eq!(segment.flags, TcpFlags::SYN | TcpFlags::ACK);
+    assert!(!segment.flags.opens());
+    assert_eq!((segment.sequence, segment.acknowledgement, segment.payload_len), (7000, 99, 5));
+}
+
+#[test]
+fn ethernet_padding_is_not_payload() {
+    let mut frame = Vec::new();
+    builder().tcp(1, 2, 3, 4).fin().write(&mut frame, b"").expect("frame");
+    frame.resize(60, 0);
+    let Transport::Tcp(segment) = ipv4(&frame).transport else { panic!() };
+    assert_eq!(segment.payload_len, 0);
+}
+
+#[test]
+fn echo_identifier_is_both_ports() {
+    let mut frame = Vec::new();
+    builder().icmpv4_echo_request(0x1234, 1).write(&mut frame, b"x").expect("frame");
+    let packet = ipv4(&frame);
+    assert_eq!(packet.transport, Transport::Echo { request: true });
+    assert_eq!((packet.source_port, packet.destination_port), (0x1234, 0x1234));
+}
+
+#[test]
+fn udp_without_checksum() {
+    let mut frame = Vec::new();
+    builder().udp(53, 54).write(&mut frame, b"x").expect("frame");
+    assert_eq!(ipv4(&frame).transport, Transport::Udp { checksummed: true });
+    frame[40..42].fill(0);
+    assert_eq!(ipv4(&frame).transport, Transport::Udp { checksummed: false });
+}
+
+#[test]
+fn fragments_are_known_as_such() {
+    let mut frame = Vec::new();
+    builder().udp(53, 54).write(&mut frame, b"x").expect("frame");
+    frame[20] = 0x20; // more fragments
+    assert_eq!(ipv4(&frame).transport, Transport::Fragment);
+    frame[20] = 0x40; // don't fragment is no fragment
+    assert_eq!(ipv4(&frame).transport, Transport::Udp { checksummed: true });
+}
+
+#[test]
+fn every_truncation_is_refused_or_shorter() {
+    let mut frame = Vec::new();
+    builder().tcp(1, 2, 3, 4).write(&mut frame, b"payload").expect("frame");
+    for len in 0..frame.len() {
+        let expected = if len < 14 { Malformed::Ethernet } else { Malformed::Ipv4 };
+        assert_eq!(parse(&frame[..len]), Err(expected), "{len} bytes");
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..128), ipv4: bool) {
+        if ipv4 && bytes.len() > 14 {
+            bytes[12..14].copy_from_slice(&[8, 0]);
+            bytes[14] = 0x45;
+        }
+        if let Ok(Parsed::Ipv4(packet)) = parse(&bytes) {
+            prop_assert!(usize::from(packet.transport_offset) <= bytes.len());
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Bursts of packets through one shard.
+//!
+//! A burst goes through stages, each over all its packets: parse and find the direction ([`Shard::process`], first
+//! loop), look sessions up (second loop), decide, rewrite and choose the way out (third loop). Decisions are in
+//! `classify`, header changes in `rewrite`, the way out in `egress`.
+
+mod adoption;
+mod classify;
+mod egress;
+mod neighbours;
+mod outcome;
+mod rewrite;
+mod selector;
+mod shard;
+mod upkeep;
+
+pub use outcome::Outcome;
+pub use selector::ShardSelector;
+pub use shard::Shard;
+
+use crate::{packet::Mac, steering::PortId};
+
+/// The most packets in one burst.
+pub const BURST: usize = 32;
+
+/// Where a packet goes from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Out by this port; the outcome counts once it is sent.
+    Transmit(PortId, Outcome),
+    /// To the worker with this number, untouched: its shard owns the session.
+    Redirect(u16),
+    /// Nowhere.
+    Drop(Outcome),
+}
+
+/// What the control core should know, noticed on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Punt {
+    /// A neighbour announced itself, and the snapshot does not know it like that.
+    Neighbour {
+        /// Where.
+        port: PortId,
+        /// Its address, host byte order.
+        address: u32,
+        /// Its MAC.
+        mac: Mac,
+    },
+    /// A packet needs this neighbour's MAC.
+    Resolve {
+        /// Where it should be.
+        port: PortId,
+        /// Its address, host byte order.
+        address: u32,
+    },
+}

@@ -1,0 +1,75 @@
+//! How a packet's way through the box can end. Every packet ends in exactly one of these.
+
+/// Declare outcomes with their name and help as operators see them.
+macro_rules! outcomes {
+    ($($variant:ident $name:literal $drop:literal $help:literal,)*) => {
+        /// How a packet ended.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Outcome { $(#[doc = $help] $variant,)* }
+
+        impl Outcome {
+            /// How many there are.
+            pub const COUNT: usize = [$(Self::$variant),*].len();
+            /// All of them; the position is `outcome as usize`.
+            pub const ALL: [Self; Self::COUNT] = [$(Self::$variant),*];
+
+            /// Name for operators, stable.
+            #[must_use]
+            pub const fn name(self) -> &'static str { match self { $(Self::$variant => $name,)* } }
+            /// One sentence for operators.
+            #[must_use]
+            pub const fn help(self) -> &'static str { match self { $(Self::$variant => $help,)* } }
+            /// Whether the packet was dropped.
+            #[must_use]
+            pub const fn is_drop(self) -> bool { match self { $(Self::$variant => $drop,)* } }
+        }
+    };
+}
+
+outcomes! {
+    ToSource "to_source" false "Sent to the home backend (the source, during a migration).",
+    ToDestination "to_destination" false "Sent to the destination of a migration.",
+    ToClient "to_client" false "Sent from a backend to a client.",
+    Forwarded "forwarded" false "Routed; no managed address was involved.",
+    ArpAnswered "arp_answered" false "An ARP request for an own or hosted address was answered.",
+    ArpSeen "arp_seen" true "An ARP packet that needs no answer; its sender was learned if it is on the link.",
+    Truncated "truncated" true "Shorter than an Ethernet header.",
+    OtherEthertype "other_ethertype" true "Neither IPv4 nor ARP.",
+    NotForUs "not_for_us" true "The destination MAC is not the port's.",
+    BadArp "bad_arp" true "An ARP packet that is cut short or not IPv4 over Ethernet.",
+    BadIpv4 "bad_ipv4" true "IPv4 version or lengths do not fit the frame.",
+    BadTransport "bad_transport" true "The TCP, UDP or ICMP header is cut short.",
+    Group "group" true "Multicast or broadcast, which the box does not forward.",
+    ForHost "for_host" true "Addressed to the box itself, which offers nothing there.",
+    TtlExpired "ttl_expired" true "Time to live ran out.",
+    NoRoute "no_route" true "No route to the destination.",
+    NeighbourUnknown "neighbour_unknown" true "The next hop's MAC is not known yet; it is being asked for.",
+    Spoofed "spoofed" true "A managed address or locator as source, from a port none of its backends is behind.",
+    ManagedToManaged "managed_to_managed" true "From one managed address to another, which is not supported.",
+    FragmentUnsupported "fragment_unsupported" true "A fragment to or from a managed address.",
+    IcmpUnsupported "icmp_unsupported" true "ICMP other than echo, to or from a managed address.",
+    ProtocolUnsupported "protocol_unsupported" true "Neither TCP, UDP nor ICMP, to or from a managed address.",
+    OtherOwner "other_owner" true "From a VM for a session the other VM owns.",
+    BeforeCutover "before_cutover" true "From the destination before cutover, in the managed address's name.",
+    StaleClone "stale_clone" true "From the destination, for a TCP session nobody knows: inherited from the source's memory.",
+    UnknownTcp "unknown_tcp" true "TCP without session after cutover, dropped by policy.",
+    AdoptionLimited "adoption_limited" true "TCP without session; adopting it would exceed the rate limit.",
+    TableFull "table_full" true "A new session, and no room for it.",
+    TransmitFull "transmit_full" true "The port's transmit queue was full.",
+    RingFull "ring_full" true "The ring to the worker that owns the session was full.",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_and_names_are_distinct() {
+        let names: std::collections::HashSet<_> =
+            Outcome::ALL.iter().map(|outcome| outcome.name()).collect();
+        assert_eq!(names.len(), Outcome::COUNT);
+        for (position, outcome) in Outcome::ALL.iter().enumerate() {
+            assert_eq!(*outcome as usize, position);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What a shard does beside packets, a bounded piece at a time: expiry and listings.
+
+use super::Shard;
+use crate::{
+    session::{Session, SessionRecord},
+    steering::Snapshot,
+};
+
+impl Shard {
+    /// Look at up to `budget` entries from where the last sweep stopped, and forget those that are
+    /// expired, whose address is no longer tracked, or whose owner is no longer a backend of it.
+    pub fn sweep(&mut self, snapshot: &Snapshot, now_ms: u64, budget: u32) {
+        for _ in 0..budget.min(self.table.capacity()) {
+            let at = self.sweep_at;
+            self.sweep_at = (at + 1) % self.table.capacity();
+            let Some(session) = self.table.get(at) else { continue };
+            if !is_wanted(session, snapshot) || session.is_expired(&snapshot.timeouts, now_ms) {
+                self.remove(at);
+            }
+        }
+    }
+
+    /// Copy sessions into `out` until it holds its capacity, from entry `from` on; at most `budget`
+    /// entries are looked at. Returns where to go on, `None` after the last.
+    pub fn list(
+        &self,
+        address: Option<u32>,
+        now_ms: u64,
+        from: u32,
+        budget: u32,
+        out: &mut Vec<SessionRecord>,
+    ) -> Option<u32> {
+        let end = from.saturating_add(budget).min(self.table.capacity());
+        for at in from..end {
+            if out.len() == out.capacity() {
+                return Some(at);
+            }
+            let session = self.table.get(at);
+            let listed = session.filter(|it| address.is_none_or(|wanted| it.key.address == wanted));
+            out.extend(listed.map(|session| session.record(now_ms)));
+        }
+        (end < self.table.capacity()).then_some(end)
+    }
+}
+
+/// Whether the session's address is still tracked and its owner still a backend of it.
+fn is_wanted(session: &Session, snapshot: &Snapshot) -> bool {
+    let address = session.key.address;
+    let address = snapshot.managed(address).or_else(|| Some(snapshot.by_locator(address)?.0));
+    address.is_some_and(|it| it.tracked && Snapshot::backend(it, session.owner).is_some())
+}

@@ -1,0 +1,8 @@
+//! Sessions: their key, their life, and the table one shard keeps them in.
+
+mod entry;
+mod table;
+mod tcp;
+
+pub use entry::{Session, SessionKey, SessionRecord, SessionState};
+pub use table::SessionTable;
