@@ -61,7 +61,7 @@ impl FromStr for Mac {
         let mut parts = text.split(':');
         for byte in &mut bytes {
             let part = parts.next().ok_or_else(syntax)?;
-            if part.len() != 2 {
+            if part.len() != 2 || !part.bytes().all(|digit| digit.is_ascii_hexdigit()) {
                 return Err(syntax());
             }
             *byte = u8::from_str_radix(part, 16).map_err(|_| syntax())?;
