@@ -10,9 +10,9 @@ use tidegate_dpdk_build::Dpdk;
 const FUNCTIONS: &[&str] = &[
     "tg_.*",
     // EAL and lcores
-    "rte_eal_(init|cleanup|remote_launch|wait_lcore|mp_wait_lcore|hotplug_add|hotplug_remove)",
+    "rte_eal_(init|cleanup|remote_launch|wait_lcore|mp_wait_lcore|hotplug_add|hotplug_remove|process_type)",
     "rte_(get_main_lcore|get_next_lcore|lcore_to_socket_id|lcore_to_cpu_id|socket_id)",
-    "rte_(strerror|version|get_tsc_hz|dev_name)",
+    "rte_(strerror|get_tsc_hz|dev_name)",
     // mempools and mbufs
     "rte_pktmbuf_(pool_create_by_ops|free_bulk)",
     "rte_mempool_(avail_count|lookup)",
@@ -21,7 +21,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_(get_port_by_name|get_name_by_port|default_mac_addr_set|set_mtu|get_mtu)",
     "rte_eth_(rx|tx)_queue_setup",
     "rte_eth_promiscuous_(enable|disable|get)",
-    "rte_eth_(macaddr_get|link_get_nowait|find_next|stats_get|stats_reset|xstats_get|xstats_get_names)",
+    "rte_eth_(macaddr_get|link_get_nowait|find_next_owned_by|stats_get|stats_reset|xstats_get|xstats_get_names)",
 ];
 
 /// Constants used that are plain macros.
@@ -37,9 +37,7 @@ const OPAQUE: &[&str] = &["rte_mempool", "rte_device", "rte_mbuf_ext_shared_info
 fn main() {
     let dpdk = tidegate_dpdk_build::find().unwrap_or_else(|error| {
         // Cargo keeps a failed build script's directives, so that a repaired environment is seen.
-        tidegate_dpdk_build::rerun_directives()
-            .iter()
-            .for_each(|line| println!("{line}"));
+        tidegate_dpdk_build::rerun_directives().iter().for_each(|line| println!("{line}"));
         eprintln!("{error}");
         process::exit(1);
     });
@@ -54,11 +52,7 @@ fn main() {
 
 fn compile_shims(dpdk: &Dpdk) {
     let mut build = cc::Build::new();
-    build
-        .file("shim/shim.c")
-        .std("gnu11")
-        .warnings(true)
-        .extra_warnings(true);
+    build.file("shim/shim.c").std("gnu11").warnings(true).extra_warnings(true);
     // The shims are the packet path in every build, also in a debug one.
     build.opt_level(3);
     for flag in &dpdk.compile.all {
@@ -100,7 +94,5 @@ fn generate_bindings(dpdk: &Dpdk) {
     });
     let out =
         PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("bindings.rs");
-    bindings
-        .write_to_file(&out)
-        .unwrap_or_else(|error| panic!("{}: {error}", out.display()));
+    bindings.write_to_file(&out).unwrap_or_else(|error| panic!("{}: {error}", out.display()));
 }

@@ -5,7 +5,6 @@
 
 const unsigned int TG_LCORE_ANY = LCORE_ID_ANY;
 const uint64_t TG_RSS_IP_TCP_UDP = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;
-const uint64_t TG_RX_RSS_HASH = RTE_MBUF_F_RX_RSS_HASH;
 
 int tg_errno(void)
 {
@@ -15,6 +14,11 @@ int tg_errno(void)
 unsigned int tg_lcore_id(void)
 {
 	return rte_lcore_id();
+}
+
+const char *tg_version(void)
+{
+	return rte_version();
 }
 
 uint64_t tg_rdtsc(void)

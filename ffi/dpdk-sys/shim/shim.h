@@ -27,6 +27,11 @@ int tg_errno(void);
 /* rte_lcore_id() of the calling thread; TG_LCORE_ANY on a thread EAL does not know. */
 unsigned int tg_lcore_id(void);
 
+/* The library's version. */
+
+/* rte_version(): static text. */
+const char *tg_version(void);
+
 /* Time. */
 
 /* rte_rdtsc(): ticks of this CPU's time stamp counter. */
@@ -55,7 +60,5 @@ int tg_pktmbuf_linearize(struct rte_mbuf *mbuf);
 extern const unsigned int TG_LCORE_ANY;
 /* RTE_ETH_RSS_* for addresses and ports of IP, TCP and UDP. */
 extern const uint64_t TG_RSS_IP_TCP_UDP;
-/* Bits of rte_mbuf.ol_flags. */
-extern const uint64_t TG_RX_RSS_HASH;
 
 #endif
