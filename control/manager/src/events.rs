@@ -1,0 +1,137 @@
+//! Journal and progress in the API's form.
+
+use tidegate_api::manager::{self as proto, migration_event::What};
+
+use crate::{
+    error::Error,
+    fold::Progress,
+    journal::{Journal, unix_ms},
+    live::Advance,
+    phase::Phase,
+    record::{End, Fact, MigrationId, Outcome, Record, Resumer},
+};
+
+/// A migration.
+#[must_use]
+pub fn migration(id: &MigrationId, progress: &Progress) -> proto::Migration {
+    let (state, message) = match &progress.end {
+        Some((end, message)) => (end_state(*end), message.clone()),
+        None => {
+            let reason = progress.abort.as_ref().map(|(_, reason)| format!("aborting: {reason}"));
+            (proto::MigrationState::Running, reason.unwrap_or_default())
+        }
+    };
+    let phases = progress.finished.iter().map(|done| proto::PhaseTime {
+        phase: done.phase.to_proto().into(),
+        elapsed_us: done.elapsed_us,
+    });
+    proto::Migration {
+        id: id.to_string(),
+        spec: Some(progress.spec.to_proto()),
+        state: state.into(),
+        phase: progress.begun().unwrap_or(Phase::Preflight).to_proto().into(),
+        message,
+        phases: phases.collect(),
+        figures: Some(figures(progress)),
+        started_unix_ms: progress.accepted_unix_ms,
+    }
+}
+
+fn end_state(end: End) -> proto::MigrationState {
+    match end {
+        End::Completed => proto::MigrationState::Completed,
+        End::Aborted => proto::MigrationState::Aborted,
+        End::Failed => proto::MigrationState::Failed,
+    }
+}
+
+fn figures(progress: &Progress) -> proto::Figures {
+    let mut figures = proto::Figures::default();
+    for done in &progress.finished {
+        match &done.outcome {
+            Outcome::Capture { pause_ns, ram_bytes, device_state_bytes, .. } => {
+                figures.pause_ns = *pause_ns;
+                figures.ram_bytes = *ram_bytes;
+                figures.device_state_bytes = *device_state_bytes;
+            }
+            Outcome::Copy { sent_bytes, .. } => figures.copied_bytes = *sent_bytes,
+            Outcome::Cutover { epoch, old_sessions, elapsed_ns } => {
+                figures.epoch = *epoch;
+                figures.old_sessions_at_cutover = *old_sessions;
+                figures.cutover_ns = *elapsed_ns;
+            }
+            Outcome::Diff { changed_bytes, .. } => figures.diff_bytes = *changed_bytes,
+            Outcome::Merge { merged_bytes, pause_ns, conflicts } => {
+                figures.merged_bytes = *merged_bytes;
+                figures.destination_pause_ns = *pause_ns;
+                figures.conflicts = *conflicts;
+            }
+            _ => {}
+        }
+    }
+    figures
+}
+
+/// A journal's record as an event; None for the order itself.
+///
+/// # Errors
+/// [`Error`] when the journal cannot be read for the last event's migration.
+pub fn recorded(
+    journal: &Journal,
+    id: &MigrationId,
+    record: &Record,
+) -> Result<Option<proto::MigrationEvent>, Error> {
+    let progress = || journal.progress(id);
+    let (phase, what) = match &record.fact {
+        Fact::Accepted { .. } => return Ok(None),
+        Fact::Started { phase } => (Some(*phase), What::Started(proto::PhaseStarted {})),
+        Fact::Finished { phase, elapsed_us, outcome } => {
+            let detail = outcome.detail();
+            (Some(*phase), What::Finished(proto::PhaseFinished { elapsed_us: *elapsed_us, detail }))
+        }
+        Fact::AbortBegun { reason, .. } => {
+            (progress()?.begun(), What::Aborting(proto::Aborting { reason: reason.clone() }))
+        }
+        Fact::Resumed { by } => {
+            let reason = match by {
+                Resumer::Restart => "the manager was restarted",
+                Resumer::Operator => "resumed by an operator",
+            };
+            (progress()?.begun(), What::Resumed(proto::Resumed { reason: reason.to_owned() }))
+        }
+        Fact::Ended { end, message } => {
+            let progress = progress()?;
+            let ended = proto::Ended {
+                state: end_state(*end).into(),
+                message: message.clone(),
+                migration: Some(migration(id, &progress)),
+            };
+            (progress.begun(), What::Ended(ended))
+        }
+    };
+    Ok(Some(proto::MigrationEvent {
+        sequence: record.sequence,
+        unix_ms: record.unix_ms,
+        phase: phase.map_or(proto::Phase::Unspecified, Phase::to_proto).into(),
+        what: Some(what),
+    }))
+}
+
+/// Progress as an event.
+#[must_use]
+pub fn advanced(sequence: u64, advance: Advance) -> proto::MigrationEvent {
+    let (phase, what) = match advance {
+        Advance::Copy { sent_bytes, covered_bytes, total_bytes } => {
+            (Phase::Copy, What::Copy(proto::CopyProgress { sent_bytes, covered_bytes, total_bytes }))
+        }
+        Advance::Drain { old_sessions, new_sessions } => {
+            (Phase::Drain, What::Drain(proto::DrainProgress { old_sessions, new_sessions }))
+        }
+    };
+    proto::MigrationEvent {
+        sequence,
+        unix_ms: unix_ms(),
+        phase: phase.to_proto().into(),
+        what: Some(what),
+    }
+}

@@ -1,0 +1,156 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    record::{MigrationId, Resumer},
+    spec::{DestinationKind, FinishMode, Mac},
+};
+
+pub(crate) fn order() -> Spec {
+    Spec {
+        address: [10, 0, 0, 1].into(),
+        switch: "edge".to_owned(),
+        source_host: "h1".to_owned(),
+        source_guest: "vm-a".to_owned(),
+        destination_host: "h1".to_owned(),
+        destination_guest: "vm-b".to_owned(),
+        kind: DestinationKind::Clone,
+        finish: FinishMode::Merge,
+        regions: Vec::new(),
+        port: "vm1".to_owned(),
+        mac: Some("02:00:00:00:00:01".parse::<Mac>().expect("mac")),
+        locator: None,
+        vhost_socket: "/run/vm1.sock".into(),
+        cmdline: None,
+        keep_source: false,
+        keep_tracking: false,
+        drain_deadline_s: None,
+    }
+}
+
+fn number(facts: impl IntoIterator<Item = Fact>) -> Vec<Record> {
+    let numbered = |(sequence, fact)| Record { sequence, unix_ms: 1000 + sequence, fact };
+    (0..).zip(facts).map(numbered).collect()
+}
+
+/// All records of a migration that goes well.
+fn complete(finish: FinishMode) -> Vec<Record> {
+    let mut facts = vec![Fact::Accepted { spec: Spec { finish, ..order() } }];
+    for phase in Phase::sequence(finish) {
+        facts.push(Fact::Started { phase });
+        facts.push(Fact::Finished { phase, elapsed_us: 1, outcome: Outcome::Quiesce });
+    }
+    facts.push(Fact::Ended { end: End::Completed, message: String::new() });
+    number(facts)
+}
+
+fn any_phase() -> impl Strategy<Value = Phase> {
+    proptest::sample::select(crate::phase::ALL.to_vec())
+}
+
+fn any_fact() -> impl Strategy<Value = Fact> {
+    let cause = proptest::sample::select(vec![AbortCause::Operator, AbortCause::MergeRefused]);
+    let end = proptest::sample::select(vec![End::Completed, End::Aborted, End::Failed]);
+    prop_oneof![
+        Just(Fact::Accepted { spec: order() }),
+        any_phase().prop_map(|phase| Fact::Started { phase }),
+        any_phase().prop_map(|phase| {
+            Fact::Finished { phase, elapsed_us: 5, outcome: Outcome::Release }
+        }),
+        cause.prop_map(|cause| Fact::AbortBegun { cause, reason: String::new() }),
+        Just(Fact::Resumed { by: Resumer::Operator }),
+        end.prop_map(|end| Fact::Ended { end, message: String::new() }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_records_never_panic_and_a_refused_one_changes_nothing(
+        facts in proptest::collection::vec(any_fact(), 0..40),
+    ) {
+        let _ = Progress::fold(&number(facts.clone()));
+        let mut progress = Progress::fold(&complete(FinishMode::Merge)[..1]).expect("order");
+        for fact in facts {
+            let before = progress.clone();
+            let record = Record { sequence: before.last_sequence + 1, unix_ms: 7, fact };
+            if progress.apply(&record).is_err() {
+                prop_assert_eq!(&progress, &before);
+            }
+        }
+    }
+
+    #[test]
+    fn every_prefix_folds_and_resumes_where_it_stopped(merge: bool, cut in 0_usize..40) {
+        let finish = if merge { FinishMode::Merge } else { FinishMode::None };
+        let records = complete(finish);
+        let cut = cut % (records.len() + 1);
+        let Ok(progress) = Progress::fold(&records[..cut]) else {
+            prop_assert_eq!(cut, 0);
+            return Ok(());
+        };
+        // The next record is what the decision is about.
+        let expected = match records.get(cut).map(|record| &record.fact) {
+            Some(Fact::Started { phase } | Fact::Finished { phase, .. }) => Next::Run(*phase),
+            Some(_) => Next::Complete,
+            None => Next::Nothing,
+        };
+        prop_assert_eq!(progress.next(), expected);
+    }
+
+    #[test]
+    fn abort_is_possible_exactly_before_the_point_of_no_return(merge: bool, cut in 1_usize..40) {
+        let finish = if merge { FinishMode::Merge } else { FinishMode::None };
+        let records = complete(finish);
+        let cut = 1 + cut % (records.len() - 1);
+        let mut progress = Progress::fold(&records[..cut]).expect("prefix");
+        let begun = progress.has_begun(Phase::point_of_no_return(finish));
+        let abort = Fact::AbortBegun { cause: AbortCause::Operator, reason: "r".to_owned() };
+        let sequence = progress.last_sequence + 1;
+        let result = progress.apply(&Record { sequence, unix_ms: 9, fact: abort });
+        prop_assert_eq!(result.is_ok(), !begun && progress.end.is_none());
+        if result.is_ok() {
+            prop_assert_eq!(progress.next(), Next::Undo);
+        }
+    }
+}
+
+#[test]
+fn finish_none_skips_diff_and_merge() {
+    let phases: Vec<_> = Phase::sequence(FinishMode::None).collect();
+    assert!(!phases.contains(&Phase::Diff) && !phases.contains(&Phase::Merge));
+    assert_eq!(phases.len(), 10);
+}
+
+#[test]
+fn a_failed_migration_goes_on_where_it_failed() {
+    let mut records = complete(FinishMode::Merge);
+    records.truncate(records.iter().position(|record| {
+        record.fact == Fact::Started { phase: Phase::Release }
+    }).expect("release") + 1);
+    let mut facts: Vec<_> = records.into_iter().map(|record| record.fact).collect();
+    facts.push(Fact::Ended { end: End::Failed, message: "gone".to_owned() });
+    assert_eq!(Progress::fold(&number(facts.clone())).expect("failed").next(), Next::Nothing);
+    facts.push(Fact::Resumed { by: Resumer::Operator });
+    let resumed = Progress::fold(&number(facts)).expect("resumed");
+    assert_eq!(resumed.next(), Next::Run(Phase::Release));
+}
+
+#[test]
+fn records_keep_their_json() {
+    let record = Record {
+        sequence: 3,
+        unix_ms: 5,
+        fact: Fact::Finished {
+            phase: Phase::Cutover,
+            elapsed_us: 17,
+            outcome: Outcome::Cutover { epoch: 2, old_sessions: 50, elapsed_ns: 9 },
+        },
+    };
+    let json = serde_json::to_string(&record).expect("json");
+    assert_eq!(
+        json,
+        r#"{"sequence":3,"unix_ms":5,"fact":"finished","phase":"cutover","elapsed_us":17,"outcome":{"outcome":"cutover","epoch":2,"old_sessions":50,"elapsed_ns":9}}"#
+    );
+    assert_eq!(serde_json::from_str::<Record>(&json).expect("back"), record);
+    assert!(MigrationId::at(1) < MigrationId::at(0x10_0000_0000));
+}

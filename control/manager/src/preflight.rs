@@ -1,0 +1,376 @@
+//! Everything that can be checked before anything changes.
+
+use tidegate_api::{
+    host::{self as host_proto, CheckCaptureResponse, GuestState},
+    switch::{self as switch_proto, AddressState, Rewrite},
+};
+
+use crate::{
+    error::Error,
+    guest::GuestSpec,
+    pace::CALL,
+    peers::{Inventory, Peer},
+    record::Outcome,
+    spec::{DestinationKind, Mac, Spec},
+};
+
+/// One check's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Its name.
+    pub name: &'static str,
+    /// What was found; or what is wrong, and what to do.
+    pub result: Result<String, String>,
+}
+
+/// All checks, and what they settled when all are good.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// In the order they were made.
+    pub checks: Vec<Check>,
+    settled: Option<Outcome>,
+}
+
+impl Findings {
+    /// What was settled.
+    ///
+    /// # Errors
+    /// [`Error::Preflight`] with the first failed check.
+    pub fn outcome(self) -> Result<Outcome, Error> {
+        let failed = self.checks.iter().find_map(|check| {
+            check.result.as_ref().err().map(|detail| (check.name, detail.clone()))
+        });
+        match (failed, self.settled) {
+            (Some((check, detail)), _) => Err(Error::Preflight { check, detail }),
+            (None, Some(outcome)) => Ok(outcome),
+            (None, None) => {
+                let detail = "the checks settled nothing; this is a defect".to_owned();
+                Err(Error::Preflight { check: "preflight", detail })
+            }
+        }
+    }
+
+    /// Whether every check is good.
+    #[must_use]
+    pub fn ok(&self) -> bool {
+        self.checks.iter().all(|check| check.result.is_ok())
+    }
+
+    fn note(&mut self, name: &'static str, result: Result<String, String>) -> bool {
+        let ok = result.is_ok();
+        self.checks.push(Check { name, result });
+        ok
+    }
+
+    fn take<T>(&mut self, name: &'static str, result: Result<(T, String), String>) -> Option<T> {
+        let (value, result) = match result {
+            Ok((value, detail)) => (Some(value), Ok(detail)),
+            Err(problem) => (None, Err(problem)),
+        };
+        self.note(name, result);
+        value
+    }
+}
+
+/// Check `order`. `busy` is the migration that has the address in this manager already, if one has.
+pub async fn check(order: &Spec, inventory: &Inventory, busy: Option<String>) -> Findings {
+    let mut findings = Findings::default();
+    let free = match busy {
+        None => Ok("no migration of it runs here".to_owned()),
+        Some(id) => Err(format!("migration {id} of {} runs; watch or abort it", order.address)),
+    };
+    findings.note("address free", free);
+    let home = switch_checks(order, inventory, &mut findings).await;
+    let source = source_checks(order, inventory, &mut findings).await;
+    let destination = destination_checks(order, inventory, &mut findings).await;
+    if let (Some(source), Some(destination), DestinationKind::Clone) =
+        (&source, &destination, order.kind)
+    {
+        let (from, to) = (&source.status.qemu_version, &destination.qemu_version);
+        let same = if from == to {
+            Ok(format!("both have QEMU {from}"))
+        } else {
+            Err(format!("the source's host has QEMU {from}, the destination's {to}; install the same"))
+        };
+        findings.note("qemu versions", same);
+    }
+    let Some(source) = source else { return findings };
+    let mac = match order.kind {
+        DestinationKind::Clone => findings.take("network card", clone_card(order, &source.spec)),
+        DestinationKind::Boot => order.mac,
+    };
+    if let Some(home) = &home {
+        findings.note("rewrite", rewrite(order, home, mac));
+    }
+    let Some(mac) = mac else { return findings };
+    findings.settled = Some(Outcome::Preflight {
+        destination: GuestSpec::destination(&source.spec, order, mac),
+        mac,
+        regions: source.capture.regions.iter().map(|region| region.name.clone()).collect(),
+        twin_bytes: source.capture.ram_bytes + source.capture.region_bytes,
+    });
+    findings
+}
+
+async fn switch_checks(
+    order: &Spec,
+    inventory: &Inventory,
+    findings: &mut Findings,
+) -> Option<switch_proto::Backend> {
+    let (peer, status) = findings.take("switch reachable", switch_status(order, inventory).await)?;
+    let address = findings.take("address known", address(order, peer).await)?;
+    let state = address.state();
+    let steered = address.destination.is_some()
+        || matches!(state, AddressState::Draining | AddressState::Drained);
+    findings.note(
+        "address not in a migration",
+        if steered {
+            Err(format!(
+                "{} is in a migration on {} that this manager did not start; abort it there first",
+                order.address, peer.title()
+            ))
+        } else {
+            Ok(format!("epoch {}", address.epoch))
+        },
+    );
+    let ports: Vec<_> = status.ports.iter().map(|port| port.name.as_str()).collect();
+    findings.note(
+        "destination port",
+        if ports.contains(&order.port.as_str()) {
+            Ok(format!("`{}` is there", order.port))
+        } else {
+            Err(format!("{} has no port `{}`; it has {}", peer.title(), order.port, ports.join(", ")))
+        },
+    );
+    let home = address.home;
+    if home.is_none() {
+        findings.note("home", Err(format!("{} has no home backend", order.address)));
+    }
+    home
+}
+
+async fn switch_status<'a>(
+    order: &Spec,
+    inventory: &'a Inventory,
+) -> Result<((&'a Peer, switch_proto::Status), String), String> {
+    let ask = async {
+        let peer = inventory.switch(&order.switch)?;
+        let mut switch = peer.switch().await?;
+        let call = switch.get_status(switch_proto::GetStatusRequest {});
+        Ok::<_, Error>((peer, peer.answer("GetStatus", CALL, call).await?))
+    };
+    let (peer, status) = ask.await.map_err(|error| error.to_string())?;
+    let detail = format!("{}, version {}", peer.title(), status.version);
+    Ok(((peer, status), detail))
+}
+
+async fn address(order: &Spec, peer: &Peer) -> Result<(switch_proto::Address, String), String> {
+    let ask = async {
+        let mut switch = peer.switch().await?;
+        let request = switch_proto::GetAddressRequest { address: order.address.to_string() };
+        peer.answer("GetAddress", CALL, switch.get_address(request)).await
+    };
+    match ask.await {
+        Ok(address) => {
+            let home = address.home.as_ref().map_or("none", |home| home.name.as_str());
+            let detail = format!("home is `{home}`, {} session(s)", address.home_sessions);
+            Ok((address, detail))
+        }
+        Err(error) if error.is_not_found() => Err(format!(
+            "{} does not know {}; configure it there with its home backend",
+            peer.title(), order.address
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+struct Source {
+    status: host_proto::Status,
+    spec: host_proto::GuestSpec,
+    capture: CheckCaptureResponse,
+}
+
+async fn source_checks(
+    order: &Spec,
+    inventory: &Inventory,
+    findings: &mut Findings,
+) -> Option<Source> {
+    let reached = host_status(&order.source_host, inventory).await;
+    let (peer, status) = findings.take("source host reachable", reached)?;
+    let guest = findings.take("source running", running(order, peer).await)?;
+    let capture = findings.take("source can be captured", capture(order, peer).await)?;
+    let spec = capture.spec.clone().or(guest.spec)?;
+    let wanted = capture.ram_bytes + capture.region_bytes;
+    findings.note(
+        "twin space",
+        if wanted <= status.twin_free_bytes {
+            Ok(format!("{wanted} of {} bytes free", status.twin_free_bytes))
+        } else {
+            Err(format!(
+                "the twin needs {wanted} bytes, {} has {} free; make room in its twin directory",
+                peer.title(), status.twin_free_bytes
+            ))
+        },
+    );
+    findings.note("regions", regions(order, &spec));
+    Some(Source { status, spec, capture })
+}
+
+async fn host_status<'a>(
+    name: &str,
+    inventory: &'a Inventory,
+) -> Result<((&'a Peer, host_proto::Status), String), String> {
+    let ask = async {
+        let peer = inventory.host(name)?;
+        let mut host = peer.host().await?;
+        let call = host.get_status(host_proto::GetStatusRequest {});
+        Ok::<_, Error>((peer, peer.answer("GetStatus", CALL, call).await?))
+    };
+    let (peer, status) = ask.await.map_err(|error| error.to_string())?;
+    let detail = format!("{}, QEMU {}", peer.title(), status.qemu_version);
+    Ok(((peer, status), detail))
+}
+
+async fn running(order: &Spec, peer: &Peer) -> Result<(host_proto::Guest, String), String> {
+    let ask = async {
+        let mut host = peer.host().await?;
+        let request = host_proto::GetGuestRequest { name: order.source_guest.clone() };
+        peer.answer("GetGuest", CALL, host.get_guest(request)).await
+    };
+    let guest = ask.await.map_err(|error| error.to_string())?;
+    match guest.state() {
+        GuestState::Running => {
+            let detail = format!("`{}`, process {}", order.source_guest, guest.pid);
+            Ok((guest, detail))
+        }
+        state => Err(format!(
+            "`{}` on {} is {}; a migration starts from a running guest",
+            order.source_guest, peer.title(), state_word(state)
+        )),
+    }
+}
+
+async fn capture(order: &Spec, peer: &Peer) -> Result<(CheckCaptureResponse, String), String> {
+    let ask = async {
+        let mut host = peer.host().await?;
+        let request = host_proto::CheckCaptureRequest {
+            guest: order.source_guest.clone(),
+            clone: order.kind == DestinationKind::Clone,
+            regions: order.regions.clone(),
+        };
+        peer.answer("CheckCapture", CALL, host.check_capture(request)).await
+    };
+    let answer = ask.await.map_err(|error| error.to_string())?;
+    let detail = format!("RAM {} bytes, regions {} bytes", answer.ram_bytes, answer.region_bytes);
+    Ok((answer, detail))
+}
+
+async fn destination_checks(
+    order: &Spec,
+    inventory: &Inventory,
+    findings: &mut Findings,
+) -> Option<host_proto::Status> {
+    let reached = host_status(&order.destination_host, inventory).await;
+    let (peer, status) = findings.take("destination host reachable", reached)?;
+    let ask = async {
+        let mut host = peer.host().await?;
+        let request = host_proto::GetGuestRequest { name: order.destination_guest.clone() };
+        peer.answer("GetGuest", CALL, host.get_guest(request)).await
+    };
+    let name = &order.destination_guest;
+    findings.note(
+        "destination name free",
+        match ask.await {
+            Err(error) if error.is_not_found() => Ok(format!("`{name}`")),
+            Err(error) => Err(error.to_string()),
+            Ok(_) => Err(format!(
+                "{} has a guest `{name}` already; choose another name or delete it",
+                peer.title()
+            )),
+        },
+    );
+    Some(status)
+}
+
+fn regions(order: &Spec, spec: &host_proto::GuestSpec) -> Result<String, String> {
+    let there: Vec<_> = spec.regions.iter().map(|region| region.name.as_str()).collect();
+    if let Some(missing) = order.regions.iter().find(|name| !there.contains(&name.as_str())) {
+        let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+        return Err(format!("`{}` has no region `{missing}`; it has {there}", order.source_guest));
+    }
+    if order.kind == DestinationKind::Clone
+        && !order.regions.is_empty()
+        && order.regions.len() < there.len()
+    {
+        return Err("a clone needs all of the source's regions; name all or none".to_owned());
+    }
+    Ok(there.join(", "))
+}
+
+/// A clone's device state fits only the devices it was saved from.
+fn clone_card(order: &Spec, source: &host_proto::GuestSpec) -> Result<(Mac, String), String> {
+    let [card] = source.nics.as_slice() else {
+        return Err(format!(
+            "`{}` has {} network cards; only a guest with one can be cloned",
+            order.source_guest, source.nics.len()
+        ));
+    };
+    let own: Mac = card.mac.parse()?;
+    match order.mac {
+        Some(mac) if mac != own => {
+            Err(format!("a clone has the source's MAC {own}, not {mac}; leave the MAC out"))
+        }
+        _ => Ok((own, format!("{own}"))),
+    }
+}
+
+/// Whether packets can be told apart by what the destination is given.
+fn rewrite(order: &Spec, home: &switch_proto::Backend, mac: Option<Mac>) -> Result<String, String> {
+    if home.name == order.destination_guest {
+        return Err(format!("`{}` is the address's home already", home.name));
+    }
+    let l2_home = home.rewrite() == Rewrite::L2;
+    match (order.kind, order.locator) {
+        (DestinationKind::Clone, Some(_)) => {
+            return Err("a clone has the source's addresses and none of its own; leave the locator \
+                out, or boot the destination"
+                .to_owned());
+        }
+        (DestinationKind::Clone, None) if !l2_home => {
+            return Err(format!(
+                "home `{}` is reached by nat at {}, which a clone would answer to as well; boot the \
+                 destination with a locator of its own",
+                home.name, home.locator
+            ));
+        }
+        _ => {}
+    }
+    if let Some(locator) = order.locator {
+        if locator == order.address {
+            return Err(format!("the locator {locator} is the managed address; give the guest's own"));
+        }
+        if home.locator == locator.to_string() {
+            return Err(format!("the locator {locator} is the source's; the destination needs its own"));
+        }
+    } else if home.port == order.port {
+        return Err(format!(
+            "port `{}` is the source's; with l2 the port tells the guests apart",
+            order.port
+        ));
+    }
+    if order.kind == DestinationKind::Boot && mac.is_some_and(|mac| mac.to_string() == home.mac) {
+        return Err(format!("MAC {} is the source's; give the destination its own", home.mac));
+    }
+    Ok(order.locator.map_or_else(|| "l2".to_owned(), |locator| format!("nat to {locator}")))
+}
+
+/// A guest's state in a word.
+#[must_use]
+pub fn state_word(state: GuestState) -> &'static str {
+    match state {
+        GuestState::Running => "running",
+        GuestState::Paused => "paused",
+        GuestState::Exited => "not running",
+        GuestState::Unspecified => "in an unknown state",
+    }
+}

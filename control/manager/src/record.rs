@@ -1,0 +1,259 @@
+//! What the journal holds of a migration: one record per thing that happened.
+//!
+//! Records are JSON in the journal. A field may be added with a default; none may change its meaning.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    guest::GuestSpec,
+    phase::Phase,
+    spec::{Mac, Spec},
+};
+
+/// A migration's name: unique over restarts and over managers that lost their state, because hosts keep
+/// what they did under it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MigrationId(String);
+
+impl MigrationId {
+    /// The name for a migration accepted at `unix_ms`. Twelve hexadecimal digits, so that names sort by time.
+    #[must_use]
+    pub fn at(unix_ms: u64) -> Self {
+        Self(format!("m-{unix_ms:012x}"))
+    }
+
+    /// A name as given by a user or read from the journal.
+    #[must_use]
+    pub fn named(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MigrationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One durable record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Position within the migration, from 0, without holes.
+    pub sequence: u64,
+    /// When it was written.
+    pub unix_ms: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub fact: Fact,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+pub enum Fact {
+    /// The first record: the order, complete.
+    Accepted {
+        /// The order.
+        spec: Spec,
+    },
+    /// Written before the phase acts.
+    Started {
+        /// Which.
+        phase: Phase,
+    },
+    /// Written after the phase has finished.
+    Finished {
+        /// Which.
+        phase: Phase,
+        /// How long it took; over restarts of the manager, their gap included.
+        elapsed_us: u64,
+        /// Its figures.
+        outcome: Outcome,
+    },
+    /// From here on the migration is undone.
+    AbortBegun {
+        /// Why.
+        cause: AbortCause,
+        /// For the operator.
+        reason: String,
+    },
+    /// The migration goes on after a pause.
+    Resumed {
+        /// Why.
+        by: Resumer,
+    },
+    /// The last record, unless an operator resumes a failed migration.
+    Ended {
+        /// How.
+        end: End,
+        /// For the operator; empty when completed.
+        message: String,
+    },
+}
+
+/// Why a migration is undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AbortCause {
+    /// An operator asked for it.
+    Operator,
+    /// The drain took longer than allowed.
+    Deadline,
+    /// A step failed.
+    Step,
+    /// The host refused the merge as a whole and changed nothing. The only cause after the merge has started.
+    MergeRefused,
+}
+
+/// Who took a migration up again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resumer {
+    /// A manager that found it running in its journal.
+    Restart,
+    /// An operator, after a failure.
+    Operator,
+}
+
+/// How a migration ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// The destination owns everything.
+    Completed,
+    /// The source owns everything.
+    Aborted,
+    /// Neither; an operator is needed.
+    Failed,
+}
+
+/// What a phase found or did, as later phases and reports need it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// What was settled before anything changed.
+    Preflight {
+        /// The guest to be made.
+        destination: GuestSpec,
+        /// Its MAC as a backend.
+        mac: Mac,
+        /// Regions to carry over.
+        regions: Vec<String>,
+        /// Bytes the capture will hold.
+        twin_bytes: u64,
+    },
+    /// The address is hosted and the destination known.
+    Takeover,
+    /// T0.
+    Capture {
+        /// How long the source stood still.
+        pause_ns: u64,
+        /// RAM captured.
+        ram_bytes: u64,
+        /// Regions captured.
+        region_bytes: u64,
+        /// Device state captured.
+        device_state_bytes: u64,
+    },
+    /// The twin has arrived.
+    Copy {
+        /// Where diffs go, too.
+        data_endpoint: String,
+        /// On the wire.
+        sent_bytes: u64,
+        /// Of guest memory.
+        covered_bytes: u64,
+        /// BLAKE3, confirmed by the receiver.
+        digest: String,
+    },
+    /// The destination runs.
+    Destination {
+        /// Its process on the host.
+        pid: u32,
+    },
+    /// The new epoch is in force.
+    Cutover {
+        /// Its number.
+        epoch: u32,
+        /// Live sessions of the source at that instant.
+        old_sessions: u64,
+        /// Until the last worker acknowledged.
+        elapsed_ns: u64,
+    },
+    /// The last old session is gone.
+    Drain {
+        /// Live at the destination then.
+        new_sessions: u64,
+    },
+    /// The source is paused.
+    Quiesce,
+    /// The diff has arrived.
+    Diff {
+        /// Compared.
+        compared_bytes: u64,
+        /// Differing.
+        changed_bytes: u64,
+        /// On the wire.
+        sent_bytes: u64,
+        /// Runs of differing bytes.
+        runs: u64,
+    },
+    /// The destination's regions hold both VMs' changes.
+    Merge {
+        /// Bytes of the destination that changed.
+        merged_bytes: u64,
+        /// How long the destination stood still.
+        pause_ns: u64,
+        /// Bytes changed on both sides, settled by the region's merge type.
+        conflicts: u64,
+    },
+    /// The address's home is the destination.
+    Release,
+    /// Nothing of the migration is left.
+    Cleanup {
+        /// What could not be tidied up; empty when all was.
+        left_behind: Vec<String>,
+    },
+}
+
+impl Outcome {
+    /// One line for people.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        let ms = |ns: &u64| format!("{}.{:01} ms", ns / 1_000_000, ns % 1_000_000 / 100_000);
+        match self {
+            Self::Preflight { regions, twin_bytes, .. } => {
+                format!("{} region(s), {twin_bytes} bytes to capture", regions.len())
+            }
+            Self::Takeover | Self::Release => String::new(),
+            Self::Capture { pause_ns, .. } => format!("source paused for {}", ms(pause_ns)),
+            Self::Copy { sent_bytes, covered_bytes, .. } => {
+                format!("{sent_bytes} bytes sent for {covered_bytes}")
+            }
+            Self::Destination { pid } => format!("running, process {pid}"),
+            Self::Cutover { epoch, old_sessions, .. } => {
+                format!("epoch {epoch}, {old_sessions} old session(s)")
+            }
+            Self::Drain { new_sessions } => {
+                format!("no old session left, {new_sessions} at the destination")
+            }
+            Self::Quiesce => "source paused".to_owned(),
+            Self::Diff { changed_bytes, compared_bytes, runs, .. } => {
+                format!("{changed_bytes} of {compared_bytes} bytes changed, {runs} run(s)")
+            }
+            Self::Merge { merged_bytes, pause_ns, conflicts } => format!(
+                "{merged_bytes} bytes merged, destination paused for {}, {conflicts} conflict(s)",
+                ms(pause_ns)
+            ),
+            Self::Cleanup { left_behind } => left_behind.join("; "),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Steps on the switch: takeover, cutover, release.
+
+use tidegate_api::switch::{self as proto, AddressState, Rewrite};
+
+use super::Work;
+use crate::{
+    error::Error,
+    pace::CALL,
+    phase::Phase,
+    record::Outcome,
+};
+
+/// Host the address and tell the switch the destination.
+pub(super) async fn takeover(work: &Work) -> Result<Outcome, Error> {
+    let (peer, mut switch, found) = work.steering().await?;
+    let address = work.address();
+    if !found.hosted {
+        let request = proto::TakeoverRequest { address: address.clone() };
+        peer.answer("Takeover", CALL, switch.takeover(request)).await?;
+    }
+    let backend = destination(work)?;
+    match found.destination {
+        Some(there) if there == backend => {}
+        Some(there) => {
+            return Err(Error::Unexpected {
+                peer: peer.title().clone(),
+                found: format!("{address} has another destination, `{}`, by now", there.name),
+                remedy: "somebody else migrates it; abort that first",
+            });
+        }
+        None => {
+            let request = proto::SetDestinationRequest { address, destination: Some(backend) };
+            peer.answer("SetDestination", CALL, switch.set_destination(request)).await?;
+        }
+    }
+    Ok(Outcome::Takeover)
+}
+
+fn destination(work: &Work) -> Result<proto::Backend, Error> {
+    let Outcome::Preflight { mac, .. } = work.outcome(Phase::Preflight)? else {
+        return Err(Error::Missing { phase: Phase::Preflight });
+    };
+    let spec = &work.progress.spec;
+    let rewrite = if spec.locator.is_some() { Rewrite::Nat } else { Rewrite::L2 };
+    Ok(proto::Backend {
+        name: spec.destination_guest.clone(),
+        port: spec.port.clone(),
+        mac: mac.to_string(),
+        rewrite: rewrite.into(),
+        locator: spec.locator.map(|ip| ip.to_string()).unwrap_or_default(),
+    })
+}
+
+/// Start the new epoch.
+pub(super) async fn cutover(work: &Work) -> Result<Outcome, Error> {
+    let (peer, mut switch, found) = work.steering().await?;
+    if matches!(found.state(), AddressState::Draining | AddressState::Drained) {
+        // Done by a manager that did not live to read the answer: what is left is the best figure there is.
+        return Ok(Outcome::Cutover {
+            epoch: found.epoch,
+            old_sessions: found.home_sessions,
+            elapsed_ns: 0,
+        });
+    }
+    let request = proto::CutoverRequest {
+        address: work.address(),
+        unknown_tcp: proto::UnknownTcp::Source.into(),
+    };
+    let answer = peer.answer("Cutover", CALL, switch.cutover(request)).await?;
+    Ok(Outcome::Cutover {
+        epoch: answer.epoch,
+        old_sessions: answer.old_sessions,
+        elapsed_ns: answer.elapsed_ns,
+    })
+}
+
+/// Give the address to the destination.
+pub(super) async fn release(work: &Work) -> Result<Outcome, Error> {
+    let (peer, mut switch, found) = work.steering().await?;
+    let spec = &work.progress.spec;
+    let home = found.home.as_ref().map(|home| home.name.as_str());
+    if found.destination.is_none() && home == Some(spec.destination_guest.as_str()) {
+        return Ok(Outcome::Release);
+    }
+    let request = proto::ReleaseRequest {
+        address: work.address(),
+        keep_tracking: spec.keep_tracking,
+        force: false,
+    };
+    peer.answer("Release", CALL, switch.release(request)).await?;
+    Ok(Outcome::Release)
+}

@@ -1,0 +1,119 @@
+//! Steps on the guests' memory: capture, copy, diff, merge.
+
+use tidegate_api::host as proto;
+
+use super::Work;
+use crate::{
+    error::Error,
+    live::{self, Advance},
+    pace::{CALL, MEMORY_CALL},
+    phase::Phase,
+    record::Outcome,
+    spec::DestinationKind,
+};
+
+/// T0.
+pub(super) async fn capture(work: &Work) -> Result<Outcome, Error> {
+    let Outcome::Preflight { regions, .. } = work.outcome(Phase::Preflight)? else {
+        return Err(Error::Missing { phase: Phase::Preflight });
+    };
+    let (peer, mut host) = work.source_host().await?;
+    let request = proto::CaptureRequest {
+        migration_id: work.id.to_string(),
+        guest: work.progress.spec.source_guest.clone(),
+        clone: work.progress.spec.kind == DestinationKind::Clone,
+        regions: regions.clone(),
+    };
+    let report = peer.answer("Capture", MEMORY_CALL, host.capture(request)).await?;
+    Ok(Outcome::Capture {
+        pause_ns: report.pause_ns,
+        ram_bytes: report.ram_bytes,
+        region_bytes: report.region_bytes,
+        device_state_bytes: report.device_state_bytes,
+    })
+}
+
+/// Send the twin to the destination's host.
+pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
+    let Outcome::Preflight { destination, .. } = work.outcome(Phase::Preflight)? else {
+        return Err(Error::Missing { phase: Phase::Preflight });
+    };
+    let (receiver, mut host) = work.destination_host().await?;
+    let request = proto::PrepareReceiveRequest {
+        migration_id: work.id.to_string(),
+        spec: Some(destination.to_proto()),
+        clone: work.progress.spec.kind == DestinationKind::Clone,
+    };
+    let ready = receiver.answer("PrepareReceive", MEMORY_CALL, host.prepare_receive(request)).await?;
+
+    let (sender, mut host) = work.source_host().await?;
+    let request = proto::SendTwinRequest {
+        migration_id: work.id.to_string(),
+        data_endpoint: ready.data_endpoint.clone(),
+    };
+    let silence = work.pace.stream_silence;
+    let mut stream = sender.answer("SendTwin", CALL, host.send_twin(request)).await?;
+    loop {
+        let message = tokio::time::timeout(silence, stream.message()).await;
+        let timed_out = |_| Error::TimedOut {
+            peer: sender.title().clone(),
+            call: "SendTwin",
+            after: silence,
+        };
+        let progress = message
+            .map_err(timed_out)?
+            .map_err(|status| sender.refusal("SendTwin", &status))?
+            .ok_or_else(|| Error::Broken {
+                peer: sender.title().clone(),
+                call: "SendTwin",
+                reason: "it ended before the receiver had confirmed".to_owned(),
+            })?;
+        live::advance(
+            &work.live,
+            Advance::Copy {
+                sent_bytes: progress.sent_bytes,
+                covered_bytes: progress.covered_bytes,
+                total_bytes: progress.total_bytes,
+            },
+        );
+        if progress.done {
+            return Ok(Outcome::Copy {
+                data_endpoint: ready.data_endpoint,
+                sent_bytes: progress.sent_bytes,
+                covered_bytes: progress.covered_bytes,
+                digest: progress.digest,
+            });
+        }
+    }
+}
+
+/// Send what the source changed since T0.
+pub(super) async fn diff(work: &Work) -> Result<Outcome, Error> {
+    let Outcome::Copy { data_endpoint, .. } = work.outcome(Phase::Copy)? else {
+        return Err(Error::Missing { phase: Phase::Copy });
+    };
+    let (peer, mut host) = work.source_host().await?;
+    let request = proto::SendDiffRequest {
+        migration_id: work.id.to_string(),
+        data_endpoint: data_endpoint.clone(),
+    };
+    let report = peer.answer("SendDiff", MEMORY_CALL, host.send_diff(request)).await?;
+    Ok(Outcome::Diff {
+        compared_bytes: report.compared_bytes,
+        changed_bytes: report.changed_bytes,
+        sent_bytes: report.sent_bytes,
+        runs: report.runs,
+    })
+}
+
+/// Merge it into the destination.
+pub(super) async fn merge(work: &Work) -> Result<Outcome, Error> {
+    let (peer, mut host) = work.destination_host().await?;
+    let request = proto::MergeRequest { migration_id: work.id.to_string() };
+    let report = peer.answer("Merge", MEMORY_CALL, host.merge(request)).await?;
+    Ok(Outcome::Merge {
+        merged_bytes: report.merged_bytes,
+        pause_ns: report.pause_ns,
+        conflicts: u64::try_from(report.conflicts.len()).unwrap_or(u64::MAX),
+    })
+}

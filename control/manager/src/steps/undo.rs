@@ -1,0 +1,81 @@
+//! Giving everything back to the source. Every part is idempotent; a restarted manager begins again.
+
+use tidegate_api::{
+    host::{self as host_proto, GuestState},
+    switch as proto,
+};
+
+use super::{Work, guests};
+use crate::{error::Error, pace::CALL, phase::Phase};
+
+/// Undo what the migration's phases did, as far as they have begun. Answers what could not be tidied up.
+///
+/// # Errors
+/// The source could not be continued, or the switch did not give the address back to it.
+pub async fn undo(work: &Work) -> Result<Vec<String>, Error> {
+    let progress = &work.progress;
+    let spec = &progress.spec;
+    let mut left_behind = Vec::new();
+    // The source first, so that it answers when its packets come back.
+    if progress.has_begun(Phase::Capture) {
+        left_behind.extend(continue_source(work).await?);
+    }
+    if progress.has_begun(Phase::Takeover) {
+        give_back(work).await?;
+    }
+    if progress.has_begun(Phase::Destination) {
+        note(delete_destination(work).await, &mut left_behind);
+    }
+    if progress.has_begun(Phase::Capture) {
+        note(guests::forget(work, &spec.source_host).await, &mut left_behind);
+    }
+    if progress.has_begun(Phase::Copy) && spec.destination_host != spec.source_host {
+        note(guests::forget(work, &spec.destination_host).await, &mut left_behind);
+    }
+    Ok(left_behind)
+}
+
+/// What hangs on a dead destination host must not keep the source from being whole again: it is noted.
+fn note(done: Result<(), Error>, left_behind: &mut Vec<String>) {
+    if let Err(error) = done {
+        left_behind.push(error.to_string());
+    }
+}
+
+/// Answers a line when the source cannot be continued because it is gone.
+async fn continue_source(work: &Work) -> Result<Option<String>, Error> {
+    let name = &work.progress.spec.source_guest;
+    let (peer, mut host) = work.source_host().await?;
+    match guests::find(peer, &mut host, name).await? {
+        Some(guest) if guest.state() == GuestState::Running => Ok(None),
+        Some(guest) if guest.state() == GuestState::Paused => {
+            let request = host_proto::ContinueGuestRequest { name: name.clone() };
+            peer.answer("ContinueGuest", CALL, host.continue_guest(request)).await?;
+            Ok(None)
+        }
+        // Not our doing, and nothing to be done about it here: the address still goes back to it.
+        _ => Ok(Some(format!("source `{name}` does not run any more on {}; start it", peer.title()))),
+    }
+}
+
+async fn give_back(work: &Work) -> Result<(), Error> {
+    let (peer, mut switch, found) = match work.steering().await {
+        Err(error) if error.is_not_found() => return Ok(()),
+        other => other?,
+    };
+    let Some(destination) = found.destination else {
+        // Taken over, but no destination set: the address has only its home. There is nothing to abort.
+        return Ok(());
+    };
+    if destination.name != work.progress.spec.destination_guest {
+        return Ok(());
+    }
+    let request = proto::AbortRequest { address: work.address() };
+    peer.answer("Abort", CALL, switch.abort(request)).await?;
+    Ok(())
+}
+
+async fn delete_destination(work: &Work) -> Result<(), Error> {
+    let (peer, mut host) = work.destination_host().await?;
+    guests::delete(peer, &mut host, &work.progress.spec.destination_guest).await
+}

@@ -1,0 +1,262 @@
+use std::sync::{Arc, Mutex};
+
+use tidegate_api::{
+    Request, Response, Status,
+    host::{self as proto, Guest, GuestSpec, GuestState, Nic, Region, RegionFile, host_server::Host},
+};
+use tokio_stream::{Iter, iter};
+
+use super::World;
+
+pub(super) struct FakeHost {
+    pub(super) world: Arc<Mutex<World>>,
+    pub(super) name: String,
+}
+
+/// A running guest with 64 MiB and one region.
+pub fn guest(name: &str) -> Guest {
+    let spec = GuestSpec {
+        name: name.to_owned(),
+        memory_mib: 64,
+        memory_shared: true,
+        cpus: 1,
+        cmdline: "console=ttyS0".to_owned(),
+        nics: vec![Nic {
+            vhost_socket: "/run/vm0.sock".to_owned(),
+            mac: "02:00:00:00:00:01".to_owned(),
+        }],
+        regions: vec![Region { name: "counts".to_owned(), size_bytes: 1 << 20 }],
+        ..GuestSpec::default()
+    };
+    Guest { spec: Some(spec), state: GuestState::Running.into(), pid: 42, ..Guest::default() }
+}
+
+impl FakeHost {
+    fn act<T>(
+        &self,
+        call: &str,
+        action: impl FnOnce(&mut World) -> Result<T, Status>,
+    ) -> Result<Response<T>, Status> {
+        let mut world = self.world.lock().expect("world");
+        let lost = world.enter(call)?;
+        let answer = action(&mut world)?;
+        lost.map_or(Ok(Response::new(answer)), Err)
+    }
+
+    fn set_state(&self, call: &str, name: &str, state: GuestState) -> Result<Response<Guest>, Status> {
+        self.act(call, |world| {
+            let guests = world.guests.get_mut(&self.name).expect("host");
+            let guest = guests.get_mut(name).ok_or_else(|| no_guest(name))?;
+            guest.set_state(state);
+            Ok(guest.clone())
+        })
+    }
+}
+
+fn no_guest(name: &str) -> Status {
+    Status::not_found(format!("there is no guest `{name}`"))
+}
+
+#[tonic::async_trait]
+impl Host for FakeHost {
+    type SendTwinStream = Iter<std::vec::IntoIter<Result<proto::SendProgress, Status>>>;
+
+    async fn get_status(
+        &self,
+        _: Request<proto::GetStatusRequest>,
+    ) -> Result<Response<proto::Status>, Status> {
+        let world = self.world.lock().expect("world");
+        Ok(Response::new(proto::Status {
+            version: "0.1.0".to_owned(),
+            name: self.name.clone(),
+            qemu_version: world.qemu_versions[&self.name].clone(),
+            data_endpoint: "127.0.0.1:7433".to_owned(),
+            twin_free_bytes: world.twin_free_bytes,
+        }))
+    }
+
+    async fn start_guest(
+        &self,
+        _: Request<proto::StartGuestRequest>,
+    ) -> Result<Response<Guest>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
+    async fn get_guest(
+        &self,
+        request: Request<proto::GetGuestRequest>,
+    ) -> Result<Response<Guest>, Status> {
+        let name = request.into_inner().name;
+        self.act("GetGuest", |world| {
+            world.guests[&self.name].get(&name).cloned().ok_or_else(|| no_guest(&name))
+        })
+    }
+
+    async fn list_guests(
+        &self,
+        _: Request<proto::ListGuestsRequest>,
+    ) -> Result<Response<proto::ListGuestsResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
+    async fn pause_guest(
+        &self,
+        request: Request<proto::PauseGuestRequest>,
+    ) -> Result<Response<Guest>, Status> {
+        self.set_state("PauseGuest", &request.into_inner().name, GuestState::Paused)
+    }
+
+    async fn continue_guest(
+        &self,
+        request: Request<proto::ContinueGuestRequest>,
+    ) -> Result<Response<Guest>, Status> {
+        self.set_state("ContinueGuest", &request.into_inner().name, GuestState::Running)
+    }
+
+    async fn delete_guest(
+        &self,
+        request: Request<proto::DeleteGuestRequest>,
+    ) -> Result<Response<proto::DeleteGuestResponse>, Status> {
+        let name = request.into_inner().name;
+        self.act("DeleteGuest", |world| {
+            let gone = world.guests.get_mut(&self.name).expect("host").remove(&name);
+            gone.map(|_| proto::DeleteGuestResponse {}).ok_or_else(|| no_guest(&name))
+        })
+    }
+
+    async fn check_capture(
+        &self,
+        request: Request<proto::CheckCaptureRequest>,
+    ) -> Result<Response<proto::CheckCaptureResponse>, Status> {
+        let request = request.into_inner();
+        self.act("CheckCapture", |world| {
+            if let Some(refusal) = world.capture_refusal.clone() {
+                return Err(refusal);
+            }
+            let guest = &world.guests[&self.name][&request.guest];
+            let spec = guest.spec.clone().expect("spec");
+            let file = |region: &Region| RegionFile {
+                name: region.name.clone(),
+                path: String::new(),
+                size_bytes: region.size_bytes,
+            };
+            Ok(proto::CheckCaptureResponse {
+                ram_bytes: if request.clone { u64::from(spec.memory_mib) << 20 } else { 0 },
+                region_bytes: 1 << 20,
+                regions: spec.regions.iter().map(file).collect(),
+                spec: Some(spec),
+            })
+        })
+    }
+
+    async fn capture(
+        &self,
+        request: Request<proto::CaptureRequest>,
+    ) -> Result<Response<proto::CaptureReport>, Status> {
+        let request = request.into_inner();
+        self.act("Capture", |world| {
+            world.captured.insert(request.migration_id);
+            Ok(proto::CaptureReport {
+                pause_ns: 5_000_000,
+                ram_bytes: 64 << 20,
+                region_bytes: 1 << 20,
+                device_state_bytes: 700_000,
+            })
+        })
+    }
+
+    async fn prepare_receive(
+        &self,
+        request: Request<proto::PrepareReceiveRequest>,
+    ) -> Result<Response<proto::PrepareReceiveResponse>, Status> {
+        let request = request.into_inner();
+        self.act("PrepareReceive", |world| {
+            world.prepared.insert(request.migration_id, request.spec.expect("spec"));
+            Ok(proto::PrepareReceiveResponse { data_endpoint: "127.0.0.1:7433".to_owned() })
+        })
+    }
+
+    async fn send_twin(
+        &self,
+        request: Request<proto::SendTwinRequest>,
+    ) -> Result<Response<Self::SendTwinStream>, Status> {
+        let id = request.into_inner().migration_id;
+        self.act("SendTwin", |world| {
+            if !world.captured.contains(&id) || !world.prepared.contains_key(&id) {
+                return Err(Status::failed_precondition("no twin, or nobody receives it"));
+            }
+            let progress = |sent_bytes, done| {
+                Ok(proto::SendProgress {
+                    sent_bytes,
+                    covered_bytes: sent_bytes * 2,
+                    total_bytes: 65 << 20,
+                    done,
+                    digest: if done { "d1".to_owned() } else { String::new() },
+                })
+            };
+            Ok(iter(vec![progress(1000, false), progress(2000, false), progress(3000, true)]))
+        })
+    }
+
+    async fn start_destination(
+        &self,
+        request: Request<proto::StartDestinationRequest>,
+    ) -> Result<Response<Guest>, Status> {
+        let id = request.into_inner().migration_id;
+        self.act("StartDestination", |world| {
+            let spec = world.prepared.get(&id).cloned();
+            let spec = spec.ok_or_else(|| Status::failed_precondition("nothing was received"))?;
+            let name = spec.name.clone();
+            let started = Guest { spec: Some(spec), ..guest(&name) };
+            let there = world.guests.get_mut(&self.name).expect("host").insert(name, started.clone());
+            assert!(there.is_none(), "started twice");
+            Ok(started)
+        })
+    }
+
+    async fn send_diff(
+        &self,
+        request: Request<proto::SendDiffRequest>,
+    ) -> Result<Response<proto::DiffReport>, Status> {
+        let id = request.into_inner().migration_id;
+        self.act("SendDiff", |world| {
+            assert!(world.captured.contains(&id), "diff needs the twin");
+            let source = &world.guests[&self.name]["vm-a"];
+            assert_eq!(source.state(), GuestState::Paused, "diff of a running source");
+            Ok(proto::DiffReport {
+                compared_bytes: 1 << 20,
+                changed_bytes: 96,
+                sent_bytes: 200,
+                runs: 4,
+            })
+        })
+    }
+
+    async fn merge(
+        &self,
+        request: Request<proto::MergeRequest>,
+    ) -> Result<Response<proto::MergeReport>, Status> {
+        let id = request.into_inner().migration_id;
+        self.act("Merge", |world| {
+            assert!(world.prepared.contains_key(&id), "merge needs what was received");
+            world.merges_applied = 1;
+            Ok(proto::MergeReport { merged_bytes: 96, pause_ns: 1_000_000, conflicts: Vec::new() })
+        })
+    }
+
+    async fn forget(
+        &self,
+        request: Request<proto::ForgetRequest>,
+    ) -> Result<Response<proto::ForgetResponse>, Status> {
+        let id = request.into_inner().migration_id;
+        self.act("Forget", |world| {
+            // The source's host has the twin, the destination's what it received.
+            if self.name == "h1" {
+                world.captured.remove(&id);
+            } else {
+                world.prepared.remove(&id);
+            }
+            Ok(proto::ForgetResponse {})
+        })
+    }
+}

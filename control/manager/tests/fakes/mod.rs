@@ -1,0 +1,262 @@
+//! A switch and hosts that only remember: they record calls, keep just enough state to refuse what the real
+//! ones refuse, and fail where a test says so.
+
+mod host;
+mod switch;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tidegate_api::{
+    Status,
+    endpoint::{Endpoint, Listener},
+    host::{Guest, host_server::HostServer},
+    manager::{self as proto, Migration, MigrationSpec},
+    switch::{Address, AddressState, switch_server::SwitchServer},
+};
+use tidegate_manager::{
+    journal::Journal,
+    migrations::Migrations,
+    pace::Pace,
+    peers::{Inventory, Peer},
+    record::{Fact, MigrationId},
+};
+use tokio::{sync::watch, task::JoinHandle};
+use tonic::service::Routes;
+
+pub use host::guest;
+
+/// How an injected failure happens.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// Instead of acting.
+    Refuse(Status),
+    /// After acting: the answer is lost.
+    LoseAnswer(Status),
+}
+
+/// What the fakes know.
+#[derive(Default)]
+pub struct World {
+    pub calls: Vec<String>,
+    pub faults: BTreeMap<String, Vec<Fault>>,
+    pub address: Address,
+    /// Per host name.
+    pub guests: BTreeMap<String, BTreeMap<String, Guest>>,
+    pub prepared: BTreeMap<String, tidegate_api::host::GuestSpec>,
+    pub captured: BTreeSet<String>,
+    pub merges_applied: u32,
+    pub qemu_versions: BTreeMap<String, String>,
+    pub twin_free_bytes: u64,
+    pub capture_refusal: Option<Status>,
+    /// Drain streams to break after one event.
+    pub streams_to_break: u32,
+}
+
+/// World, sockets and servers of one test.
+pub struct Lab {
+    pub world: Arc<Mutex<World>>,
+    pub old_sessions: watch::Sender<u64>,
+    pub directory: tempfile::TempDir,
+    servers: Vec<(String, JoinHandle<()>)>,
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for (_, server) in &self.servers {
+            server.abort();
+        }
+    }
+}
+
+pub const PACE: Pace = Pace {
+    retry_first: Duration::from_millis(5),
+    retry_longest: Duration::from_millis(20),
+    retry_budget: Duration::from_millis(400),
+    stream_silence: Duration::from_secs(2),
+    boot: Duration::from_millis(500),
+    stop_grace: Duration::from_millis(500),
+};
+
+impl Lab {
+    /// A switch `edge` with address 10.0.0.1 at home `vm-a`, and hosts `h1` (with guest `vm-a`) and `h2`.
+    pub async fn new() -> Self {
+        let mut world = World { twin_free_bytes: 1 << 30, ..World::default() };
+        world.address = switch::tracked_address();
+        for host in ["h1", "h2"] {
+            world.guests.insert(host.to_owned(), BTreeMap::new());
+            world.qemu_versions.insert(host.to_owned(), "7.2.22".to_owned());
+        }
+        world.guests.get_mut("h1").expect("h1").insert("vm-a".to_owned(), guest("vm-a"));
+        let mut lab = Self {
+            world: Arc::new(Mutex::new(world)),
+            old_sessions: watch::Sender::new(0),
+            directory: tempfile::tempdir().expect("directory"),
+            servers: Vec::new(),
+        };
+        for name in ["edge", "h1", "h2"] {
+            lab.serve(name).await;
+        }
+        lab
+    }
+
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().expect("world")
+    }
+
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.directory.path().join(format!("{name}.sock"))
+    }
+
+    /// Bring up the peer `name`.
+    pub async fn serve(&mut self, name: &str) {
+        let endpoint = Endpoint::Unix(self.socket(name));
+        let listener = Listener::bind(&endpoint).await.expect("bind");
+        let routes = if name == "edge" {
+            Routes::new(SwitchServer::new(switch::FakeSwitch {
+                world: Arc::clone(&self.world),
+                old_sessions: self.old_sessions.clone(),
+            }))
+        } else {
+            Routes::new(HostServer::new(host::FakeHost {
+                world: Arc::clone(&self.world),
+                name: name.to_owned(),
+            }))
+        };
+        let server = tokio::spawn(async move {
+            listener.serve(routes, std::future::pending()).await.expect("serve");
+        });
+        self.servers.push((name.to_owned(), server));
+    }
+
+    /// Take the peer `name` away.
+    pub async fn unserve(&mut self, name: &str) {
+        for (served, server) in &self.servers {
+            if served == name {
+                server.abort();
+            }
+        }
+        self.servers.retain(|(served, _)| served != name);
+        std::fs::remove_file(self.socket(name)).expect("socket");
+    }
+
+    pub fn inventory(&self) -> Inventory {
+        let peer = |role, name: &str| Peer::new(role, name, Endpoint::Unix(self.socket(name)));
+        Inventory {
+            switches: vec![peer("switch", "edge")],
+            hosts: vec![peer("host", "h1"), peer("host", "h2")],
+        }
+    }
+
+    pub fn state_dir(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A manager; the journal of one before it is taken over.
+    pub async fn manager(&self) -> Migrations {
+        // The journal's lock goes with the last driver of the manager before.
+        for _ in 0..200 {
+            match Journal::open(self.state_dir()) {
+                Ok(journal) => {
+                    return Migrations::resume(journal, self.inventory(), PACE).await.expect("resume");
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+        panic!("the journal stays locked");
+    }
+
+    /// Let a call fail, once per fault, in order.
+    pub fn fail(&self, call: &str, faults: impl IntoIterator<Item = Fault>) {
+        self.world().faults.insert(call.to_owned(), faults.into_iter().collect());
+    }
+
+    pub fn called(&self, call: &str) -> usize {
+        self.world().calls.iter().filter(|made| made.as_str() == call).count()
+    }
+
+    /// Everything is as before the migration.
+    pub fn assert_source_owns_everything(&self) {
+        let world = self.world();
+        let address = &world.address;
+        assert_eq!(address.home.as_ref().expect("home").name, "vm-a");
+        assert_eq!(address.destination, None);
+        assert!(!matches!(address.state(), AddressState::Draining | AddressState::Drained));
+        assert_eq!(world.guests["h1"]["vm-a"].state(), tidegate_api::host::GuestState::Running);
+        let others: usize = world.guests.values().map(BTreeMap::len).sum();
+        assert_eq!(others, 1, "the destination is gone");
+        assert!(world.captured.is_empty(), "the twin is forgotten");
+        assert!(world.prepared.is_empty(), "the received files are forgotten");
+    }
+
+    /// The destination has everything, the source is gone.
+    pub fn assert_destination_owns_everything(&self) {
+        let world = self.world();
+        assert_eq!(world.address.home.as_ref().expect("home").name, "vm-b");
+        assert_eq!(world.address.destination, None);
+        assert!(!world.guests["h1"].contains_key("vm-a"));
+        assert_eq!(world.guests["h2"]["vm-b"].state(), tidegate_api::host::GuestState::Running);
+        assert!(world.captured.is_empty() && world.prepared.is_empty());
+    }
+}
+
+impl World {
+    /// Note a call; the fault to be shown after acting, if any.
+    fn enter(&mut self, call: &str) -> Result<Option<Status>, Status> {
+        self.calls.push(call.to_owned());
+        let faults = self.faults.get_mut(call).filter(|faults| !faults.is_empty());
+        match faults.map(|faults| faults.remove(0)) {
+            Some(Fault::Refuse(status)) => Err(status),
+            Some(Fault::LoseAnswer(status)) => Ok(Some(status)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// A clone of `vm-a` to `vm-b` on the other host.
+pub fn order() -> MigrationSpec {
+    MigrationSpec {
+        address: "10.0.0.1".to_owned(),
+        source_host: "h1".to_owned(),
+        source_guest: "vm-a".to_owned(),
+        destination_host: "h2".to_owned(),
+        destination_guest: "vm-b".to_owned(),
+        kind: proto::DestinationKind::Clone.into(),
+        finish: proto::FinishMode::Merge.into(),
+        destination_port: "vm1".to_owned(),
+        destination_vhost_socket: "/run/vm1.sock".to_owned(),
+        ..MigrationSpec::default()
+    }
+}
+
+/// Wait until it is over.
+pub async fn finished(manager: &Migrations, id: &MigrationId) -> Migration {
+    let over = async {
+        loop {
+            let progress = manager.journal().progress(id).expect("progress");
+            if progress.end.is_some() {
+                return tidegate_manager::events::migration(id, &progress);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), over).await.expect("it ends")
+}
+
+/// Wait until the journal has a record that `fits`.
+pub async fn recorded(manager: &Migrations, id: &MigrationId, fits: impl Fn(&Fact) -> bool) {
+    let there = async {
+        loop {
+            let records = manager.journal().records(id, 0).expect("records");
+            if records.iter().any(|record| fits(&record.fact)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), there).await.expect("it is recorded");
+}

@@ -1,0 +1,228 @@
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tidegate_api::{
+    Request, Response, Status,
+    switch::{
+        self as proto, Address, AddressState, Backend, MigrationEvent, MigrationState, Rewrite,
+        switch_server::Switch,
+    },
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::World;
+
+pub(super) struct FakeSwitch {
+    pub(super) world: Arc<Mutex<World>>,
+    pub(super) old_sessions: watch::Sender<u64>,
+}
+
+pub(super) fn tracked_address() -> Address {
+    Address {
+        address: "10.0.0.1".to_owned(),
+        state: AddressState::Tracked.into(),
+        epoch: 1,
+        home: Some(Backend {
+            name: "vm-a".to_owned(),
+            port: "vm0".to_owned(),
+            mac: "02:00:00:00:00:01".to_owned(),
+            rewrite: Rewrite::L2.into(),
+            locator: String::new(),
+        }),
+        ..Address::default()
+    }
+}
+
+impl FakeSwitch {
+    fn act<T>(
+        &self,
+        call: &str,
+        address: &str,
+        action: impl FnOnce(&mut World) -> Result<T, Status>,
+    ) -> Result<Response<T>, Status> {
+        let mut world = self.world.lock().expect("world");
+        let lost = world.enter(call)?;
+        if address != world.address.address {
+            return Err(Status::not_found(format!("address {address} is not configured")));
+        }
+        let answer = action(&mut world)?;
+        lost.map_or(Ok(Response::new(answer)), Err)
+    }
+}
+
+#[tonic::async_trait]
+impl Switch for FakeSwitch {
+    type WatchMigrationStream = ReceiverStream<Result<MigrationEvent, Status>>;
+    type ListSessionsStream = ReceiverStream<Result<proto::Session, Status>>;
+
+    async fn get_status(
+        &self,
+        _: Request<proto::GetStatusRequest>,
+    ) -> Result<Response<proto::Status>, Status> {
+        let port = |name: &str| proto::Port { name: name.to_owned(), ..proto::Port::default() };
+        Ok(Response::new(proto::Status {
+            version: "0.1.0".to_owned(),
+            ports: vec![port("up"), port("vm0"), port("vm1")],
+            ..proto::Status::default()
+        }))
+    }
+
+    async fn add_address(
+        &self,
+        _: Request<proto::AddAddressRequest>,
+    ) -> Result<Response<Address>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
+    async fn remove_address(
+        &self,
+        _: Request<proto::RemoveAddressRequest>,
+    ) -> Result<Response<proto::RemoveAddressResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
+    async fn list_addresses(
+        &self,
+        _: Request<proto::ListAddressesRequest>,
+    ) -> Result<Response<proto::ListAddressesResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
+    async fn get_address(
+        &self,
+        request: Request<proto::GetAddressRequest>,
+    ) -> Result<Response<Address>, Status> {
+        self.act("GetAddress", &request.into_inner().address, |world| Ok(world.address.clone()))
+    }
+
+    async fn takeover(
+        &self,
+        request: Request<proto::TakeoverRequest>,
+    ) -> Result<Response<Address>, Status> {
+        self.act("Takeover", &request.into_inner().address, |world| {
+            if world.address.hosted {
+                return Err(Status::failed_precondition("hosted already"));
+            }
+            world.address.hosted = true;
+            world.address.set_state(AddressState::Hosted);
+            Ok(world.address.clone())
+        })
+    }
+
+    async fn set_destination(
+        &self,
+        request: Request<proto::SetDestinationRequest>,
+    ) -> Result<Response<Address>, Status> {
+        let request = request.into_inner();
+        self.act("SetDestination", &request.address, |world| {
+            if world.address.destination.is_some() || !world.address.hosted {
+                return Err(Status::failed_precondition("has one, or is not hosted"));
+            }
+            world.address.destination = request.destination;
+            Ok(world.address.clone())
+        })
+    }
+
+    async fn cutover(
+        &self,
+        request: Request<proto::CutoverRequest>,
+    ) -> Result<Response<proto::CutoverResponse>, Status> {
+        let old_sessions = *self.old_sessions.borrow();
+        self.act("Cutover", &request.into_inner().address, |world| {
+            if world.address.state() != AddressState::Hosted || world.address.destination.is_none() {
+                return Err(Status::failed_precondition("not prepared, or cut over already"));
+            }
+            world.address.epoch += 1;
+            world.address.home_sessions = old_sessions;
+            world.address.set_state(AddressState::Draining);
+            let epoch = world.address.epoch;
+            Ok(proto::CutoverResponse { epoch, old_sessions, workers: 2, elapsed_ns: 1000 })
+        })
+    }
+
+    async fn watch_migration(
+        &self,
+        request: Request<proto::WatchMigrationRequest>,
+    ) -> Result<Response<Self::WatchMigrationStream>, Status> {
+        self.act("WatchMigration", &request.into_inner().address, |_| Ok(()))?;
+        let (events, stream) = mpsc::channel(4);
+        let (world, mut old) = (Arc::clone(&self.world), self.old_sessions.subscribe());
+        tokio::spawn(async move {
+            loop {
+                let (event, broken) = {
+                    let old_sessions = *old.borrow_and_update();
+                    let mut world = world.lock().expect("world");
+                    let broken = world.streams_to_break > 0;
+                    world.streams_to_break = world.streams_to_break.saturating_sub(1);
+                    if old_sessions == 0 && !broken {
+                        world.address.set_state(AddressState::Drained);
+                    }
+                    (event(&world.address, old_sessions), broken)
+                };
+                let drained = event.state() == MigrationState::Drained;
+                if events.send(Ok(event)).await.is_err() || drained {
+                    return;
+                }
+                if broken {
+                    let _ = events.send(Err(Status::unavailable("the stream broke"))).await;
+                    return;
+                }
+                let _ = tokio::time::timeout(Duration::from_millis(20), old.changed()).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn abort(&self, request: Request<proto::AbortRequest>) -> Result<Response<Address>, Status> {
+        self.act("Abort", &request.into_inner().address, |world| {
+            if world.address.destination.take().is_none() {
+                return Err(Status::failed_precondition("not in a migration"));
+            }
+            world.address.set_state(AddressState::Tracked);
+            world.address.hosted = false;
+            Ok(world.address.clone())
+        })
+    }
+
+    async fn release(
+        &self,
+        request: Request<proto::ReleaseRequest>,
+    ) -> Result<Response<proto::ReleaseResponse>, Status> {
+        self.act("Release", &request.into_inner().address, |world| {
+            if world.address.state() != AddressState::Drained {
+                return Err(Status::failed_precondition("not drained"));
+            }
+            world.address.home = world.address.destination.take();
+            world.address.set_state(AddressState::Bound);
+            world.address.hosted = false;
+            let address = Some(world.address.clone());
+            Ok(proto::ReleaseResponse { address, forgotten_sessions: 0 })
+        })
+    }
+
+    async fn list_sessions(
+        &self,
+        _: Request<proto::ListSessionsRequest>,
+    ) -> Result<Response<Self::ListSessionsStream>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
+    async fn get_counters(
+        &self,
+        _: Request<proto::GetCountersRequest>,
+    ) -> Result<Response<proto::Counters>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+}
+
+fn event(address: &Address, old_sessions: u64) -> MigrationEvent {
+    let state = match address.state() {
+        AddressState::Drained => MigrationState::Drained,
+        AddressState::Draining => MigrationState::Draining,
+        _ => MigrationState::Aborted,
+    };
+    MigrationEvent { state: state.into(), epoch: address.epoch, old_sessions, new_sessions: 3 }
+}

@@ -1,0 +1,284 @@
+//! Migrations against a switch and hosts that only remember.
+#![forbid(unsafe_code)]
+
+mod fakes;
+
+use fakes::{Fault, Lab, finished, order, recorded};
+use tidegate_api::{
+    Status,
+    host::GuestState,
+    manager::{self as proto, MigrationSpec, MigrationState, Phase as ProtoPhase},
+    switch::{AddressState, Rewrite},
+};
+use tidegate_manager::{phase::Phase, record::Fact};
+
+/// The journal says that `phase` has begun.
+fn started(phase: Phase) -> impl Fn(&Fact) -> bool {
+    move |fact| *fact == Fact::Started { phase }
+}
+
+#[tokio::test]
+async fn a_clone_goes_through_all_phases() {
+    let lab = Lab::new().await;
+    lab.old_sessions.send_replace(50);
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    recorded(&manager, &id, started(Phase::Drain)).await;
+    assert_eq!(lab.world().guests["h1"]["vm-a"].state(), GuestState::Running);
+    lab.old_sessions.send_replace(0);
+    let migration = finished(&manager, &id).await;
+
+    assert_eq!(migration.state(), MigrationState::Completed, "{}", migration.message);
+    lab.assert_destination_owns_everything();
+    let figures = migration.figures.expect("figures");
+    assert_eq!(figures.old_sessions_at_cutover, 50);
+    assert_eq!((figures.copied_bytes, figures.merged_bytes, figures.epoch), (3000, 96, 2));
+    let phases: Vec<_> = migration.phases.iter().map(proto::PhaseTime::phase).collect();
+    assert_eq!(phases.len(), 12);
+    assert_eq!((phases[0], phases[11]), (ProtoPhase::Preflight, ProtoPhase::Cleanup));
+    let order_of = |call: &str| {
+        lab.world().calls.iter().position(|made| made == call).unwrap_or_else(|| panic!("{call}"))
+    };
+    let acts = [
+        "Takeover", "SetDestination", "Capture", "PrepareReceive", "SendTwin", "StartDestination",
+        "Cutover", "WatchMigration", "PauseGuest", "SendDiff", "Merge", "Release", "DeleteGuest",
+        "Forget",
+    ];
+    for pair in acts.windows(2) {
+        assert!(order_of(pair[0]) < order_of(pair[1]), "{} before {}", pair[0], pair[1]);
+    }
+}
+
+#[tokio::test]
+async fn finish_none_neither_diffs_nor_merges_and_can_keep_the_source() {
+    let lab = Lab::new().await;
+    let manager = lab.manager().await;
+    let finish = proto::FinishMode::None.into();
+    let spec = MigrationSpec { finish, keep_source: true, ..order() };
+    let id = manager.start(Some(spec)).await.expect("started");
+    let migration = finished(&manager, &id).await;
+    assert_eq!(migration.state(), MigrationState::Completed, "{}", migration.message);
+    assert_eq!(lab.called("SendDiff") + lab.called("Merge") + lab.called("DeleteGuest"), 0);
+    assert_eq!(lab.world().guests["h1"]["vm-a"].state(), GuestState::Paused);
+}
+
+#[tokio::test]
+async fn a_booted_destination_is_reached_at_its_own_address() {
+    let lab = Lab::new().await;
+    let manager = lab.manager().await;
+    let spec = MigrationSpec {
+        kind: proto::DestinationKind::Boot.into(),
+        destination_locator: "10.1.0.9".to_owned(),
+        destination_mac: "02:00:00:00:00:09".to_owned(),
+        destination_cmdline: "ip=10.1.0.9".to_owned(),
+        ..order()
+    };
+    lab.old_sessions.send_replace(1);
+    let id = manager.start(Some(spec)).await.expect("started");
+    recorded(&manager, &id, started(Phase::Drain)).await;
+    {
+        let world = lab.world();
+        let destination = world.address.destination.clone().expect("destination");
+        assert_eq!(destination.rewrite(), Rewrite::Nat);
+        assert_eq!(destination.locator, "10.1.0.9");
+        let started = world.guests["h2"]["vm-b"].spec.clone().expect("spec");
+        assert_eq!(started.cmdline, "ip=10.1.0.9");
+        assert_eq!(started.nics[0].mac, "02:00:00:00:00:09");
+    }
+    lab.old_sessions.send_replace(0);
+    assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
+}
+
+#[tokio::test]
+async fn a_failure_at_any_step_before_the_merge_gives_everything_back() {
+    let calls = [
+        "Takeover", "SetDestination", "Capture", "PrepareReceive", "SendTwin", "StartDestination",
+        "Cutover", "WatchMigration", "PauseGuest", "SendDiff",
+    ];
+    for call in calls {
+        for lose_answer in [false, true] {
+            let lab = Lab::new().await;
+            let status = Status::failed_precondition("the disk is on fire");
+            let fault =
+                if lose_answer { Fault::LoseAnswer(status) } else { Fault::Refuse(status) };
+            lab.fail(call, [fault]);
+            let manager = lab.manager().await;
+            let id = manager.start(Some(order())).await.expect("started");
+            let migration = finished(&manager, &id).await;
+            assert_eq!(migration.state(), MigrationState::Aborted, "{call}");
+            let message = &migration.message;
+            assert!(message.contains("the disk is on fire") && message.contains(call), "{message}");
+            assert!(!message.contains("Left behind"), "{message}");
+            lab.assert_source_owns_everything();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_operator_can_abort_while_it_drains_and_not_once_it_merges() {
+    let lab = Lab::new().await;
+    lab.old_sessions.send_replace(7);
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    recorded(&manager, &id, started(Phase::Drain)).await;
+    manager.abort(&id).await.expect("aborted");
+    assert_eq!(finished(&manager, &id).await.state(), MigrationState::Aborted);
+    lab.assert_source_owns_everything();
+    let error = manager.abort(&id).await.expect_err("over").to_string();
+    assert!(error.contains("was aborted"), "{error}");
+
+    lab.old_sessions.send_replace(0);
+    let busy = || Fault::Refuse(Status::unavailable("busy"));
+    lab.fail("Merge", std::iter::repeat_with(busy).take(8));
+    let id = manager.start(Some(order())).await.expect("a second one");
+    recorded(&manager, &id, started(Phase::Merge)).await;
+    let error = manager.abort(&id).await.expect_err("too late").to_string();
+    assert!(error.contains("phase merge has begun"), "{error}");
+    assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
+    lab.assert_destination_owns_everything();
+}
+
+#[tokio::test]
+async fn a_refused_merge_changes_nothing_and_aborts() {
+    let lab = Lab::new().await;
+    lab.fail("Merge", [Fault::Refuse(Status::aborted("region counts: conflict at 0x40"))]);
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    let migration = finished(&manager, &id).await;
+    assert_eq!(migration.state(), MigrationState::Aborted);
+    assert!(migration.message.contains("conflict at 0x40"), "{}", migration.message);
+    lab.assert_source_owns_everything();
+}
+
+#[tokio::test]
+async fn past_the_merge_it_fails_only_for_good_and_can_be_resumed() {
+    let lab = Lab::new().await;
+    lab.fail("Release", [Fault::Refuse(Status::internal("no worker answers"))]);
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    let migration = finished(&manager, &id).await;
+    assert_eq!(migration.state(), MigrationState::Failed);
+    assert!(migration.message.contains(&format!("tidegate resume {id}")), "{}", migration.message);
+    manager.resume_failed(&id).await.expect("resumed");
+    assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
+    lab.assert_destination_owns_everything();
+    assert_eq!(lab.called("Merge"), 1);
+}
+
+#[tokio::test]
+async fn killed_between_or_within_any_two_steps_it_completes_exactly_once() {
+    for phase in Phase::sequence(tidegate_manager::spec::FinishMode::Merge).skip(1) {
+        for finished_it in [false, true] {
+            let lab = Lab::new().await;
+            if phase == Phase::Drain && !finished_it {
+                lab.old_sessions.send_replace(3);
+            }
+            let manager = lab.manager().await;
+            let id = manager.start(Some(order())).await.expect("started");
+            recorded(&manager, &id, |fact| match fact {
+                Fact::Started { phase: begun } => !finished_it && *begun == phase,
+                Fact::Finished { phase: done, .. } => finished_it && *done == phase,
+                _ => false,
+            })
+            .await;
+            manager.kill();
+            drop(manager);
+            lab.old_sessions.send_replace(0);
+            let manager = lab.manager().await;
+            let migration = finished(&manager, &id).await;
+            let at = format!("{phase}, finished: {finished_it}: {}", migration.message);
+            assert_eq!(migration.state(), MigrationState::Completed, "{at}");
+            lab.assert_destination_owns_everything();
+            // The fakes panic when a guest is started twice, and refuse a second takeover, cutover, release.
+            assert_eq!(lab.world().merges_applied, 1, "{at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_lost_with_the_manager_are_found_again() {
+    for call in ["Takeover", "SetDestination", "Capture", "StartDestination", "Cutover", "Release"] {
+        let lab = Lab::new().await;
+        lab.old_sessions.send_replace(1);
+        // Past the cutover a lost answer is retried within the step; before, it aborts. So kill, then look.
+        let manager = lab.manager().await;
+        let lost = Fault::LoseAnswer(Status::unavailable("connection lost"));
+        lab.fail(call, [lost]);
+        let id = manager.start(Some(order())).await.expect("started");
+        lab.old_sessions.send_replace(0);
+        let migration = finished(&manager, &id).await;
+        if matches!(call, "Cutover" | "Release") {
+            assert_eq!(migration.state(), MigrationState::Completed, "{call}: {}", migration.message);
+            lab.assert_destination_owns_everything();
+        } else {
+            assert_eq!(migration.state(), MigrationState::Aborted, "{call}");
+            lab.assert_source_owns_everything();
+        }
+    }
+}
+
+#[tokio::test]
+async fn stopped_in_the_middle_of_a_drain_it_goes_on_after_a_restart() {
+    let lab = Lab::new().await;
+    lab.old_sessions.send_replace(5);
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    recorded(&manager, &id, started(Phase::Drain)).await;
+    manager.stop().await;
+    drop(manager);
+    {
+        let world = lab.world();
+        assert_eq!(world.address.state(), AddressState::Draining, "the switch keeps steering");
+        assert_eq!(world.guests["h1"]["vm-a"].state(), GuestState::Running, "the source serves");
+    }
+    let manager = lab.manager().await;
+    lab.old_sessions.send_replace(0);
+    assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
+    assert_eq!(lab.called("Cutover"), 1);
+}
+
+#[tokio::test]
+async fn a_broken_drain_stream_is_opened_again_also_when_the_switch_was_away() {
+    let mut lab = Lab::new().await;
+    lab.old_sessions.send_replace(5);
+    lab.world().streams_to_break = 3;
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    recorded(&manager, &id, started(Phase::Drain)).await;
+    while lab.called("WatchMigration") < 4 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    lab.unserve("edge").await;
+    tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+    lab.serve("edge").await;
+    lab.old_sessions.send_replace(0);
+    assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
+}
+
+#[tokio::test]
+async fn a_passed_drain_deadline_cuts_nothing() {
+    let lab = Lab::new().await;
+    lab.old_sessions.send_replace(2);
+    let manager = lab.manager().await;
+    let spec = MigrationSpec { drain_deadline_s: 1, ..order() };
+    let id = manager.start(Some(spec)).await.expect("started");
+    let migration = finished(&manager, &id).await;
+    assert_eq!(migration.state(), MigrationState::Aborted);
+    assert!(migration.message.contains("2 old session(s) were left"), "{}", migration.message);
+    lab.assert_source_owns_everything();
+}
+
+#[tokio::test]
+async fn the_address_can_be_migrated_by_one_at_a_time() {
+    let lab = Lab::new().await;
+    lab.old_sessions.send_replace(1);
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    let error = manager.start(Some(order())).await.expect_err("busy");
+    assert!(error.to_string().contains(&format!("migration {id}")), "{error}");
+    // Both at once: one gets it.
+    manager.abort(&id).await.expect("aborted");
+    let (one, other) = tokio::join!(manager.start(Some(order())), manager.start(Some(order())));
+    assert_eq!([one.is_ok(), other.is_ok()].iter().filter(|&&ok| ok).count(), 1);
+    assert_ne!(id, one.or(other).expect("one"));
+}
