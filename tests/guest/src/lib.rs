@@ -1,1 +1,16 @@
-//! The service that runs in the test guests.
+//! The service that runs in the test guests, and what others must know about it.
+//!
+//! A client sends `HELLO <session>` and then `REQ <session> <sequence>`, one per line; each request is answered
+//! by `<identity> <session> <sequence>`. The identity names the guest that answered. Every request is counted
+//! by its session in the declared region, before it is answered.
+#![forbid(unsafe_code)]
+
+pub mod counters;
+pub mod identity;
+pub mod protocol;
+pub mod server;
+
+/// TCP port of the service.
+pub const PORT: u16 = 7000;
+/// Sessions are numbered from 0 up to this, exclusive.
+pub const SESSIONS: u32 = 8192;
