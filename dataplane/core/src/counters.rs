@@ -45,7 +45,8 @@ impl Counter {
 /// Counters of one shard.
 #[derive(Debug)]
 pub struct ShardCounters {
-    /// Packets taken from ports; equals the sum over workers of all outcomes.
+    /// Packets taken from ports, and frames taken from the control core. Summed over workers this equals
+    /// the sum of all outcomes, but for packets on their way.
     pub received: CachePadded<Counter>,
     /// Packets handed to the worker that owns their session.
     pub redirected: Counter,

@@ -1,1 +1,20 @@
 //! Poll-mode workers: the packet loops on DPDK ports.
+//!
+//! [`Workers::start`] opens the ports and launches one [`worker`] per CPU. A worker polls its queues, takes each
+//! burst through its [`Shard`](tidegate_dataplane::pipeline::Shard) and transmits what comes out; packets of
+//! another worker's sessions go to it over a ring of the [`mesh`]. The control core speaks to a worker only by
+//! its [`link`]: orders one way, reports the other, both taken up between two bursts.
+#![forbid(unsafe_code)]
+
+mod config;
+mod idle;
+mod link;
+mod mesh;
+mod outbox;
+mod ports;
+mod worker;
+mod workers;
+
+pub use config::{Idle, PortSpec, WorkersConfig};
+pub use link::Listing;
+pub use workers::{Acknowledged, PortReport, StartError, WorkerError, Workers};

@@ -31,6 +31,7 @@ outcomes! {
     ToDestination "to_destination" false "Sent to the destination of a migration.",
     ToClient "to_client" false "Sent from a backend to a client.",
     Forwarded "forwarded" false "Routed; no managed address was involved.",
+    Originated "originated" false "A frame of the control core was sent: an ARP announcement or request.",
     ArpAnswered "arp_answered" false "An ARP request for an own or hosted address was answered.",
     ArpSeen "arp_seen" true "An ARP packet that needs no answer; its sender was learned if it is on the link.",
     Truncated "truncated" true "Shorter than an Ethernet header.",

@@ -1,0 +1,293 @@
+//! A whole switch box without its ports: shards, the redirects between them, and the steps of a migration.
+//!
+//! Every burst arrives at one worker; what it redirects is drained before the next burst, so packets of one session
+//! keep their order. After each burst every shard's counters are compared with what its table really holds, and
+//! every IPv4 frame that leaves is read back by [`wire`].
+
+pub mod traffic;
+pub mod wire;
+pub mod world;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tidegate_dataplane::{
+    counters::ShardCounters,
+    pipeline::{BURST, Outcome, Punt, Shard, ShardSelector, Verdict},
+    session::SessionRecord,
+    steering::{
+        BackendSlot, Destination, ManagedAddress, PortId, Snapshot, Timeouts, UnknownTcp,
+    },
+};
+
+use traffic::Packet;
+use wire::Seen;
+use world::{Vm, managed, snapshot};
+
+/// Room of each shard where a test does not care.
+const CAPACITY: u32 = 512;
+/// Slots below this are looked at when counts are checked.
+const SLOTS: u32 = 64;
+
+/// How one packet ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub outcome: Outcome,
+    /// The shard that said so.
+    pub shard: u16,
+    /// The frame that left and its port.
+    pub sent: Option<(PortId, Vec<u8>)>,
+}
+
+impl Ended {
+    /// What left, read independently.
+    #[track_caller]
+    pub fn seen(&self) -> Seen {
+        let (port, frame) = self.sent.as_ref().unwrap_or_else(|| panic!("not sent: {self:?}"));
+        Seen::read(*port, frame)
+    }
+}
+
+/// The box, and the managed address it steers.
+pub struct SwitchBox {
+    shards: Vec<Shard>,
+    snapshot: Snapshot,
+    pub address: ManagedAddress,
+    pub timeouts: Timeouts,
+    pub now_ms: u64,
+    bursts: usize,
+    fed: u64,
+    counted: [u64; Outcome::COUNT],
+}
+
+impl SwitchBox {
+    /// `shards` shards in front of `home`.
+    pub fn new(shards: u16, home: Vm) -> Self {
+        Self::with_capacity(shards, CAPACITY, home)
+    }
+
+    /// As [`SwitchBox::new`], with room for `capacity` sessions on each shard.
+    pub fn with_capacity(shards: u16, capacity: u32, home: Vm) -> Self {
+        let selector = ShardSelector::new(shards);
+        let shards = (0..shards)
+            .map(|number| Shard::new(number, selector.clone(), capacity, Arc::default()))
+            .collect();
+        let address = managed(home);
+        let mut made = Self {
+            shards,
+            snapshot: snapshot(0, [address]),
+            address,
+            timeouts: Timeouts::default(),
+            now_ms: 1_000,
+            bursts: 0,
+            fed: 0,
+            counted: [0; Outcome::COUNT],
+        };
+        made.install(address, &[]);
+        made
+    }
+
+    /// Publish `address` to every shard.
+    pub fn install(&mut self, address: ManagedAddress, counted: &[BackendSlot]) {
+        self.address = address;
+        let mut snapshot = snapshot(self.snapshot.generation + 1, [address]);
+        snapshot.counted_at_install = counted.to_vec();
+        snapshot.timeouts = self.timeouts;
+        for shard in &mut self.shards {
+            shard.install(&snapshot);
+            assert_eq!(shard.counters().generation(), snapshot.generation);
+        }
+        self.snapshot = snapshot;
+    }
+
+    pub fn set_destination(&mut self, vm: Vm) {
+        let destination = Some(Destination { backend: vm.backend, cut_over: None });
+        self.install(ManagedAddress { destination, hosted: true, ..self.address }, &[]);
+    }
+
+    /// Cut over, and return the number of old sessions the shards counted.
+    pub fn cutover(&mut self, unknown_tcp: UnknownTcp) -> u32 {
+        let destination = self.address.destination.expect("a destination to cut over to");
+        let source = self.address.home.slot;
+        let address = ManagedAddress {
+            epoch: self.address.epoch + 1,
+            destination: Some(Destination { cut_over: Some(unknown_tcp), ..destination }),
+            ..self.address
+        };
+        self.install(address, &[source]);
+        self.shards.iter().map(|shard| shard.counters().at_install(source)).sum()
+    }
+
+    /// The source owns everything again.
+    pub fn abort(&mut self) {
+        self.install(ManagedAddress { destination: None, ..self.address }, &[]);
+    }
+
+    /// The address belongs to the destination.
+    pub fn release(&mut self) {
+        let home = self.address.destination.expect("a destination to release to").backend;
+        let released = ManagedAddress { home, destination: None, hosted: false, ..self.address };
+        self.install(released, &[]);
+    }
+
+    pub fn advance(&mut self, ms: u64) {
+        self.now_ms += ms;
+    }
+
+    /// Sweep every shard from end to end.
+    pub fn sweep(&mut self) {
+        for shard in &mut self.shards {
+            shard.sweep(&self.snapshot, self.now_ms, u32::MAX);
+        }
+        self.check_counts();
+    }
+
+    /// Feed one packet.
+    pub fn one(&mut self, packet: &Packet) -> Ended {
+        self.frames(vec![(packet.port, packet.frame())]).remove(0)
+    }
+
+    /// Feed packets in order, in bursts as large as can be.
+    pub fn feed(&mut self, packets: &[Packet]) -> Vec<Ended> {
+        self.frames(packets.iter().map(|packet| (packet.port, packet.frame())).collect())
+    }
+
+    /// Feed frames in order, in bursts as large as can be.
+    pub fn frames(&mut self, frames: Vec<(PortId, Vec<u8>)>) -> Vec<Ended> {
+        self.fed += frames.len() as u64;
+        let ended = frames.chunks(BURST).flat_map(|burst| self.burst(burst)).collect();
+        self.check_counts();
+        ended
+    }
+
+    /// One burst arrives at one worker; what it redirects reaches the others before anything else does.
+    fn burst(&mut self, burst: &[(PortId, Vec<u8>)]) -> Vec<Ended> {
+        let at = self.bursts % self.shards.len();
+        self.bursts += 1;
+        let mut ended: Vec<Option<Ended>> = vec![None; burst.len()];
+        let mut rings: Vec<Vec<usize>> = vec![Vec::new(); self.shards.len()];
+        let all: Vec<usize> = (0..burst.len()).collect();
+        for (index, verdict, frame) in self.process(at, burst, &all) {
+            match verdict {
+                Verdict::Redirect(to) => {
+                    assert_eq!(frame, burst[index].1, "a redirected frame must be untouched");
+                    assert_ne!(usize::from(to), at, "redirected to itself");
+                    rings[usize::from(to)].push(index);
+                }
+                verdict => ended[index] = Some(self.end(at, verdict, frame)),
+            }
+        }
+        for (shard, ring) in rings.iter().enumerate() {
+            for (index, verdict, frame) in self.process(shard, burst, ring) {
+                assert!(ended[index].is_none());
+                ended[index] = Some(self.end(shard, verdict, frame));
+            }
+        }
+        ended.into_iter().map(|ended| ended.expect("every packet ends")).collect()
+    }
+
+    fn process(
+        &mut self,
+        shard: usize,
+        burst: &[(PortId, Vec<u8>)],
+        indices: &[usize],
+    ) -> Vec<(usize, Verdict, Vec<u8>)> {
+        let (ports, mut frames): (Vec<_>, Vec<_>) =
+            indices.iter().map(|&index| burst[index].clone()).unzip();
+        let mut verdicts = vec![Verdict::Redirect(u16::MAX); indices.len()];
+        self.shards[shard].process(
+            &self.snapshot,
+            self.now_ms,
+            &mut frames,
+            &ports,
+            &mut verdicts,
+        );
+        let ended = indices.iter().zip(verdicts).zip(frames);
+        ended.map(|((&index, verdict), frame)| (index, verdict, frame)).collect()
+    }
+
+    /// Count as a worker does, and read what leaves.
+    fn end(&self, shard: usize, verdict: Verdict, frame: Vec<u8>) -> Ended {
+        let (outcome, sent) = match verdict {
+            Verdict::Transmit(port, outcome) => {
+                assert!(!outcome.is_drop(), "{outcome:?} is sent");
+                (outcome, Some((port, frame)))
+            }
+            Verdict::Drop(outcome) => {
+                assert!(outcome.is_drop(), "{outcome:?} is dropped");
+                (outcome, None)
+            }
+            Verdict::Redirect(to) => panic!("redirected again, from {shard} to {to}"),
+        };
+        self.shards[shard].counters().count(outcome, 1);
+        Ended { outcome, shard: shard as u16, sent }
+    }
+
+    /// Outcomes that moved since the last call. Their sum over all time is what was fed.
+    pub fn moved(&mut self) -> BTreeMap<&'static str, u64> {
+        let total = |outcome| self.shards.iter().map(|it| it.counters().outcome(outcome)).sum();
+        let now = Outcome::ALL.map(total);
+        assert_eq!(now.iter().sum::<u64>(), self.fed, "every packet ends in exactly one outcome");
+        let before = std::mem::replace(&mut self.counted, now);
+        let differences = Outcome::ALL.iter().zip(now.iter().zip(before));
+        differences
+            .map(|(outcome, (now, before))| (outcome.name(), now - before))
+            .filter(|(_, difference)| *difference > 0)
+            .collect()
+    }
+
+    pub fn live(&self, vm: Vm) -> u32 {
+        self.counters().map(|it| it.live(vm.backend.slot)).sum()
+    }
+
+    pub fn entries(&self, vm: Vm) -> u32 {
+        self.counters().map(|it| it.entries(vm.backend.slot)).sum()
+    }
+
+    fn counters(&self) -> impl Iterator<Item = &Arc<ShardCounters>> {
+        self.shards.iter().map(Shard::counters)
+    }
+
+    pub fn take_punts(&mut self) -> Vec<Punt> {
+        self.shards.iter_mut().flat_map(Shard::take_punts).collect()
+    }
+
+    /// All sessions of all shards, as a listing shows them.
+    pub fn sessions(&self) -> Vec<SessionRecord> {
+        self.shards.iter().flat_map(|shard| sessions(shard, self.now_ms)).collect()
+    }
+
+    /// Each shard's counters say what its table holds.
+    fn check_counts(&self) {
+        for shard in &self.shards {
+            let (counters, listed) = (shard.counters(), sessions(shard, self.now_ms));
+            assert_eq!(counters.sessions.get(), listed.len() as u64);
+            for slot in (0..SLOTS).map(BackendSlot) {
+                let owned = || listed.iter().filter(|session| session.owner == slot);
+                assert_eq!(counters.entries(slot) as usize, owned().count(), "{slot:?}");
+                let live = owned().filter(|session| world::is_live(session)).count();
+                assert_eq!(counters.live(slot) as usize, live, "{slot:?}");
+            }
+        }
+    }
+}
+
+/// All sessions of a shard, listed a few at a time.
+fn sessions(shard: &Shard, now_ms: u64) -> Vec<SessionRecord> {
+    let (mut all, mut from) = (Vec::new(), Some(0));
+    while let Some(at) = from {
+        let mut piece = Vec::with_capacity(64);
+        from = shard.list(None, now_ms, at, 100, &mut piece);
+        all.append(&mut piece);
+    }
+    all
+}
+
+/// Exactly these outcomes moved since the last time, each by so much, and nothing else.
+macro_rules! assert_moved {
+    ($switch_box:expr $(, $outcome:ident $count:expr)* $(,)?) => {
+        let expected: std::collections::BTreeMap<&str, u64> =
+            [$((tidegate_dataplane::pipeline::Outcome::$outcome.name(), $count)),*].into();
+        assert_eq!($switch_box.moved(), expected);
+    };
+}
+pub(crate) use assert_moved;

@@ -1,0 +1,87 @@
+//! Frames that leave, read back and verified by an independent library.
+
+use etherparse::{Ethernet2Header, Icmpv4Header, Icmpv4Type, Ipv4Header, TcpHeader, UdpHeader};
+use tidegate_dataplane::{packet::Mac, steering::PortId};
+
+/// What a transmitted IPv4 frame says. Its checksums were right, or [`Seen::read`] would have panicked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub port: PortId,
+    pub from_mac: Mac,
+    pub to_mac: Mac,
+    pub source: u32,
+    pub destination: u32,
+    /// Or echo identifier, in both.
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub ttl: u8,
+    /// UDP's checksum field; 0 for other protocols.
+    pub udp_checksum: u16,
+    pub payload: Vec<u8>,
+}
+
+impl Seen {
+    /// Read `frame`, and verify the IPv4 header's and the transport's checksum.
+    #[track_caller]
+    pub fn read(port: PortId, frame: &[u8]) -> Self {
+        let (ethernet, rest) = Ethernet2Header::from_slice(frame).expect("Ethernet");
+        let (ip, rest) = Ipv4Header::from_slice(rest).expect("IPv4");
+        assert_eq!(ip.header_checksum, ip.calc_header_checksum(), "IPv4 checksum");
+        let rest = &rest[..usize::from(ip.total_len) - ip.header_len()];
+        let mut seen = Self {
+            port,
+            from_mac: Mac(ethernet.source),
+            to_mac: Mac(ethernet.destination),
+            source: u32::from_be_bytes(ip.source),
+            destination: u32::from_be_bytes(ip.destination),
+            source_port: 0,
+            destination_port: 0,
+            ttl: ip.time_to_live,
+            udp_checksum: 0,
+            payload: rest.to_vec(),
+        };
+        if ip.is_fragmenting_payload() {
+            return seen;
+        }
+        match ip.protocol.0 {
+            6 => seen.read_tcp(&ip, rest),
+            17 => seen.read_udp(&ip, rest),
+            1 => seen.read_icmp(rest),
+            _ => {}
+        }
+        seen
+    }
+
+    fn read_tcp(&mut self, ip: &Ipv4Header, rest: &[u8]) {
+        let (tcp, payload) = TcpHeader::from_slice(rest).expect("TCP");
+        let expected = tcp.calc_checksum_ipv4(ip, payload).expect("a TCP checksum");
+        assert_eq!(tcp.checksum, expected, "TCP checksum");
+        (self.source_port, self.destination_port) = (tcp.source_port, tcp.destination_port);
+        self.payload = payload.to_vec();
+    }
+
+    fn read_udp(&mut self, ip: &Ipv4Header, rest: &[u8]) {
+        let (udp, payload) = UdpHeader::from_slice(rest).expect("UDP");
+        if udp.checksum != 0 {
+            let expected = udp.calc_checksum_ipv4(ip, payload).expect("a UDP checksum");
+            assert_eq!(udp.checksum, expected, "UDP checksum");
+        }
+        (self.source_port, self.destination_port) = (udp.source_port, udp.destination_port);
+        self.udp_checksum = udp.checksum;
+        self.payload = payload.to_vec();
+    }
+
+    fn read_icmp(&mut self, rest: &[u8]) {
+        let (icmp, payload) = Icmpv4Header::from_slice(rest).expect("ICMP");
+        assert_eq!(icmp.checksum, icmp.icmp_type.calc_checksum(payload), "ICMP checksum");
+        if let Icmpv4Type::EchoRequest(echo) | Icmpv4Type::EchoReply(echo) = icmp.icmp_type {
+            (self.source_port, self.destination_port) = (echo.id, echo.id);
+        }
+        self.payload = payload.to_vec();
+    }
+
+    /// Addresses and ports: source, its port, destination, its port.
+    pub fn tuple(&self) -> (u32, u16, u32, u16) {
+        (self.source, self.source_port, self.destination, self.destination_port)
+    }
+}

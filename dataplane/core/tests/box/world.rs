@@ -1,0 +1,142 @@
+//! The network the tests' box stands in.
+//!
+//! ```text
+//! clients 10.9.0.0/24 ── port 0 (uplink) ┐   ┌ port 1 (access) ── VM "old", locator 10.8.0.11
+//! 10.77.0.0/16 ── router 10.9.0.254 ─────┘box├ port 2 (access) ── VM "new", locator 10.8.0.12
+//!                                            └ port 3 (access) ── bystander 10.7.0.33
+//! ```
+
+use tidegate_dataplane::{
+    packet::Mac,
+    session::{SessionRecord, SessionState},
+    steering::{
+        Backend, BackendSlot, Fib, ManagedAddress, Neighbour, NextHop, Port, PortId, PortRole,
+        Rewrite, Snapshot,
+    },
+};
+
+pub const UPLINK: PortId = PortId(0);
+pub const OLD_PORT: PortId = PortId(1);
+pub const NEW_PORT: PortId = PortId(2);
+pub const OTHER_PORT: PortId = PortId(3);
+
+/// The managed address.
+pub const SERVICE: u32 = 0x0a09_0064;
+/// The box's own address on the uplink.
+pub const BOX: u32 = 0x0a09_0001;
+/// The box's own address on port 3.
+pub const BOX_INSIDE: u32 = 0x0a07_0001;
+pub const CLIENT: u32 = 0x0a09_0002;
+pub const CLIENT_2: u32 = 0x0a09_0003;
+/// A client behind the router.
+pub const FAR_CLIENT: u32 = 0x0a4d_0005;
+pub const ROUTER: u32 = 0x0a09_00fe;
+/// On the uplink's link, MAC not known.
+pub const SILENT: u32 = 0x0a09_0077;
+pub const BYSTANDER: u32 = 0x0a07_0021;
+pub const UNROUTED: u32 = 0x0808_0808;
+const OLD_LOCATOR: u32 = 0x0a08_000b;
+const NEW_LOCATOR: u32 = 0x0a08_000c;
+
+/// How a VM is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Nat,
+    L2,
+}
+
+/// A VM that can be a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vm {
+    pub backend: Backend,
+    /// Its own address, whether or not the box rewrites to it.
+    pub locator: u32,
+}
+
+impl Vm {
+    /// The VM on port 1.
+    pub fn old(slot: u32, mode: Mode) -> Self {
+        Self::on(OLD_PORT, OLD_LOCATOR, slot, mode)
+    }
+
+    /// The VM on port 2.
+    pub fn new(slot: u32, mode: Mode) -> Self {
+        Self::on(NEW_PORT, NEW_LOCATOR, slot, mode)
+    }
+
+    fn on(port: PortId, locator: u32, slot: u32, mode: Mode) -> Self {
+        let rewrite = match mode {
+            Mode::Nat => Rewrite::Nat(locator),
+            Mode::L2 => Rewrite::L2,
+        };
+        let mac = host_mac(locator);
+        Self { backend: Backend { slot: BackendSlot(slot), port, mac, rewrite }, locator }
+    }
+
+    pub fn mode(&self) -> Mode {
+        if self.backend.rewrite == Rewrite::L2 { Mode::L2 } else { Mode::Nat }
+    }
+
+    /// The address it serves under, as it knows it itself.
+    pub fn speaks_as(&self) -> u32 {
+        if self.mode() == Mode::L2 { SERVICE } else { self.locator }
+    }
+}
+
+/// MAC of the box's port.
+pub fn port_mac(port: PortId) -> Mac {
+    Mac([2, 0, 0, 0, 0, port.0 as u8])
+}
+
+/// MAC of the host with this address.
+pub fn host_mac(address: u32) -> Mac {
+    let [a, b, c, d] = address.to_be_bytes();
+    Mac([6, 0, a, b, c, d])
+}
+
+/// The managed address at rest, tracked, not hosted yet.
+pub fn managed(home: Vm) -> ManagedAddress {
+    ManagedAddress {
+        address: SERVICE,
+        hosted: false,
+        tracked: true,
+        epoch: 1,
+        home: home.backend,
+        destination: None,
+    }
+}
+
+pub fn snapshot(
+    generation: u64,
+    addresses: impl IntoIterator<Item = ManagedAddress>,
+) -> Snapshot {
+    let port = |id, addresses, role| Port { mac: port_mac(PortId(id)), addresses, role };
+    let ports = vec![
+        port(0, vec![BOX], PortRole::Uplink),
+        port(1, vec![], PortRole::Access),
+        port(2, vec![], PortRole::Access),
+        port(3, vec![BOX_INSIDE], PortRole::Access),
+    ];
+    let route = |prefix: &str, port, via| (prefix.parse().expect("prefix"), NextHop { port, via });
+    let routes = [
+        route("10.9.0.0/24", UPLINK, None),
+        route("10.77.0.0/16", UPLINK, Some(ROUTER)),
+        route("10.7.0.0/24", OTHER_PORT, None),
+        route("10.8.0.11/32", OLD_PORT, None),
+        route("10.8.0.12/32", NEW_PORT, None),
+    ];
+    let neighbour = |address, port| (address, Neighbour { port, mac: host_mac(address) });
+    let neighbours = [
+        neighbour(CLIENT, UPLINK),
+        neighbour(CLIENT_2, UPLINK),
+        neighbour(ROUTER, UPLINK),
+        neighbour(BYSTANDER, OTHER_PORT),
+        neighbour(OLD_LOCATOR, OLD_PORT),
+        neighbour(NEW_LOCATOR, NEW_PORT),
+    ];
+    Snapshot::new(generation, ports, addresses, Fib::new(routes), neighbours).expect("snapshot")
+}
+
+pub fn is_live(session: &SessionRecord) -> bool {
+    session.state != SessionState::Lingering
+}

@@ -1,0 +1,104 @@
+//! What the workers are started with.
+
+use tidegate_dataplane::packet::Mac;
+
+/// What a worker does when there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Poll on: least latency, one CPU in full use.
+    Poll,
+    /// Sleep, longer the longer nothing comes, up to a fraction of a millisecond.
+    Sleep,
+}
+
+/// A port to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortSpec {
+    /// Name in the configuration.
+    pub name: String,
+    /// DPDK device string: a virtual device such as `net_tap0,iface=x`, or a PCI address.
+    pub device: String,
+    /// MAC to set; `None` keeps the device's.
+    pub mac: Option<Mac>,
+}
+
+/// How the workers run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkersConfig {
+    /// Packet memory from hugepages; otherwise from ordinary pages.
+    pub hugepages: bool,
+    /// Packet memory, MiB.
+    pub memory_mib: u32,
+    /// Further EAL arguments, as they are.
+    pub eal_args: Vec<String>,
+    /// One worker per CPU listed.
+    pub cpus: Vec<u32>,
+    /// What to do when there is nothing to do.
+    pub idle: Idle,
+    /// Sessions each worker has room for.
+    pub sessions: u32,
+    /// Ports, numbered by position.
+    pub ports: Vec<PortSpec>,
+}
+
+impl WorkersConfig {
+    /// The arguments EAL is started with.
+    pub(crate) fn eal_arguments(&self) -> Vec<String> {
+        let mut args = vec!["tidegated".to_owned(), self.lcores()];
+        // Nothing of this process is shared with another one, and no file of it outlives it.
+        let alone: &[&str] =
+            if self.hugepages { &["--in-memory"] } else { &["--no-huge", "--no-shconf"] };
+        args.extend(alone.iter().map(|&arg| arg.to_owned()));
+        args.push("--no-telemetry".to_owned());
+        args.extend(["-m".to_owned(), self.memory_mib.to_string()]);
+        if self.ports.iter().all(|port| is_virtual(&port.device)) {
+            args.push("--no-pci".to_owned());
+        } else {
+            let pci = self.ports.iter().filter(|port| !is_virtual(&port.device));
+            args.extend(pci.flat_map(|port| ["-a".to_owned(), port.device.clone()]));
+        }
+        args.extend(self.eal_args.iter().cloned());
+        args
+    }
+
+    /// Lcore 0 is the control core's thread, which belongs to no CPU in particular; worker n is lcore n + 1.
+    fn lcores(&self) -> String {
+        let everywhere = std::thread::available_parallelism().map_or(1, usize::from) - 1;
+        let workers = self.cpus.iter().zip(1..).map(|(cpu, lcore)| format!(",{lcore}@{cpu}"));
+        format!("--lcores=0@(0-{everywhere}){}", workers.collect::<String>())
+    }
+}
+
+/// Whether a device string names a device that EAL makes, rather than one on the PCI bus.
+pub(crate) fn is_virtual(device: &str) -> bool {
+    device.starts_with("net_") || device.starts_with("virtio_user") || device.starts_with("eth_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_follow_the_configuration() {
+        let port = |device: &str| PortSpec { name: "p".into(), device: device.into(), mac: None };
+        let mut config = WorkersConfig {
+            hugepages: false,
+            memory_mib: 64,
+            eal_args: vec!["--log-level=4".into()],
+            cpus: vec![0, 0],
+            idle: Idle::Sleep,
+            sessions: 16,
+            ports: vec![port("net_null0")],
+        };
+        let args = config.eal_arguments();
+        assert!(args[1].ends_with(",1@0,2@0"), "{args:?}");
+        for wanted in ["--no-huge", "--no-pci", "--no-shconf", "--log-level=4"] {
+            assert!(args.iter().any(|arg| arg == wanted), "{wanted} in {args:?}");
+        }
+        config.hugepages = true;
+        config.ports.push(port("0000:03:00.0"));
+        let args = config.eal_arguments();
+        assert!(!args.iter().any(|arg| arg == "--no-huge" || arg == "--no-pci"));
+        assert!(args.windows(2).any(|pair| pair == ["-a", "0000:03:00.0"]), "{args:?}");
+    }
+}

@@ -1,0 +1,89 @@
+//! Between the control core and one worker: two single-producer rings and the shard's counters.
+//!
+//! The worker never waits for the control core and never frees what the control core made: used snapshots and filled
+//! listings go back by the report ring.
+
+use std::sync::Arc;
+
+use rtrb::{Consumer, Producer, RingBuffer};
+use tidegate_dataplane::{
+    counters::ShardCounters,
+    pipeline::Punt,
+    session::SessionRecord,
+    steering::{PortId, Snapshot},
+};
+use tidegate_dpdk::Mbuf;
+
+/// Orders under way at once; the control core waits for each but transmissions.
+const ORDERS: usize = 64;
+/// Reports not yet read; punts beyond are forgotten, because what caused them comes again.
+const REPORTS: usize = 512;
+
+/// From the control core to a worker.
+pub(crate) enum Order {
+    /// Act on this snapshot from now on.
+    Install(Arc<Snapshot>),
+    /// Fill this listing.
+    List(Box<Listing>),
+    /// Send this frame.
+    Transmit(PortId, Mbuf),
+    /// End.
+    Stop,
+}
+
+/// From a worker to the control core.
+pub(crate) enum Report {
+    /// No longer in use.
+    Retired(Arc<Snapshot>),
+    /// Full or complete.
+    Listed(Box<Listing>),
+    /// Noticed in a packet.
+    Noticed(Punt),
+}
+
+/// A request to copy sessions, and the copies.
+#[derive(Debug)]
+pub struct Listing {
+    /// Only of this managed address (host byte order).
+    pub address: Option<u32>,
+    /// The copies; never more than its capacity when it was sent.
+    pub records: Vec<SessionRecord>,
+    /// Table entry to go on from; `None` when the whole table was seen.
+    pub next: Option<u32>,
+}
+
+/// The control core's end.
+pub(crate) struct ControlEnd {
+    pub(crate) orders: Producer<Order>,
+    pub(crate) reports: Consumer<Report>,
+    pub(crate) counters: Arc<ShardCounters>,
+}
+
+/// The worker's end.
+pub(crate) struct WorkerEnd {
+    pub(crate) orders: Consumer<Order>,
+    pub(crate) reports: Producer<Report>,
+}
+
+pub(crate) fn link(counters: Arc<ShardCounters>) -> (ControlEnd, WorkerEnd) {
+    let (to_worker, orders) = RingBuffer::new(ORDERS);
+    let (reports, from_worker) = RingBuffer::new(REPORTS);
+    let control = ControlEnd { orders: to_worker, reports: from_worker, counters };
+    (control, WorkerEnd { orders, reports })
+}
+
+impl WorkerEnd {
+    /// Report what may be forgotten when the control core is behind.
+    pub(crate) fn notice(&mut self, punt: Punt) {
+        // Room is kept for what must not be lost.
+        if self.reports.slots() > ORDERS {
+            let _ = self.reports.push(Report::Noticed(punt));
+        }
+    }
+
+    /// Report what must arrive. There is room: at most one such report per order, and `notice` leaves as many.
+    pub(crate) fn answer(&mut self, report: Report) {
+        let pushed = self.reports.push(report);
+        debug_assert!(pushed.is_ok(), "the report ring has room for an answer to every order");
+    }
+}

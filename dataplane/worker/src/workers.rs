@@ -1,0 +1,385 @@
+//! All workers, as the control core holds them.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tidegate_dataplane::{
+    counters::ShardCounters,
+    packet::Mac,
+    pipeline::{Punt, Shard, ShardSelector},
+    session::SessionRecord,
+    steering::{BackendSlot, PortId, Snapshot},
+};
+use tidegate_dpdk::{Eal, LcoreTask, PktMbufPool, PoolConfig, Port, PortStats};
+
+use crate::{
+    WorkersConfig,
+    idle::Idler,
+    link::{ControlEnd, Listing, Order, Report, link},
+    mesh::mesh,
+    outbox::Outbox,
+    ports::{self, OpenPort},
+    worker::{Exit, Worker},
+};
+
+/// How long a worker may take to answer: many times the longest round and sleep.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Sessions copied per listing.
+const LISTING: usize = 4096;
+
+/// Why the workers did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// DPDK's environment did not start.
+    #[error(
+        "DPDK did not start: {0}; its own messages are above. Hugepages missing? Reserve them (deploy/host/hugepages.sh), or set `hugepages = false` in [eal]"
+    )]
+    Eal(Box<tidegate_dpdk::Error>),
+    /// A port did not open.
+    #[error(
+        "port `{port}` (device `{device}`) did not open: {source}; check the device string, that the device is free, and permissions"
+    )]
+    Port {
+        /// Name in the configuration.
+        port: String,
+        /// DPDK device string.
+        device: String,
+        /// Why.
+        source: Box<tidegate_dpdk::Error>,
+    },
+    /// Packet buffers could not be had.
+    #[error("packet buffers could not be allocated: {0}; raise `memory_mib` in [eal]")]
+    Pool(Box<tidegate_dpdk::Error>),
+    /// A CPU could not be given a worker.
+    #[error("worker {worker} did not start: {source}")]
+    Launch {
+        /// Which.
+        worker: usize,
+        /// Why.
+        source: Box<tidegate_dpdk::Error>,
+    },
+    /// A worker was launched and does not work.
+    #[error("{0} after it was launched")]
+    Silent(WorkerError),
+}
+
+/// Why a worker did not do as told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WorkerError {
+    /// It did not answer in time.
+    #[error("worker {worker} did not answer within {} ms", waited.as_millis())]
+    Silent {
+        /// Which.
+        worker: usize,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// It has ended.
+    #[error("worker {worker} has stopped")]
+    Stopped {
+        /// Which.
+        worker: usize,
+    },
+    /// No packet buffer was free for a frame of the control core.
+    #[error("no packet buffer is free")]
+    NoBuffer,
+}
+
+/// Every worker acts on the snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// From publishing to the last acknowledgement.
+    pub elapsed: Duration,
+    /// Live sessions of each slot the snapshot asked to count, summed over workers.
+    pub counted: Vec<(BackendSlot, u64)>,
+}
+
+/// What a port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortReport {
+    /// Its MAC.
+    pub mac: Mac,
+    /// Whether its link is up.
+    pub link_up: bool,
+    /// Queue pairs in use.
+    pub queues: u16,
+}
+
+/// The running workers. Dropping it stops them and closes the ports.
+pub struct Workers {
+    links: Vec<ControlEnd>,
+    tasks: Vec<Option<LcoreTask<()>>>,
+    ports: Vec<(Port, u16)>,
+    pool: PktMbufPool,
+    noticed: Vec<Punt>,
+}
+
+impl Workers {
+    /// Start DPDK, open the ports and launch the workers with `snapshot`, which is given the ports' MACs.
+    ///
+    /// # Errors
+    /// [`StartError`]; what was opened is closed again.
+    pub fn start(
+        config: &WorkersConfig,
+        snapshot: impl FnOnce(&[PortReport]) -> Arc<Snapshot>,
+    ) -> Result<Self, StartError> {
+        let eal = Eal::init(config.eal_arguments()).map_err(|e| StartError::Eal(Box::new(e)))?;
+        let workers = config.cpus.len();
+        let pool = eal
+            .create_pool("packets", &pool_config(config))
+            .map_err(|error| StartError::Pool(Box::new(error)))?;
+        let mut opened = Vec::new();
+        for spec in &config.ports {
+            opened.push(ports::open(&eal, spec, workers as u16, &pool)?);
+        }
+        let queues: Vec<u16> = opened.iter().map(|open| open.queues.len() as u16).collect();
+        let (ports, mut shares) = share_out(opened, workers);
+        let ports: Vec<(Port, u16)> = ports.into_iter().zip(queues).collect();
+        let snapshot = snapshot(&ports.iter().map(report).collect::<Vec<_>>());
+
+        let selector = ShardSelector::new(workers as u16);
+        let mut this =
+            Self { links: Vec::new(), tasks: Vec::new(), ports, pool, noticed: Vec::new() };
+        let lcores = eal.worker_lcores();
+        for (number, mesh) in mesh(workers).into_iter().enumerate() {
+            let counters = Arc::new(ShardCounters::default());
+            let (control_end, worker_end) = link(Arc::clone(&counters));
+            let (entries, exits) = std::mem::take(&mut shares[number]);
+            let shard =
+                Shard::new(number as u16, selector.clone(), config.sessions, Arc::clone(&counters));
+            let worker = Worker {
+                shard,
+                snapshot: Arc::clone(&snapshot),
+                link: worker_end,
+                mesh,
+                entries,
+                exits,
+                idler: Idler::new(config.idle),
+                listing: None,
+                tsc_per_ms: (eal.tsc_hz() / 1000).max(1),
+                stopped: false,
+            };
+            let task = eal.launch(lcores[number], move || worker.run()).map_err(|source| {
+                StartError::Launch { worker: number, source: Box::new(source) }
+            })?;
+            this.links.push(control_end);
+            this.tasks.push(Some(task));
+        }
+        this.await_generation(snapshot.generation).map_err(StartError::Silent)?;
+        Ok(this)
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.links.len()
+    }
+
+    /// The counters of a worker's shard.
+    ///
+    /// # Panics
+    /// When there is no such worker.
+    #[must_use]
+    pub fn counters(&self, worker: usize) -> &ShardCounters {
+        &self.links[worker].counters
+    }
+
+    /// The ports as they are now, by [`PortId`].
+    #[must_use]
+    pub fn ports(&self) -> Vec<PortReport> {
+        self.ports.iter().map(report).collect()
+    }
+
+    /// What the ports have moved, by [`PortId`]; a port that cannot say is all zeros.
+    #[must_use]
+    pub fn port_stats(&self) -> Vec<PortStats> {
+        self.ports.iter().map(|(port, _)| port.stats().unwrap_or_default()).collect()
+    }
+
+    /// Hand `snapshot` to every worker and wait until all act on it.
+    ///
+    /// # Errors
+    /// [`WorkerError`] when one does not; the others may.
+    pub fn publish(&mut self, snapshot: &Arc<Snapshot>) -> Result<Acknowledged, WorkerError> {
+        let started = Instant::now();
+        for worker in 0..self.links.len() {
+            self.order(worker, Order::Install(Arc::clone(snapshot)))?;
+        }
+        self.await_generation(snapshot.generation)?;
+        let elapsed = started.elapsed();
+        self.read_reports();
+        let sum = |&slot| {
+            let counted = self.links.iter().map(|link| u64::from(link.counters.at_install(slot)));
+            (slot, counted.sum())
+        };
+        Ok(Acknowledged { elapsed, counted: snapshot.counted_at_install.iter().map(sum).collect() })
+    }
+
+    /// Copies of sessions with their worker's number: of `address` or all, at most `limit`.
+    ///
+    /// # Errors
+    /// [`WorkerError`] when a worker does not answer.
+    pub fn sessions(
+        &mut self,
+        address: Option<u32>,
+        limit: usize,
+    ) -> Result<Vec<(usize, SessionRecord)>, WorkerError> {
+        let mut all = Vec::new();
+        for worker in 0..self.links.len() {
+            let mut next = Some(0);
+            while let Some(from) = next.filter(|_| all.len() < limit) {
+                let records = Vec::with_capacity(LISTING.min(limit - all.len()));
+                let listing = Box::new(Listing { address, records, next: Some(from) });
+                self.order(worker, Order::List(listing))?;
+                let listing = self.await_listing(worker)?;
+                all.extend(listing.records.into_iter().map(|record| (worker, record)));
+                next = listing.next;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Send a frame of the control core.
+    ///
+    /// # Errors
+    /// [`WorkerError::NoBuffer`], or a worker that does not take orders.
+    pub fn transmit(&mut self, port: PortId, frame: &[u8]) -> Result<(), WorkerError> {
+        let mut mbuf = self.pool.alloc().ok_or(WorkerError::NoBuffer)?;
+        if !mbuf.set_data(frame) {
+            return Err(WorkerError::NoBuffer);
+        }
+        self.order(0, Order::Transmit(port, mbuf))
+    }
+
+    /// What the workers noticed since the last call.
+    pub fn take_punts(&mut self) -> impl Iterator<Item = Punt> + '_ {
+        self.read_reports();
+        self.noticed.drain(..)
+    }
+
+    fn order(&mut self, worker: usize, order: Order) -> Result<(), WorkerError> {
+        let mut waiting = Some(order);
+        self.await_worker(worker, |this| {
+            let Some(order) = waiting.take() else { return Some(()) };
+            match this.links[worker].orders.push(order) {
+                Ok(()) => Some(()),
+                Err(rtrb::PushError::Full(order)) => {
+                    waiting = Some(order);
+                    None
+                }
+            }
+        })
+    }
+
+    fn await_generation(&mut self, generation: u64) -> Result<(), WorkerError> {
+        (0..self.links.len()).try_for_each(|worker| {
+            self.await_worker(worker, |this| {
+                (this.links[worker].counters.generation() >= generation).then_some(())
+            })
+        })
+    }
+
+    fn await_listing(&mut self, worker: usize) -> Result<Listing, WorkerError> {
+        self.await_worker(worker, |this| {
+            loop {
+                match this.links[worker].reports.pop() {
+                    Ok(Report::Listed(listing)) => return Some(*listing),
+                    Ok(Report::Noticed(punt)) => this.noticed.push(punt),
+                    Ok(Report::Retired(snapshot)) => drop(snapshot),
+                    Err(_) => return None,
+                }
+            }
+        })
+    }
+
+    /// Ask again and again until there is an answer, patience is over, or the worker has ended.
+    fn await_worker<T>(
+        &mut self,
+        worker: usize,
+        mut answer: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Result<T, WorkerError> {
+        let started = Instant::now();
+        loop {
+            if let Some(answer) = answer(self) {
+                return Ok(answer);
+            }
+            if self.tasks[worker].as_ref().is_none_or(LcoreTask::is_finished) {
+                return Err(WorkerError::Stopped { worker });
+            }
+            if started.elapsed() > PATIENCE {
+                return Err(WorkerError::Silent { worker, waited: PATIENCE });
+            }
+            thread::sleep(Duration::from_micros(20));
+        }
+    }
+
+    fn read_reports(&mut self) {
+        for link in &mut self.links {
+            while let Ok(report) = link.reports.pop() {
+                match report {
+                    Report::Noticed(punt) => self.noticed.push(punt),
+                    Report::Retired(snapshot) => drop(snapshot),
+                    // Nobody waits for it any more: whoever asked has given up.
+                    Report::Listed(listing) => drop(listing),
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for worker in 0..self.links.len() {
+            if let Err(error) = self.order(worker, Order::Stop) {
+                tracing::error!(%error, "a worker could not be told to stop");
+                continue;
+            }
+            // It stops within one round; what it owned is dropped with it.
+            if let Some(Err(error)) = self.tasks[worker].take().map(LcoreTask::join) {
+                tracing::error!(worker, %error, "a worker ended badly");
+            }
+        }
+    }
+}
+
+fn pool_config(config: &WorkersConfig) -> PoolConfig {
+    // Each port's receive rings, what is in flight in rings between workers, and room to spare; a power of two less one.
+    let rings = config.ports.len() * config.cpus.len() * 1024;
+    let mesh = config.cpus.len() * config.cpus.len() * 1024;
+    let mbufs = ((rings + mesh + 2048).next_power_of_two() - 1) as u32;
+    PoolConfig { mbufs, ..PoolConfig::default() }
+}
+
+fn report((port, queues): &(Port, u16)) -> PortReport {
+    PortReport {
+        mac: port.mac().map_or(Mac([0; 6]), Mac),
+        link_up: port.link().is_ok_and(|link| link.up),
+        queues: *queues,
+    }
+}
+
+/// What one worker gets of the ports.
+type Share = (Vec<(PortId, tidegate_dpdk::RxQueue)>, Vec<Exit>);
+
+/// Queue `n` of each port goes to worker `n`. A worker without a transmit queue on a port sends by another's.
+fn share_out(opened: Vec<OpenPort>, workers: usize) -> (Vec<Port>, Vec<Share>) {
+    let mut shares: Vec<Share> = (0..workers).map(|_| (Vec::new(), Vec::new())).collect();
+    let mut ports = Vec::new();
+    for (id, open) in (0..).map(PortId).zip(opened) {
+        let queues = open.queues.len();
+        let mut pairs = open.queues.into_iter();
+        for (number, (entries, exits)) in shares.iter_mut().enumerate() {
+            if let Some(pair) = pairs.next() {
+                entries.push((id, pair.rx));
+                exits.push(Exit::Own(Box::new(Outbox::new(pair.tx))));
+            } else {
+                exits.push(Exit::Worker((number % queues.max(1)) as u16));
+            }
+        }
+        ports.push(open.port);
+    }
+    (ports, shares)
+}

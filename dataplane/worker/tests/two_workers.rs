@@ -1,0 +1,151 @@
+//! Two workers on real DPDK ports: rings whose transmit side is their receive side, so that a frame sent out comes back
+//! in. One test, because DPDK starts once per process.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use etherparse::PacketBuilder;
+use tidegate_dataplane::{
+    packet::{Mac, arp},
+    pipeline::{Outcome, Punt},
+    steering::{
+        Backend, BackendSlot, Destination, Fib, ManagedAddress, NextHop, Port, PortId, PortRole,
+        Rewrite, Snapshot, UnknownTcp,
+    },
+};
+use tidegate_worker::{Idle, PortReport, PortSpec, Workers, WorkersConfig};
+
+const ADDRESS: u32 = 0x0a09_0064;
+const UPLINK: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const SOURCE: Backend = backend(0, 1);
+const CLIENTS: u16 = 200;
+
+const fn backend(slot: u32, port: u16) -> Backend {
+    let mac = Mac([2, 0, 0, 0, 1, slot as u8]);
+    Backend { slot: BackendSlot(slot), port: PortId(port), mac, rewrite: Rewrite::L2 }
+}
+
+fn config() -> WorkersConfig {
+    let port =
+        |name: &str, device: &str| PortSpec { name: name.into(), device: device.into(), mac: None };
+    WorkersConfig {
+        hugepages: false,
+        memory_mib: 128,
+        eal_args: vec!["--log-level=*:error".into()],
+        cpus: vec![0, 1],
+        idle: Idle::Sleep,
+        sessions: 1024,
+        ports: vec![
+            port("uplink", "net_ring0"),
+            port("vm0", "net_null0,no-rx=1"),
+            port("vm1", "net_null1,no-rx=1"),
+        ],
+    }
+}
+
+fn snapshot(generation: u64, destination: Option<Destination>) -> Arc<Snapshot> {
+    let port = |mac, role| Port { mac, addresses: vec![0x0a09_0001], role };
+    let access = Mac([2, 0, 0, 0, 0, 2]);
+    let ports = vec![
+        port(UPLINK, PortRole::Uplink),
+        port(access, PortRole::Access),
+        port(access, PortRole::Access),
+    ];
+    let route = ("10.9.0.0/24".parse().expect("prefix"), NextHop { port: PortId(0), via: None });
+    let address = ManagedAddress {
+        address: ADDRESS,
+        hosted: true,
+        tracked: true,
+        epoch: generation as u32,
+        home: SOURCE,
+        destination,
+    };
+    let mut snapshot =
+        Snapshot::new(generation, ports, [address], Fib::new([route]), []).expect("snapshot");
+    snapshot.counted_at_install = destination.map(|_| SOURCE.slot).into_iter().collect();
+    Arc::new(snapshot)
+}
+
+fn syn(client: u16) -> Vec<u8> {
+    let [a, b] = client.to_be_bytes();
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], UPLINK.0)
+        .ipv4([10, 9, a + 1, b], [10, 9, 0, 100], 64)
+        .tcp(10_000 + client, 80, 1, 1000)
+        .syn()
+        .write(&mut frame, &[])
+        .expect("frame");
+    frame
+}
+
+/// Sum over workers.
+fn total(workers: &Workers, outcome: Outcome) -> u64 {
+    (0..workers.count()).map(|worker| workers.counters(worker).outcome(outcome)).sum()
+}
+
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < Duration::from_secs(5), "waited in vain for: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn send_syns(workers: &mut Workers, clients: std::ops::Range<u16>) {
+    for client in clients {
+        workers.transmit(PortId(0), &syn(client)).expect("a buffer");
+    }
+}
+
+#[test]
+fn sessions_live_on_one_shard_and_cutover_is_counted() {
+    let mut reported: Vec<PortReport> = Vec::new();
+    let mut workers = Workers::start(&config(), |ports| {
+        reported = ports.to_vec();
+        snapshot(1, None)
+    })
+    .expect("workers start");
+    assert_eq!(reported.len(), 3);
+    assert_eq!(workers.count(), 2);
+
+    send_syns(&mut workers, 0..CLIENTS);
+    wait_for("old sessions to begin", || total(&workers, Outcome::ToSource) == u64::from(CLIENTS));
+    let sessions = workers.sessions(Some(ADDRESS), usize::MAX).expect("a listing");
+    assert_eq!(sessions.len(), usize::from(CLIENTS));
+    // Both shards have their part, whichever worker's queue the packets came by.
+    for worker in 0..2 {
+        let here = sessions.iter().filter(|(at, _)| *at == worker).count();
+        assert!(here > usize::from(CLIENTS) / 4, "worker {worker} has {here}");
+        assert_eq!(u64::from(workers.counters(worker).live(SOURCE.slot)), here as u64);
+    }
+    assert_eq!(workers.sessions(None, 7).expect("a listing").len(), 7);
+
+    let destination = Destination { backend: backend(1, 2), cut_over: Some(UnknownTcp::Source) };
+    let acknowledged = workers.publish(&snapshot(2, Some(destination))).expect("acknowledged");
+    assert_eq!(acknowledged.counted, [(SOURCE.slot, u64::from(CLIENTS))]);
+
+    // Old clients again (retransmitted SYN) stay; new ones go to the destination.
+    send_syns(&mut workers, 0..CLIENTS + 50);
+    wait_for("new sessions to begin", || total(&workers, Outcome::ToDestination) == 50);
+    wait_for("old ones to stay", || total(&workers, Outcome::ToSource) == 2 * u64::from(CLIENTS));
+
+    // An announcement of a host on the link, looped back, is noticed.
+    let mac = Mac([2, 0, 0, 0, 0, 0x77]);
+    workers.transmit(PortId(0), &arp::announcement(mac, 0x0a09_0007)).expect("a buffer");
+    let mut noticed = None;
+    wait_for("the neighbour", || {
+        noticed = workers.take_punts().next();
+        noticed.is_some()
+    });
+    assert_eq!(noticed, Some(Punt::Neighbour { port: PortId(0), address: 0x0a09_0007, mac }));
+
+    let received: u64 = (0..2).map(|worker| workers.counters(worker).received.get()).sum();
+    let ended: u64 = Outcome::ALL.iter().map(|&outcome| total(&workers, outcome)).sum();
+    assert_eq!(received, ended, "every packet ends in one outcome");
+    let redirected: u64 = (0..2).map(|worker| workers.counters(worker).redirected.get()).sum();
+    assert!(redirected > 0, "a ring has one queue, so some packets changed workers");
+    wait_for("idle workers to sleep", || workers.counters(1).idle_sleeps.get() > 0);
+}
