@@ -89,10 +89,7 @@ impl fmt::Display for HeaderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::TooShort { bytes } => {
-                write!(
-                    f,
-                    "a region header is {HEADER_BYTES} bytes, there are only {bytes}"
-                )
+                write!(f, "a region header is {HEADER_BYTES} bytes, there are only {bytes}")
             }
             Self::Magic { found } => write!(
                 f,
@@ -100,16 +97,10 @@ impl fmt::Display for HeaderError {
                 found.escape_ascii()
             ),
             Self::Version { found } => {
-                write!(
-                    f,
-                    "region layout version {found} is not supported, only {VERSION} is"
-                )
+                write!(f, "region layout version {found} is not supported, only {VERSION} is")
             }
             Self::RangeCount { found } => {
-                write!(
-                    f,
-                    "the region declares {found} ranges; 1 to {MAX_RANGES} are allowed"
-                )
+                write!(f, "the region declares {found} ranges; 1 to {MAX_RANGES} are allowed")
             }
             Self::Reserved { offset } => {
                 write!(f, "byte {offset} of the region header must be zero")
@@ -124,42 +115,21 @@ impl fmt::Display for RangeError {
         match *self {
             Self::MergeType { code } => write!(f, "merge type {code} is unknown; 1 to 7 are known"),
             Self::Width { merge_type, width } => {
-                let allowed = if merge_type.is_arithmetic() {
-                    "1, 2, 4 or 8"
-                } else {
-                    "1"
-                };
-                write!(
-                    f,
-                    "width {width} does not fit merge type {merge_type}; {allowed} does"
-                )
+                let allowed = if merge_type.is_arithmetic() { "1, 2, 4 or 8" } else { "1" };
+                write!(f, "width {width} does not fit merge type {merge_type}; {allowed} does")
             }
             Self::Empty => f.write_str("its length is zero"),
-            Self::Misaligned {
-                offset,
-                len_bytes,
-                width,
-            } => write!(
+            Self::Misaligned { offset, len_bytes, width } => write!(
                 f,
                 "offset {offset} and length {len_bytes} must be multiples of the width {width}"
             ),
-            Self::OutOfBounds {
-                offset,
-                len_bytes,
-                size_bytes,
-            } => write!(
+            Self::OutOfBounds { offset, len_bytes, size_bytes } => write!(
                 f,
                 "{len_bytes} bytes at {offset} are not within the data of the region, \
                  {HEADER_BYTES} to {size_bytes}"
             ),
-            Self::Overlap {
-                offset,
-                previous_end,
-            } => {
-                write!(
-                    f,
-                    "it starts at {offset}, before the previous one ends at {previous_end}"
-                )
+            Self::Overlap { offset, previous_end } => {
+                write!(f, "it starts at {offset}, before the previous one ends at {previous_end}")
             }
         }
     }

@@ -18,12 +18,7 @@ pub const MAX_RANGES: usize = 64;
 
 const RANGES_AT: usize = 64;
 const RANGE_BYTES: usize = 32;
-const FILLER: Range = Range {
-    offset: 0,
-    len_bytes: 0,
-    merge_type: MergeType::Abort,
-    width: 1,
-};
+const FILLER: Range = Range { offset: 0, len_bytes: 0, merge_type: MergeType::Abort, width: 1 };
 
 /// A valid header: every range lies within the data, ascending, without overlap, aligned to its width.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,9 +38,7 @@ impl Header {
     pub fn new(generation: u64, size_bytes: u64, ranges: &[Range]) -> Result<Self, HeaderError> {
         let mut header = Self::empty(generation, size_bytes, ranges.len())?;
         for (index, range) in ranges.iter().enumerate() {
-            header
-                .put(index, *range)
-                .map_err(|error| HeaderError::Range { index, error })?;
+            header.put(index, *range).map_err(|error| HeaderError::Range { index, error })?;
         }
         Ok(header)
     }
@@ -56,9 +49,8 @@ impl Header {
     /// # Errors
     /// The first thing that is wrong, in the order of the layout.
     pub fn parse(bytes: &[u8]) -> Result<Self, HeaderError> {
-        let bytes: &[u8; HEADER_BYTES] = bytes
-            .first_chunk()
-            .ok_or(HeaderError::TooShort { bytes: bytes.len() })?;
+        let bytes: &[u8; HEADER_BYTES] =
+            bytes.first_chunk().ok_or(HeaderError::TooShort { bytes: bytes.len() })?;
         let found = array(bytes, 0);
         if found != MAGIC {
             return Err(HeaderError::Magic { found });
@@ -80,15 +72,7 @@ impl Header {
                     let offset = u64_at(bytes, at);
                     let len_bytes = u64_at(bytes, at + 8);
                     let width = u32_at(bytes, at + 20);
-                    header.put(
-                        index,
-                        Range {
-                            offset,
-                            len_bytes,
-                            merge_type,
-                            width,
-                        },
-                    )
+                    header.put(index, Range { offset, len_bytes, merge_type, width })
                 })
                 .map_err(|error| HeaderError::Range { index, error })?;
             zeros(bytes, at + 24, at + RANGE_BYTES)?;
@@ -107,10 +91,8 @@ impl Header {
         out[12..16].copy_from_slice(&count.to_le_bytes());
         out[16..24].copy_from_slice(&self.size_bytes.to_le_bytes());
         out[24..32].copy_from_slice(&self.generation.to_le_bytes());
-        for (range, slot) in self
-            .ranges()
-            .iter()
-            .zip(out[RANGES_AT..].chunks_exact_mut(RANGE_BYTES))
+        for (range, slot) in
+            self.ranges().iter().zip(out[RANGES_AT..].chunks_exact_mut(RANGE_BYTES))
         {
             slot[..8].copy_from_slice(&range.offset.to_le_bytes());
             slot[8..16].copy_from_slice(&range.len_bytes.to_le_bytes());
@@ -136,37 +118,21 @@ impl Header {
             let found = u32::try_from(count).unwrap_or(u32::MAX);
             return Err(HeaderError::RangeCount { found });
         }
-        Ok(Self {
-            generation,
-            size_bytes,
-            count,
-            ranges: [FILLER; MAX_RANGES],
-        })
+        Ok(Self { generation, size_bytes, count, ranges: [FILLER; MAX_RANGES] })
     }
 
     /// Check `range` by itself, against the bounds and against the one before it, then keep it.
     fn put(&mut self, index: usize, range: Range) -> Result<(), RangeError> {
         range.check()?;
-        let Range {
-            offset, len_bytes, ..
-        } = range;
+        let Range { offset, len_bytes, .. } = range;
         let end = offset.checked_add(len_bytes);
         if offset < HEADER_BYTES as u64 || end.is_none_or(|end| end > self.size_bytes) {
             let size_bytes = self.size_bytes;
-            return Err(RangeError::OutOfBounds {
-                offset,
-                len_bytes,
-                size_bytes,
-            });
+            return Err(RangeError::OutOfBounds { offset, len_bytes, size_bytes });
         }
-        let previous_end = index
-            .checked_sub(1)
-            .map_or(0, |previous| self.ranges[previous].end());
+        let previous_end = index.checked_sub(1).map_or(0, |previous| self.ranges[previous].end());
         if offset < previous_end {
-            return Err(RangeError::Overlap {
-                offset,
-                previous_end,
-            });
+            return Err(RangeError::Overlap { offset, previous_end });
         }
         self.ranges[index] = range;
         Ok(())
@@ -200,9 +166,7 @@ fn u64_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
 
 fn zeros(bytes: &[u8; HEADER_BYTES], from: usize, to: usize) -> Result<(), HeaderError> {
     match bytes[from..to].iter().position(|byte| *byte != 0) {
-        Some(position) => Err(HeaderError::Reserved {
-            offset: from + position,
-        }),
+        Some(position) => Err(HeaderError::Reserved { offset: from + position }),
         None => Ok(()),
     }
 }

@@ -113,16 +113,9 @@ impl Range {
 
     /// What can be checked about a range without its region.
     pub(crate) fn check(&self) -> Result<(), RangeError> {
-        let widths: &[u32] = if self.merge_type.is_arithmetic() {
-            &[1, 2, 4, 8]
-        } else {
-            &[1]
-        };
+        let widths: &[u32] = if self.merge_type.is_arithmetic() { &[1, 2, 4, 8] } else { &[1] };
         if !widths.contains(&self.width) {
-            return Err(RangeError::Width {
-                merge_type: self.merge_type,
-                width: self.width,
-            });
+            return Err(RangeError::Width { merge_type: self.merge_type, width: self.width });
         }
         if self.len_bytes == 0 {
             return Err(RangeError::Empty);

@@ -6,12 +6,7 @@ use tidegate_region::{
 };
 
 fn sum(offset: u64, len_bytes: u64) -> Range {
-    Range {
-        offset,
-        len_bytes,
-        merge_type: MergeType::Sum,
-        width: 8,
-    }
+    Range { offset, len_bytes, merge_type: MergeType::Sum, width: 8 }
 }
 
 fn encoded(header: &Header) -> [u8; HEADER_BYTES] {
@@ -21,12 +16,7 @@ fn encoded(header: &Header) -> [u8; HEADER_BYTES] {
 }
 
 fn valid() -> [u8; HEADER_BYTES] {
-    let last = Range {
-        offset: 4112,
-        len_bytes: 3,
-        merge_type: MergeType::Abort,
-        width: 1,
-    };
+    let last = Range { offset: 4112, len_bytes: 3, merge_type: MergeType::Abort, width: 1 };
     encoded(&Header::new(7, 8192, &[sum(4096, 16), last]).expect("valid header"))
 }
 
@@ -57,22 +47,13 @@ fn layout_is_the_documented_one() {
 
 #[test]
 fn each_field_is_checked() {
-    assert_eq!(
-        Header::parse(&valid()[..4095]),
-        Err(HeaderError::TooShort { bytes: 4095 })
-    );
-    assert_eq!(
-        Header::parse(&[0; HEADER_BYTES]),
-        Err(HeaderError::Magic { found: [0; 8] })
-    );
+    assert_eq!(Header::parse(&valid()[..4095]), Err(HeaderError::TooShort { bytes: 4095 }));
+    assert_eq!(Header::parse(&[0; HEADER_BYTES]), Err(HeaderError::Magic { found: [0; 8] }));
     assert_eq!(broken(8, &[0]), HeaderError::Version { found: 0 });
     assert_eq!(broken(8, &[2]), HeaderError::Version { found: 2 });
     assert_eq!(broken(12, &[0]), HeaderError::RangeCount { found: 0 });
     assert_eq!(broken(12, &[65]), HeaderError::RangeCount { found: 65 });
-    assert_eq!(
-        broken(12, &[0xff; 4]),
-        HeaderError::RangeCount { found: u32::MAX }
-    );
+    assert_eq!(broken(12, &[0xff; 4]), HeaderError::RangeCount { found: u32::MAX });
     assert_eq!(broken(40, &[1]), HeaderError::Reserved { offset: 40 });
     assert_eq!(broken(95, &[1]), HeaderError::Reserved { offset: 95 });
     assert_eq!(broken(4095, &[1]), HeaderError::Reserved { offset: 4095 });
@@ -82,51 +63,23 @@ fn each_field_is_checked() {
 
 #[test]
 fn each_range_is_checked() {
-    assert_eq!(
-        broken(80, &[0]),
-        in_range(0, RangeError::MergeType { code: 0 })
-    );
-    assert_eq!(
-        broken(80, &[8]),
-        in_range(0, RangeError::MergeType { code: 8 })
-    );
+    assert_eq!(broken(80, &[0]), in_range(0, RangeError::MergeType { code: 0 }));
+    assert_eq!(broken(80, &[8]), in_range(0, RangeError::MergeType { code: 8 }));
     let width = |merge_type, width| RangeError::Width { merge_type, width };
     assert_eq!(broken(84, &[3]), in_range(0, width(MergeType::Sum, 3)));
     assert_eq!(broken(84, &[0]), in_range(0, width(MergeType::Sum, 0)));
     assert_eq!(broken(116, &[2]), in_range(1, width(MergeType::Abort, 2)));
     assert_eq!(broken(72, &[0]), in_range(0, RangeError::Empty));
-    let misaligned = |offset, len_bytes| RangeError::Misaligned {
-        offset,
-        len_bytes,
-        width: 8,
-    };
+    let misaligned = |offset, len_bytes| RangeError::Misaligned { offset, len_bytes, width: 8 };
     assert_eq!(broken(64, &[4]), in_range(0, misaligned(4100, 16)));
     assert_eq!(broken(72, &[12]), in_range(0, misaligned(4096, 12)));
-    let out = |offset, len_bytes, size_bytes| RangeError::OutOfBounds {
-        offset,
-        len_bytes,
-        size_bytes,
-    };
-    assert_eq!(
-        broken(64, &8u64.to_le_bytes()),
-        in_range(0, out(8, 16, 8192))
-    );
-    assert_eq!(
-        broken(16, &4100u64.to_le_bytes()),
-        in_range(0, out(4096, 16, 4100))
-    );
-    assert_eq!(
-        broken(64, &(u64::MAX - 7).to_le_bytes()),
-        in_range(0, out(u64::MAX - 7, 16, 8192))
-    );
-    assert_eq!(
-        broken(104, &u64::MAX.to_le_bytes()),
-        in_range(1, out(4112, u64::MAX, 8192))
-    );
-    let overlap = RangeError::Overlap {
-        offset: 4111,
-        previous_end: 4112,
-    };
+    let out =
+        |offset, len_bytes, size_bytes| RangeError::OutOfBounds { offset, len_bytes, size_bytes };
+    assert_eq!(broken(64, &8u64.to_le_bytes()), in_range(0, out(8, 16, 8192)));
+    assert_eq!(broken(16, &4100u64.to_le_bytes()), in_range(0, out(4096, 16, 4100)));
+    assert_eq!(broken(64, &(u64::MAX - 7).to_le_bytes()), in_range(0, out(u64::MAX - 7, 16, 8192)));
+    assert_eq!(broken(104, &u64::MAX.to_le_bytes()), in_range(1, out(4112, u64::MAX, 8192)));
+    let overlap = RangeError::Overlap { offset: 4111, previous_end: 4112 };
     assert_eq!(broken(96, &4111u64.to_le_bytes()), in_range(1, overlap));
 }
 
@@ -137,9 +90,7 @@ fn messages_name_the_place_and_the_values() {
         message,
         "range 1 of the region: it starts at 4111, before the previous one ends at 4112"
     );
-    let message = Header::parse(&[0; HEADER_BYTES])
-        .expect_err("unformatted")
-        .to_string();
+    let message = Header::parse(&[0; HEADER_BYTES]).expect_err("unformatted").to_string();
     assert!(message.contains("not formatted"), "{message}");
 }
 
@@ -148,10 +99,7 @@ fn as_many_ranges_as_fit() {
     let ranges: Vec<Range> = (0..65).map(|index| sum(4096 + index * 8, 8)).collect();
     let header = Header::new(0, 1 << 20, &ranges[..MAX_RANGES]).expect("64 fit");
     assert_eq!(Header::parse(&encoded(&header)), Ok(header));
-    assert_eq!(
-        Header::new(0, 1 << 20, &ranges),
-        Err(HeaderError::RangeCount { found: 65 })
-    );
+    assert_eq!(Header::new(0, 1 << 20, &ranges), Err(HeaderError::RangeCount { found: 65 }));
 }
 
 /// Any valid header: gaps and lengths in units of each range's width.
@@ -163,20 +111,11 @@ fn headers() -> impl Strategy<Value = Header> {
         let mut ranges = Vec::new();
         for (gap, len, merge, width) in raw {
             let merge_type = MergeType::ALL[merge];
-            let width = if merge_type.is_arithmetic() {
-                1 << width
-            } else {
-                1
-            };
+            let width = if merge_type.is_arithmetic() { 1 << width } else { 1 };
             let offset = (end + gap).next_multiple_of(u64::from(width));
             let len_bytes = len * u64::from(width);
             end = offset + len_bytes;
-            ranges.push(Range {
-                offset,
-                len_bytes,
-                merge_type,
-                width,
-            });
+            ranges.push(Range { offset, len_bytes, merge_type, width });
         }
         Header::new(generation, end + slack, &ranges).expect("built to be valid")
     })
