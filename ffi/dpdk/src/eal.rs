@@ -1,6 +1,7 @@
 //! The environment abstraction layer: start, what it holds, and its orderly end.
 
 use std::ffi::{CStr, CString, c_char};
+use std::fmt;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -117,6 +118,12 @@ impl Eal {
 
     pub(crate) fn control(&self) -> MutexGuard<'_, Control> {
         self.inner.control_lock()
+    }
+}
+
+impl fmt::Debug for Eal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Eal").field("workers", &self.worker_lcores()).finish()
     }
 }
 

@@ -36,6 +36,16 @@ impl fmt::Display for Lcore {
     }
 }
 
+impl<T> fmt::Debug for LcoreTask<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let finished = self.is_finished();
+        f.debug_struct("LcoreTask")
+            .field("lcore", &self.lcore)
+            .field("finished", &finished)
+            .finish()
+    }
+}
+
 /// The worker lcores and which of them run a task.
 pub(crate) struct Lcores {
     workers: Vec<(Lcore, AtomicBool)>,
@@ -67,20 +77,21 @@ impl Lcores {
     }
 }
 
-/// What travels to the lcore.
-struct Job {
-    run: Box<dyn FnOnce() + Send>,
-    lcore: Lcore,
-    /// Dropped last, when closure and result are gone from the lcore.
-    inner: Arc<Inner>,
+/// What travels to the lcore: the closure, wrapped so that it sends its own [`Outcome`].
+type Job = Box<dyn FnOnce() + Send>;
+
+/// What comes back. The handle to EAL is dropped after the result (field order), on whichever thread that
+/// is: as long as a result exists that can hold mbufs, EAL stays up.
+struct Outcome<T> {
+    result: Result<T, Box<dyn Any + Send>>,
+    _inner: Arc<Inner>,
 }
 
 /// A closure running on a worker lcore. Dropping it lets the closure run on; EAL stays up meanwhile.
-#[derive(Debug)]
 #[must_use = "the result, and with it the resources the closure gives back, comes from join()"]
 pub struct LcoreTask<T> {
     lcore: Lcore,
-    result: Receiver<Result<T, Box<dyn Any + Send>>>,
+    outcome: Receiver<Outcome<T>>,
     /// Written once by the lcore, after the result is sent.
     finished: Arc<AtomicBool>,
 }
@@ -92,7 +103,7 @@ impl<T> LcoreTask<T> {
     /// [`Error::LcorePanicked`]. What the closure owned has been dropped then.
     pub fn join(self) -> Result<T, Error> {
         let lcore = self.lcore.0;
-        match self.result.recv() {
+        match self.outcome.recv().map(|outcome| outcome.result) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(panic)) => {
                 Err(Error::LcorePanicked { lcore, message: panic_message(panic.as_ref()) })
@@ -129,26 +140,28 @@ impl Eal {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let (sender, result) = mpsc::channel();
+        let (sender, outcome) = mpsc::channel();
         let finished = Arc::new(AtomicBool::new(false));
         let tell_finished = Arc::clone(&finished);
-        let run = Box::new(move || {
+        let inner = Arc::clone(&self.inner);
+        let job: Job = Box::new(move || {
             // Unwind safe: the closure is consumed, nobody sees its state after a panic.
-            let outcome = catch_unwind(AssertUnwindSafe(closure));
-            // With the receiver gone, the result is dropped here.
-            let _unwanted = sender.send(outcome);
+            let result = catch_unwind(AssertUnwindSafe(closure));
+            // Before the result is out: whoever has joined may launch here again.
+            inner.lcores.busy(lcore).store(false, Ordering::Release);
+            // With the receiver gone, the result is dropped here, and EAL's handle after it.
+            let _unwanted = sender.send(Outcome { result, _inner: inner });
             tell_finished.store(true, Ordering::Release);
         });
         let lcores = &self.inner.lcores;
         if lcores.busy(lcore).swap(true, Ordering::Acquire) {
             return Err(Error::LcoreBusy { lcore: lcore.0 });
         }
-        let job = Box::new(Job { run, lcore, inner: Arc::clone(&self.inner) });
-        let argument = Box::into_raw(job);
+        let argument = Box::into_raw(Box::new(job));
         let answer = {
             let _one_at_a_time = lcores.launching.lock().unwrap_or_else(PoisonError::into_inner);
             // SAFETY: the lcore exists and is a worker (`Lcore`'s constructor). The wait is short: `busy` was
-            // clear, so at most the last instructions of `run_job` are left. `argument` is a `Job` made by
+            // clear, so at most the end of `run_job` is left. `argument` is a `Job` made by
             // `Box::into_raw` above; `run_job` takes it back once, or the error arm below does.
             unsafe {
                 sys::rte_eal_wait_lcore(lcore.0);
@@ -161,7 +174,7 @@ impl Eal {
             drop(unsafe { Box::from_raw(argument) });
             return Err(error);
         }
-        Ok(LcoreTask { lcore, result, finished })
+        Ok(LcoreTask { lcore, outcome, finished })
     }
 }
 
@@ -169,14 +182,11 @@ impl Eal {
 unsafe extern "C" fn run_job(argument: *mut c_void) -> c_int {
     // SAFETY: `launch` passed a `Job` from `Box::into_raw`, and EAL calls this once for it.
     let job = unsafe { Box::from_raw(argument.cast::<Job>()) };
-    let Job { run, lcore, inner } = *job;
     // Only the drop of an unwanted result can still panic. That must not unwind into C, and neither must
     // the drop of what it panicked with; the panic hook has reported it.
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(*job)) {
         std::mem::forget(payload);
     }
-    inner.lcores.busy(lcore).store(false, Ordering::Release);
-    drop(inner);
     0
 }
 

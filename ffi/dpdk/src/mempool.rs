@@ -138,7 +138,7 @@ impl PktMbufPool {
     }
 
     /// Adds `n` empty mbufs to the burst, or as many as it has room for; none at all when the pool has not
-    /// that many. Returns how many were added. (`rte_pktmbuf_alloc_bulk`)
+    /// that many outside other lcores' caches. Returns how many were added. (`rte_pktmbuf_alloc_bulk`)
     #[inline]
     pub fn alloc_burst<const N: usize>(&self, burst: &mut Burst<N>, n: usize) -> usize {
         burst.fill(|spare, room| {

@@ -57,8 +57,8 @@ pub struct Port {
 pub(crate) struct PortInner {
     pub(crate) id: u16,
     pub(crate) info: PortInfo,
-    /// Held during every control call: DPDK's are not safe against each other on one port.
-    /// Whether the port is started.
+    /// Whether the port is started. The lock is held during every control call, because DPDK's are not safe
+    /// against each other on one port.
     pub(crate) started: Mutex<bool>,
     eal: Arc<Inner>,
 }
@@ -289,7 +289,7 @@ fn port_info(id: u16) -> Result<PortInfo, Error> {
 }
 
 /// A port's name; its number when it has none.
-fn port_name(id: u16) -> String {
+pub(crate) fn port_name(id: u16) -> String {
     let mut name = [0; sys::RTE_ETH_NAME_MAX_LEN as usize];
     // SAFETY: `name` has the length DPDK asks for; an invalid port is answered with an error.
     match unsafe { sys::rte_eth_dev_get_name_by_port(id, name.as_mut_ptr()) } {

@@ -2,9 +2,9 @@
 
 use tidegate_dpdk_sys as sys;
 
-use crate::eal::Eal;
-use crate::error::{Error, c_string, check};
-use crate::port::device_name;
+use crate::eal::{Eal, port_ids};
+use crate::error::{Errno, Error, c_string, check};
+use crate::port::{device_name, port_name};
 
 const VDEV_BUS: &std::ffi::CStr = c"vdev";
 
@@ -20,6 +20,12 @@ impl Eal {
         let c_name = c_string("device name", name)?;
         let c_arguments = c_string("device arguments", arguments)?;
         let _alone = self.control();
+        // DPDK takes "it is there already" for success, with other arguments than asked for.
+        if port_ids().any(|id| port_name(id) == name) {
+            const EEXIST: Errno = Errno(17);
+            let on = device.to_owned();
+            return Err(Error::Call { call: "rte_eal_hotplug_add", on, errno: EEXIST });
+        }
         // SAFETY: EAL is initialised (`self`); three NUL-terminated texts that outlive the call.
         let answer = unsafe {
             sys::rte_eal_hotplug_add(VDEV_BUS.as_ptr(), c_name.as_ptr(), c_arguments.as_ptr())
