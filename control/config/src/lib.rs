@@ -17,6 +17,7 @@ use std::{
     io,
     ops::Range,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
@@ -47,7 +48,7 @@ pub enum ConfigError {
         message: String,
         /// The file's text, for showing the line.
         #[source_code]
-        text: NamedSource<String>,
+        text: Arc<NamedSource<String>>,
         /// Where in the text.
         #[label("here")]
         span: SourceSpan,
@@ -67,7 +68,7 @@ impl ConfigError {
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
             message: message.into(),
-            text: NamedSource::new(path.display().to_string(), text.to_owned()),
+            text: Arc::new(NamedSource::new(path.display().to_string(), text.to_owned())),
             span: (start, span.end.saturating_sub(span.start)).into(),
         }
     }
@@ -105,7 +106,10 @@ fn explain(message: &str) -> String {
             let allowed = allowed.strip_prefix("one of ").unwrap_or(allowed);
             format!("unknown key {key}; allowed here: {}", allowed.replace("` or `", "`, `"))
         }
-        None => format!("unknown key {}", rest.replace(", there are no fields", "; none is allowed here")),
+        None => format!(
+            "unknown key {}",
+            rest.replace(", there are no fields", "; none is allowed here")
+        ),
     }
 }
 
@@ -163,12 +167,15 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let error = load::<Config>(Path::new("/nonexistent/hostd.toml")).expect_err("missing");
-        assert!(error.to_string().starts_with("cannot read configuration /nonexistent/hostd.toml:"));
+        assert!(
+            error.to_string().starts_with("cannot read configuration /nonexistent/hostd.toml:")
+        );
     }
 
     #[test]
     fn rendering_shows_the_line() {
-        let error = parse::<Config>(Path::new("hostd.toml"), "name = \"a\"\nfoo = 1\n").expect_err("bad");
+        let error =
+            parse::<Config>(Path::new("hostd.toml"), "name = \"a\"\nfoo = 1\n").expect_err("bad");
         let shown = format!("{:?}", miette::Report::new(error));
         assert!(shown.contains("foo = 1"), "{shown}");
     }

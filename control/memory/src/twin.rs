@@ -4,7 +4,7 @@
 //! room, allocates the files and touches every page. [`Prepared::fill`] is what happens during the pause.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{Seek as _, SeekFrom},
     path::{Path, PathBuf},
     sync::{
@@ -53,8 +53,21 @@ pub fn check_space(dir: &Path, needed_bytes: u64) -> Result<(), MemoryError> {
 /// # Errors
 /// [`MemoryError::NoSpace`], [`MemoryError::File`].
 pub fn allocate(path: &Path, size_bytes: u64) -> Result<(), MemoryError> {
-    let file = create_file(path, size_bytes)?;
-    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size_bytes) {
+    make_room(path, &create_file(path, size_bytes)?)
+}
+
+/// Make room for the holes of a file.
+///
+/// # Errors
+/// [`MemoryError::NoSpace`], [`MemoryError::File`].
+pub fn reserve(path: &Path) -> Result<(), MemoryError> {
+    let file = OpenOptions::new().write(true).open(path);
+    make_room(path, &file.map_err(MemoryError::file("open", path))?)
+}
+
+fn make_room(path: &Path, file: &File) -> Result<(), MemoryError> {
+    let size_bytes = file.metadata().map_err(MemoryError::file("find", path))?.len();
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size_bytes) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::NOSPC) => {
             let dir = path.parent().unwrap_or(path);

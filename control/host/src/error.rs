@@ -1,0 +1,146 @@
+//! What can go wrong on a host, and how a caller is told.
+
+use std::{io, path::PathBuf};
+
+use tidegate_api::{Code, Status, endpoint::EndpointError};
+use tidegate_memory::MemoryError;
+
+/// What can go wrong on a host.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A field of a request is not valid.
+    #[error("{field}: {reason}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// What is wrong, and what is allowed.
+        reason: String,
+    },
+    /// Guest, capture or migration that is not there.
+    #[error("{what} `{name}` is not known to this host")]
+    NotFound {
+        /// `guest`, `migration`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A guest of that name is there already.
+    #[error("guest `{0}` exists already; delete it first or take another name")]
+    Exists(String),
+    /// Something is missing; the text says what and the remedy.
+    #[error("{0}")]
+    Precondition(String),
+    /// The hypervisor did not start, or ended.
+    #[error("QEMU of guest `{guest}` {what}; its last words ({log}):\n{tail}", log = log.display())]
+    Qemu {
+        /// The guest.
+        guest: String,
+        /// What it did.
+        what: String,
+        /// Where it writes.
+        log: PathBuf,
+        /// The end of that.
+        tail: String,
+    },
+    /// The hypervisor refused a command.
+    #[error("QEMU refused `{command}`: {description} ({class})")]
+    Refused {
+        /// The QMP command.
+        command: String,
+        /// QMP's error class.
+        class: String,
+        /// QMP's description.
+        description: String,
+    },
+    /// The hypervisor's monitor does not answer as it should.
+    #[error("QEMU's monitor {}: {reason}", path.display())]
+    Monitor {
+        /// Its socket.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// A file of ours could not be read or written.
+    #[error("cannot {what} {}: {source}", path.display())]
+    File {
+        /// What was tried, as a verb.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing can listen there.
+    #[error("cannot listen on {address} for memory from other hosts: {source}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another host does not answer.
+    #[error(
+        "cannot reach the destination's host at {address}: {source}; is it running, is the way open?"
+    )]
+    Unreachable {
+        /// Its data endpoint.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Capture, copy, diff or merge failed.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The gRPC endpoint failed.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// A defect of this program.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl HostError {
+    pub(crate) fn file(
+        what: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { what, path, source }
+    }
+
+    pub(crate) fn guest_not_found(name: &str) -> Self {
+        Self::NotFound { what: "guest", name: name.to_owned() }
+    }
+}
+
+impl From<HostError> for Status {
+    fn from(error: HostError) -> Self {
+        let code = match &error {
+            HostError::Invalid { .. } => Code::InvalidArgument,
+            HostError::NotFound { .. } => Code::NotFound,
+            HostError::Exists(_) => Code::AlreadyExists,
+            HostError::Precondition(_)
+            | HostError::Memory(
+                MemoryError::Conflicts { .. }
+                | MemoryError::Mismatch { .. }
+                | MemoryError::Header { .. }
+                | MemoryError::Refused(_)
+                | MemoryError::Version { .. },
+            ) => Code::FailedPrecondition,
+            HostError::Memory(MemoryError::NoSpace { .. }) => Code::ResourceExhausted,
+            HostError::Unreachable { .. } | HostError::Memory(MemoryError::Connection { .. }) => {
+                Code::Unavailable
+            }
+            HostError::Memory(MemoryError::Digest { .. }) => Code::DataLoss,
+            HostError::Qemu { .. } | HostError::Refused { .. } | HostError::Monitor { .. } => {
+                Code::FailedPrecondition
+            }
+            HostError::Memory(_)
+            | HostError::File { .. }
+            | HostError::Listen { .. }
+            | HostError::Endpoint(_)
+            | HostError::Internal(_) => Code::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,195 @@
+//! QEMU's command line for a guest.
+
+use std::path::{Path, PathBuf};
+
+use crate::spec::{Accel, GuestSpec, MAX_NAME_BYTES};
+
+/// Bytes of a Unix socket's path, without the zero at its end.
+pub(crate) const MAX_SOCKET_PATH: usize = 107;
+
+/// The guest reads its own name here.
+const NAME_FILE: &str = "opt/tidegate/guest";
+
+/// The switch box's port does not complete checksums or cut segments for a guest.
+const NO_OFFLOADS: &str = "csum=off,gso=off,guest_csum=off,guest_tso4=off,guest_tso6=off,\
+     guest_ecn=off,guest_ufo=off,host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off";
+
+/// Where a guest's files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Places {
+    /// Record, monitor socket, console, log.
+    pub(crate) state: PathBuf,
+    /// RAM and regions.
+    pub(crate) memory: PathBuf,
+}
+
+impl Places {
+    pub(crate) fn qmp(&self) -> PathBuf {
+        self.state.join("qmp.sock")
+    }
+
+    pub(crate) fn console(&self) -> PathBuf {
+        self.state.join("console.log")
+    }
+
+    /// What QEMU itself prints.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.state.join("qemu.log")
+    }
+
+    pub(crate) fn ram(&self) -> PathBuf {
+        self.memory.join("ram")
+    }
+
+    pub(crate) fn region(&self, name: &str) -> PathBuf {
+        self.memory.join(format!("region-{name}"))
+    }
+}
+
+/// Arguments after the program's name. With `incoming`, QEMU waits for `migrate-incoming`.
+pub(crate) fn arguments(
+    spec: &GuestSpec,
+    places: &Places,
+    incoming: bool,
+    paused: bool,
+) -> Vec<String> {
+    let mut args = Arguments(Vec::new());
+    args.option("-name", format!("guest={0},process=tidegate-{0}", spec.name));
+    args.option("-accel", spec.accel.name());
+    args.option("-cpu", if spec.accel == Accel::Kvm { "host" } else { "max" });
+    args.option("-smp", spec.cpus.to_string());
+    args.flags(&["-nodefaults", "-display", "none", "-no-reboot"]);
+    args.option("-qmp", format!("unix:{},server=on,wait=off", escaped(&places.qmp())));
+    args.option("-serial", format!("file:{}", places.console().display()));
+    memory(&mut args, spec, places);
+    for (index, nic) in spec.nics.iter().enumerate() {
+        let socket = escaped(Path::new(&nic.vhost_socket));
+        args.option("-chardev", format!("socket,id=nic{index},path={socket},reconnect=1"));
+        args.option("-netdev", format!("vhost-user,id=net{index},chardev=nic{index}"));
+        // Without `vectors=0`, QEMU 7.2 crashes with vhost-user under TCG.
+        args.option(
+            "-device",
+            format!(
+                "virtio-net-pci,netdev=net{index},mac={},vectors=0,romfile=,{NO_OFFLOADS}",
+                nic.mac
+            ),
+        );
+    }
+    for (index, region) in spec.regions.iter().enumerate() {
+        let (size, path) = (region.size_bytes, escaped(&places.region(&region.name)));
+        args.option(
+            "-object",
+            format!("memory-backend-file,id=region{index},share=on,size={size},mem-path={path}"),
+        );
+        // `master=on`, or QEMU refuses to save the guest's state.
+        args.option("-device", format!("ivshmem-plain,memdev=region{index},master=on"));
+    }
+    // A clone gets an identity of its own.
+    args.option("-device", "vmgenid,guid=auto");
+    // A clone's kernel remembers the file's size from its source, so the size is always the same.
+    args.option("-fw_cfg", format!("name={NAME_FILE},string={:<MAX_NAME_BYTES$}", spec.name));
+    for (flag, value) in
+        [("-kernel", &spec.kernel), ("-initrd", &spec.initrd), ("-append", &spec.cmdline)]
+    {
+        if !value.is_empty() {
+            args.option(flag, value.as_str());
+        }
+    }
+    if incoming {
+        args.option("-incoming", "defer");
+    }
+    if paused {
+        args.flags(&["-S"]);
+    }
+    args.0.extend(spec.extra_args.iter().cloned());
+    args.0
+}
+
+fn memory(args: &mut Arguments, spec: &GuestSpec, places: &Places) {
+    args.option("-m", format!("{}M", spec.memory_mib));
+    if !spec.memory_shared {
+        args.option("-machine", "q35");
+        return;
+    }
+    // A named file: QEMU skips only such when it saves the state with `x-ignore-shared`.
+    let path = escaped(&places.ram());
+    let size = spec.memory_mib;
+    args.option(
+        "-object",
+        format!("memory-backend-file,id=ram0,share=on,size={size}M,mem-path={path}"),
+    );
+    args.option("-machine", "q35,memory-backend=ram0");
+}
+
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn option(&mut self, name: &str, value: impl Into<String>) {
+        self.0.push(name.to_owned());
+        self.0.push(value.into());
+    }
+
+    fn flags(&mut self, flags: &[&str]) {
+        self.0.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    }
+}
+
+/// In QEMU's options a comma ends a value unless it is doubled.
+fn escaped(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+/// A path as one word of a shell command.
+pub(crate) fn shell_word(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Nic, Region};
+
+    fn spec() -> GuestSpec {
+        GuestSpec {
+            name: "web".into(),
+            memory_mib: 128,
+            memory_shared: true,
+            cpus: 2,
+            accel: Accel::Tcg,
+            kernel: "/boot/vmlinuz".into(),
+            initrd: String::new(),
+            cmdline: "console=ttyS0 quiet".into(),
+            nics: vec![Nic { vhost_socket: "/run/a,b".into(), mac: "52:54:00:00:00:01".into() }],
+            regions: vec![Region { name: "counts".into(), size_bytes: 65536 }],
+            extra_args: vec!["-trace".into(), "x".into()],
+        }
+    }
+
+    #[test]
+    fn everything_is_on_the_command_line() {
+        let places = Places { state: "/s/web".into(), memory: "/m/web".into() };
+        let line = arguments(&spec(), &places, true, false).join(" ");
+        for part in [
+            "-accel tcg -cpu max -smp 2",
+            "id=ram0,share=on,size=128M,mem-path=/m/web/ram",
+            "q35,memory-backend=ram0",
+            "socket,id=nic0,path=/run/a,,b,reconnect=1",
+            "virtio-net-pci,netdev=net0,mac=52:54:00:00:00:01,vectors=0",
+            "id=region0,share=on,size=65536,mem-path=/m/web/region-counts",
+            "ivshmem-plain,memdev=region0,master=on",
+            "name=opt/tidegate/guest,string=web ",
+            "-kernel /boot/vmlinuz -append console=ttyS0 quiet",
+            "-incoming defer -trace x",
+        ] {
+            assert!(line.contains(part), "`{part}` in {line}");
+        }
+        let private = GuestSpec { memory_shared: false, ..spec() };
+        let line = arguments(&private, &places, false, true).join(" ");
+        assert!(!line.contains("ram0") && line.contains("-S"), "{line}");
+    }
+
+    #[test]
+    fn shell_words_hold_quotes() {
+        assert_eq!(shell_word(Path::new("/a'b c")), "'/a'\\''b c'");
+    }
+}

@@ -1,0 +1,203 @@
+//! What other hosts send: twins for destinations to be started from, and diffs.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tidegate_memory::{
+    Object, ObjectKind, merge,
+    receive::{Landing, Received, receive},
+    twin,
+};
+use tokio::{net::TcpListener, sync::watch};
+use tracing::{info, warn};
+
+use crate::{
+    HostError,
+    connections::Listed,
+    inner::Inner,
+    migration::{Receive, Side},
+    spec::GuestSpec,
+};
+
+/// More than any guest's device state.
+const MAX_DEVICE_STATE_BYTES: u64 = 4 << 30;
+
+/// Take connections from other hosts until `stop` changes.
+pub(crate) async fn listen(
+    listener: TcpListener,
+    inner: Arc<Inner>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.changed() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => match stream.into_std() {
+                Ok(stream) => drop(tokio::task::spawn_blocking({
+                    let inner = inner.clone();
+                    move || serve(&stream, peer, &inner)
+                })),
+                Err(error) => warn!(%peer, %error, "connection lost"),
+            },
+            Err(error) => {
+                warn!(%error, "no connection from other hosts can be accepted now");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn serve(stream: &TcpStream, peer: SocketAddr, inner: &Inner) {
+    let listed = stream.set_nonblocking(false).and_then(|()| inner.connections.list(stream, None));
+    let listed = match listed {
+        Ok(listed) => listed,
+        Err(error) => return warn!(%peer, %error, "connection lost"),
+    };
+    match receive(stream, &Host { inner, listed }) {
+        Ok(received) => {
+            info!(%peer, migration = received.migration, digest = received.digest, "memory arrived");
+        }
+        Err(error) => warn!(%peer, %error, "memory from another host was not taken"),
+    }
+}
+
+/// Decides what may arrive on one connection.
+struct Host<'a> {
+    inner: &'a Inner,
+    listed: Listed,
+}
+
+impl Landing for Host<'_> {
+    fn admit(&self, migration: &str) -> Result<(), String> {
+        // Not known and not well formed are the same: it was not prepared.
+        let prepared = self.inner.migrations.receive(migration).is_ok();
+        if !prepared {
+            return Err(format!("migration `{}` was not prepared here", migration.escape_debug()));
+        }
+        if !self.listed.is_for(migration) {
+            return Err(format!("memory of migration `{migration}` is arriving already"));
+        }
+        Ok(())
+    }
+
+    fn place(&self, migration: &str, objects: &[Object]) -> Result<Vec<PathBuf>, String> {
+        let text = |error: HostError| error.to_string();
+        let migrations = &self.inner.migrations;
+        let turn = migrations.turn(migration, Side::Destination);
+        let Ok(_turn) = turn.try_lock() else {
+            return Err(format!("the destination of migration `{migration}` is being worked on"));
+        };
+        let receive = migrations.receive(migration).map_err(text)?;
+        let dir = migrations.dir(migration);
+        if let [Object { kind: ObjectKind::Diff, .. }] = objects {
+            check_diff(&receive, &dir)?;
+            return Ok(vec![diff_aside(&dir)]);
+        }
+        check_twin(&receive, objects)?;
+        // The files are made anew: what arrived before is void.
+        migrations.update_receive(migration, |receive| receive.arrived = None).map_err(text)?;
+        let places = self.inner.places_of(&receive.spec.name);
+        fs::create_dir_all(&places.memory)
+            .map_err(|error| format!("cannot create {}: {error}", places.memory.display()))?;
+        let path = |object: &Object| match &object.kind {
+            ObjectKind::Ram => places.ram(),
+            ObjectKind::Region(name) => places.region(name),
+            ObjectKind::DeviceState | ObjectKind::Diff => Receive::device_state(&dir),
+        };
+        Ok(objects.iter().map(path).collect())
+    }
+
+    fn arrived(&self, received: &Received) -> Result<(), String> {
+        let text = |error: HostError| error.to_string();
+        let (id, migrations) = (&received.migration, &self.inner.migrations);
+        let dir = migrations.dir(id);
+        if received.objects.iter().any(|object| object.kind == ObjectKind::Diff) {
+            let diff = Receive::diff(&dir);
+            fs::rename(diff_aside(&dir), &diff)
+                .map_err(|error| format!("cannot keep {}: {error}", diff.display()))?;
+            return migrations
+                .update_receive(id, |receive| receive.diff_arrived = true)
+                .map_err(text);
+        }
+        let receive = migrations.receive(id).map_err(text)?;
+        let places = self.inner.places_of(&receive.spec.name);
+        for object in &received.objects {
+            if let ObjectKind::Region(name) = &object.kind {
+                // What was left out as zeros must have room before a guest writes it.
+                twin::reserve(&places.region(name)).map_err(|error| error.to_string())?;
+            }
+        }
+        let digest = received.digest.clone();
+        migrations.update_receive(id, |receive| receive.arrived = Some(digest)).map_err(text)
+    }
+}
+
+fn diff_aside(dir: &Path) -> PathBuf {
+    dir.join("diff.part")
+}
+
+fn check_diff(receive: &Receive, dir: &Path) -> Result<(), String> {
+    if !receive.started {
+        return Err(format!("the destination `{}` was not started yet", receive.spec.name));
+    }
+    if merge::has_begun(dir).map_err(|error| error.to_string())? {
+        return Err("the merge has begun, its diff cannot be replaced".to_owned());
+    }
+    Ok(())
+}
+
+/// A twin must be exactly what the destination needs.
+fn check_twin(receive: &Receive, objects: &[Object]) -> Result<(), String> {
+    let name = &receive.spec.name;
+    if receive.started {
+        return Err(format!("the destination `{name}` was started already"));
+    }
+    for object in objects {
+        let expected = expected_bytes(&receive.spec, receive.clone, &object.kind);
+        let fits = match object.kind {
+            ObjectKind::DeviceState => {
+                expected.is_some() && object.size_bytes <= MAX_DEVICE_STATE_BYTES
+            }
+            _ => expected == Some(object.size_bytes),
+        };
+        if !fits {
+            let expected =
+                expected.map_or_else(|| "none".to_owned(), |bytes| format!("{bytes} bytes"));
+            return Err(format!(
+                "{} of {} bytes does not fit destination `{name}`, which takes {expected}",
+                object.kind, object.size_bytes
+            ));
+        }
+    }
+    let has = |kind: &ObjectKind| objects.iter().any(|object| object.kind == *kind);
+    for kind in [ObjectKind::Ram, ObjectKind::DeviceState] {
+        if receive.clone && !has(&kind) {
+            return Err(format!("destination `{name}` is a clone and needs the {kind}"));
+        }
+    }
+    for region in &receive.spec.regions {
+        let kind = ObjectKind::Region(region.name.clone());
+        if receive.clone && !has(&kind) {
+            return Err(format!("destination `{name}` is a clone and needs {kind}"));
+        }
+    }
+    Ok(())
+}
+
+fn expected_bytes(spec: &GuestSpec, clone: bool, kind: &ObjectKind) -> Option<u64> {
+    match kind {
+        ObjectKind::Ram => clone.then(|| spec.ram_bytes()),
+        ObjectKind::DeviceState => clone.then_some(MAX_DEVICE_STATE_BYTES),
+        ObjectKind::Region(name) => {
+            let region = spec.regions.iter().find(|region| region.name == *name);
+            region.map(|region| region.size_bytes)
+        }
+        ObjectKind::Diff => None,
+    }
+}
