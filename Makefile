@@ -1,0 +1,55 @@
+# Everything a fresh Debian 12 with a Rust toolchain needs to build, test and show Tidegate.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CARGO ?= cargo
+# One profile for programs and tests, so that nothing is built twice.
+BUILT := $(or $(CARGO_TARGET_DIR),target)/debug
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate/tools
+CARGO_DENY_VERSION := 0.20.2
+LAB := tests/lab/scripts/lab
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: packages
+packages: ## Install the Debian packages that are missing (asks for root)
+	@deploy/host/packages
+
+.PHONY: build
+build: packages ## Build every program
+	@$(CARGO) build --locked --workspace
+
+.PHONY: guest
+guest: packages ## Fetch the guest kernel and pack the guest image
+	@tests/lab/scripts/guest-image
+
+.PHONY: demo
+demo: build guest ## Migrate real guests twice, with sessions open; report in target/demo
+	@$(LAB) $(BUILT)/tidegate-demo
+
+.PHONY: test
+test: build guest ## Run every test
+	@$(CARGO) test --locked --workspace --no-run
+	@$(LAB) $(CARGO) test --locked --offline --workspace
+
+.PHONY: check
+check: packages $(TOOLS)/bin/cargo-deny ## Formatting, lints, dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	PATH="$(TOOLS)/bin:$$PATH" $(CARGO) deny --locked check bans licenses sources
+
+.PHONY: advisories
+advisories: $(TOOLS)/bin/cargo-deny ## Known vulnerabilities in dependencies (fetches the database)
+	PATH="$(TOOLS)/bin:$$PATH" $(CARGO) deny --locked check advisories
+
+$(TOOLS)/bin/cargo-deny:
+	$(CARGO) install cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(TOOLS)
+
+.PHONY: clean
+clean: ## Remove everything that was built or downloaded here
+	$(CARGO) clean
