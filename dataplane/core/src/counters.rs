@@ -12,10 +12,16 @@ use std::sync::atomic::{
 
 use crossbeam_utils::CachePadded;
 
-use crate::{pipeline::Outcome, steering::BackendSlot};
+use crate::{
+    pipeline::Outcome,
+    steering::{BackendSlot, PortId},
+};
 
 /// How many backends can be in use at once: a migration needs two, an address at rest one.
 pub const MAX_BACKENDS: usize = 1 << 15;
+
+/// How many ports a box can have.
+pub const MAX_PORTS: usize = 256;
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
@@ -57,6 +63,7 @@ pub struct ShardCounters {
     /// Times the worker slept for want of packets.
     pub idle_sleeps: Counter,
     outcomes: [Counter; Outcome::COUNT],
+    transmit_full: Box<[Counter]>,
     generation: CachePadded<AtomicU64>,
     live: Box<[AtomicU32]>,
     entries: Box<[AtomicU32]>,
@@ -73,6 +80,7 @@ impl Default for ShardCounters {
             polls: Counter::default(),
             idle_sleeps: Counter::default(),
             outcomes: std::array::from_fn(|_| Counter::default()),
+            transmit_full: (0..MAX_PORTS).map(|_| Counter::default()).collect(),
             generation: CachePadded::default(),
             live: per_backend(),
             entries: per_backend(),
@@ -92,6 +100,22 @@ impl ShardCounters {
     #[inline]
     pub fn count(&self, outcome: Outcome, packets: u64) {
         self.outcomes[outcome as usize].add(packets);
+    }
+
+    /// Packets dropped because this port's transmit queue was full; part of [`Outcome::TransmitFull`].
+    ///
+    /// # Panics
+    /// When the port's number is [`MAX_PORTS`] or more.
+    #[must_use]
+    pub fn transmit_full(&self, port: PortId) -> u64 {
+        self.transmit_full[usize::from(port.0)].get()
+    }
+
+    /// Count packets that found a port's transmit queue full. Only the owning worker may call this.
+    #[inline]
+    pub fn count_transmit_full(&self, port: PortId, packets: u64) {
+        self.transmit_full[usize::from(port.0)].add(packets);
+        self.count(Outcome::TransmitFull, packets);
     }
 
     /// Live sessions owned by the backend: lingering ones are not live.

@@ -3,6 +3,7 @@
 use tidegate_dataplane::{
     counters::ShardCounters,
     pipeline::{BURST, Outcome},
+    steering::PortId,
 };
 use tidegate_dpdk::{Burst, Mbuf, TxQueue};
 
@@ -10,14 +11,15 @@ use tidegate_dpdk::{Burst, Mbuf, TxQueue};
 const RETRIES: u32 = 2;
 
 pub(crate) struct Outbox {
+    port: PortId,
     queue: TxQueue,
     burst: Burst<BURST>,
     outcomes: [Outcome; BURST],
 }
 
 impl Outbox {
-    pub(crate) fn new(queue: TxQueue) -> Self {
-        Self { queue, burst: Burst::new(), outcomes: [Outcome::Forwarded; BURST] }
+    pub(crate) fn new(port: PortId, queue: TxQueue) -> Self {
+        Self { port, queue, burst: Burst::new(), outcomes: [Outcome::Forwarded; BURST] }
     }
 
     /// Add a packet; a full burst is sent at once.
@@ -47,7 +49,9 @@ impl Outbox {
         for &outcome in &self.outcomes[..sent] {
             counters.count(outcome, 1);
         }
-        counters.count(Outcome::TransmitFull, (waiting - sent) as u64);
-        self.burst.clear();
+        if sent < waiting {
+            counters.count_transmit_full(self.port, (waiting - sent) as u64);
+            self.burst.clear();
+        }
     }
 }

@@ -61,9 +61,6 @@ pub enum StartError {
         /// Why.
         source: Box<tidegate_dpdk::Error>,
     },
-    /// A worker was launched and does not work.
-    #[error("{0} after it was launched")]
-    Silent(WorkerError),
 }
 
 /// Why a worker did not do as told.
@@ -118,14 +115,12 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Start DPDK, open the ports and launch the workers with `snapshot`, which is given the ports' MACs.
+    /// Start DPDK, open the ports and launch the workers. Until the first snapshot is published they drop
+    /// everything.
     ///
     /// # Errors
     /// [`StartError`]; what was opened is closed again.
-    pub fn start(
-        config: &WorkersConfig,
-        snapshot: impl FnOnce(&[PortReport]) -> Arc<Snapshot>,
-    ) -> Result<Self, StartError> {
+    pub fn start(config: &WorkersConfig) -> Result<Self, StartError> {
         let eal = Eal::init(config.eal_arguments()).map_err(|e| StartError::Eal(Box::new(e)))?;
         let workers = config.cpus.len();
         let pool = eal
@@ -138,8 +133,7 @@ impl Workers {
         let queues: Vec<u16> = opened.iter().map(|open| open.queues.len() as u16).collect();
         let (ports, mut shares) = share_out(opened, workers);
         let ports: Vec<(Port, u16)> = ports.into_iter().zip(queues).collect();
-        let snapshot = snapshot(&ports.iter().map(report).collect::<Vec<_>>());
-
+        let snapshot = Arc::new(Snapshot::empty());
         let selector = ShardSelector::new(workers as u16);
         let mut this =
             Self { links: Vec::new(), tasks: Vec::new(), ports, pool, noticed: Vec::new() };
@@ -168,7 +162,6 @@ impl Workers {
             this.links.push(control_end);
             this.tasks.push(Some(task));
         }
-        this.await_generation(snapshot.generation).map_err(StartError::Silent)?;
         Ok(this)
     }
 
@@ -374,7 +367,7 @@ fn share_out(opened: Vec<OpenPort>, workers: usize) -> (Vec<Port>, Vec<Share>) {
         for (number, (entries, exits)) in shares.iter_mut().enumerate() {
             if let Some(pair) = pairs.next() {
                 entries.push((id, pair.rx));
-                exits.push(Exit::Own(Box::new(Outbox::new(pair.tx))));
+                exits.push(Exit::Own(Box::new(Outbox::new(id, pair.tx))));
             } else {
                 exits.push(Exit::Worker((number % queues.max(1)) as u16));
             }

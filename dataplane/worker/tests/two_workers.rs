@@ -16,7 +16,7 @@ use tidegate_dataplane::{
         Rewrite, Snapshot, UnknownTcp,
     },
 };
-use tidegate_worker::{Idle, PortReport, PortSpec, Workers, WorkersConfig};
+use tidegate_worker::{Idle, PortSpec, Workers, WorkersConfig};
 
 const ADDRESS: u32 = 0x0a09_0064;
 const UPLINK: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -102,14 +102,11 @@ fn send_syns(workers: &mut Workers, clients: std::ops::Range<u16>) {
 
 #[test]
 fn sessions_live_on_one_shard_and_cutover_is_counted() {
-    let mut reported: Vec<PortReport> = Vec::new();
-    let mut workers = Workers::start(&config(), |ports| {
-        reported = ports.to_vec();
-        snapshot(1, None)
-    })
-    .expect("workers start");
-    assert_eq!(reported.len(), 3);
+    let mut workers = Workers::start(&config()).expect("workers start");
+    assert_eq!(workers.ports().len(), 3);
     assert_eq!(workers.count(), 2);
+    let acknowledged = workers.publish(&snapshot(1, None)).expect("acknowledged");
+    assert_eq!(acknowledged.counted, []);
 
     send_syns(&mut workers, 0..CLIENTS);
     wait_for("old sessions to begin", || total(&workers, Outcome::ToSource) == u64::from(CLIENTS));

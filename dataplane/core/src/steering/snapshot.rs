@@ -247,6 +247,21 @@ impl Snapshot {
         })
     }
 
+    /// What a worker starts with: no ports, so that every packet is dropped.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            generation: 0,
+            ports: Vec::new(),
+            fib: Fib::default(),
+            timeouts: Timeouts::default(),
+            counted_at_install: Vec::new(),
+            neighbours: HashMap::default(),
+            addresses: HashMap::default(),
+            locators: HashMap::default(),
+        }
+    }
+
     /// The managed address, if `address` is one.
     #[inline]
     #[must_use]

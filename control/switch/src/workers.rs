@@ -1,0 +1,127 @@
+//! The real workers behind the [`Dataplane`] edge.
+
+use std::sync::Arc;
+
+use tidegate_dataplane::{
+    counters::ShardCounters,
+    pipeline::Punt,
+    session::SessionRecord,
+    steering::{PortId, Snapshot},
+};
+use tidegate_switch::{
+    config::{Config, Idle, PortConfig},
+    dataplane::{Acknowledged, Dataplane, DataplaneError, PortInfo, PortStats},
+    steering::{Network, Steering},
+};
+use tidegate_worker::{PortReport, PortSpec, StartError, WorkerError, Workers, WorkersConfig};
+
+/// The running workers, and the ports as last looked at.
+struct DpdkWorkers {
+    workers: Workers,
+    ports: Vec<PortInfo>,
+}
+
+/// Open the ports and launch the workers of `config`; they know no managed address yet.
+pub(crate) fn start(config: &Config) -> Result<(Box<dyn Dataplane>, Network), StartError> {
+    let mut ports = Vec::new();
+    let mut network = Network::new(config, &[]);
+    let workers = Workers::start(&workers_config(config), |reports| {
+        ports = config.ports.iter().zip(reports).map(info).collect();
+        let macs: Vec<_> = reports.iter().map(|report| report.mac).collect();
+        network = Network::new(config, &macs);
+        // The core's first snapshot has generation 1.
+        let first = network.snapshot(0, &Steering::default(), Vec::new());
+        Arc::new(first.expect("without addresses, none exclude each other"))
+    })?;
+    Ok((Box::new(DpdkWorkers { workers, ports }), network))
+}
+
+fn workers_config(config: &Config) -> WorkersConfig {
+    let port = |port: &PortConfig| PortSpec {
+        name: port.name.clone(),
+        device: port.device.clone(),
+        mac: port.mac,
+    };
+    WorkersConfig {
+        hugepages: config.eal.hugepages,
+        memory_mib: config.eal.memory_mib,
+        eal_args: config.eal.args.clone(),
+        cpus: config.workers.cpus.clone(),
+        idle: match config.workers.idle {
+            Idle::Sleep => tidegate_worker::Idle::Sleep,
+            Idle::Poll => tidegate_worker::Idle::Poll,
+        },
+        sessions: config.workers.sessions,
+        ports: config.ports.iter().map(port).collect(),
+    }
+}
+
+fn info((port, report): (&PortConfig, &PortReport)) -> PortInfo {
+    PortInfo {
+        name: port.name.clone(),
+        device: port.device.clone(),
+        mac: report.mac,
+        link_up: report.link_up,
+        queues: report.queues,
+    }
+}
+
+fn failed(error: WorkerError) -> DataplaneError {
+    match error {
+        WorkerError::Silent { worker, waited } => DataplaneError::NoAnswer { worker, waited },
+        WorkerError::Stopped { worker } => DataplaneError::WorkerStopped { worker },
+        WorkerError::NoBuffer => DataplaneError::NoBuffer,
+    }
+}
+
+impl Dataplane for DpdkWorkers {
+    fn workers(&self) -> usize {
+        self.workers.count()
+    }
+
+    fn ports(&self) -> &[PortInfo] {
+        &self.ports
+    }
+
+    fn refresh_ports(&mut self) {
+        for (port, report) in self.ports.iter_mut().zip(self.workers.ports()) {
+            port.link_up = report.link_up;
+        }
+    }
+
+    fn port_stats(&mut self) -> Vec<PortStats> {
+        let stats = self.workers.port_stats().into_iter().map(|stats| PortStats {
+            rx_packets: stats.rx_packets,
+            tx_packets: stats.tx_packets,
+            rx_bytes: stats.rx_bytes,
+            tx_bytes: stats.tx_bytes,
+            tx_full_drops: full(port),
+        });
+        stats.collect()
+    }
+
+    fn publish(&mut self, snapshot: Arc<Snapshot>) -> Result<Acknowledged, DataplaneError> {
+        let acknowledged = self.workers.publish(&snapshot).map_err(failed)?;
+        Ok(Acknowledged { elapsed: acknowledged.elapsed, counted: acknowledged.counted })
+    }
+
+    fn counters(&self, worker: usize) -> &ShardCounters {
+        self.workers.counters(worker)
+    }
+
+    fn sessions(
+        &mut self,
+        address: Option<u32>,
+        limit: usize,
+    ) -> Result<Vec<(usize, SessionRecord)>, DataplaneError> {
+        self.workers.sessions(address, limit).map_err(failed)
+    }
+
+    fn transmit(&mut self, port: PortId, frame: &[u8]) -> Result<(), DataplaneError> {
+        self.workers.transmit(port, frame).map_err(failed)
+    }
+
+    fn take_punts(&mut self, each: &mut dyn FnMut(Punt)) {
+        self.workers.take_punts().for_each(each);
+    }
+}
