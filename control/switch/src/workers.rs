@@ -11,7 +11,7 @@ use tidegate_dataplane::{
 use tidegate_switch::{
     config::{Config, Idle, PortConfig},
     dataplane::{Acknowledged, Dataplane, DataplaneError, PortInfo, PortStats},
-    steering::{Network, Steering},
+    steering::Network,
 };
 use tidegate_worker::{PortReport, PortSpec, StartError, WorkerError, Workers, WorkersConfig};
 
@@ -21,19 +21,13 @@ struct DpdkWorkers {
     ports: Vec<PortInfo>,
 }
 
-/// Open the ports and launch the workers of `config`; they know no managed address yet.
+/// Open the ports and launch the workers of `config`; they drop everything until the first snapshot.
 pub(crate) fn start(config: &Config) -> Result<(Box<dyn Dataplane>, Network), StartError> {
-    let mut ports = Vec::new();
-    let mut network = Network::new(config, &[]);
-    let workers = Workers::start(&workers_config(config), |reports| {
-        ports = config.ports.iter().zip(reports).map(info).collect();
-        let macs: Vec<_> = reports.iter().map(|report| report.mac).collect();
-        network = Network::new(config, &macs);
-        // The core's first snapshot has generation 1.
-        let first = network.snapshot(0, &Steering::default(), Vec::new());
-        Arc::new(first.expect("without addresses, none exclude each other"))
-    })?;
-    Ok((Box::new(DpdkWorkers { workers, ports }), network))
+    let workers = Workers::start(&workers_config(config))?;
+    let reports = workers.ports();
+    let ports = config.ports.iter().zip(&reports).map(info).collect();
+    let macs: Vec<_> = reports.iter().map(|report| report.mac).collect();
+    Ok((Box::new(DpdkWorkers { workers, ports }), Network::new(config, &macs)))
 }
 
 fn workers_config(config: &Config) -> WorkersConfig {
@@ -90,13 +84,18 @@ impl Dataplane for DpdkWorkers {
     }
 
     fn port_stats(&mut self) -> Vec<PortStats> {
-        let stats = self.workers.port_stats().into_iter().map(|stats| PortStats {
-            rx_packets: stats.rx_packets,
-            tx_packets: stats.tx_packets,
-            rx_bytes: stats.rx_bytes,
-            tx_bytes: stats.tx_bytes,
-            tx_full_drops: full(port),
-        });
+        let full = |port| {
+            let workers = 0..self.workers.count();
+            workers.map(|worker| self.workers.counters(worker).transmit_full(port)).sum()
+        };
+        let stats =
+            (0..).map(PortId).zip(self.workers.port_stats()).map(|(port, stats)| PortStats {
+                rx_packets: stats.rx_packets,
+                tx_packets: stats.tx_packets,
+                rx_bytes: stats.rx_bytes,
+                tx_bytes: stats.tx_bytes,
+                tx_full_drops: full(port),
+            });
         stats.collect()
     }
 

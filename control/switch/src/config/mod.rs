@@ -1,0 +1,132 @@
+//! `tidegated.toml`: what the box is made of.
+//!
+//! [`load`] reads the file, checks everything that can be checked without touching the machine, and gives valid
+//! types; each error says file, line, column, what is wrong and what to write instead.
+
+mod check;
+mod file;
+
+use std::path::Path;
+
+pub use tidegate_config::ConfigError;
+
+use tidegate_api::endpoint::Endpoint;
+use tidegate_dataplane::{
+    packet::Mac,
+    steering::{Ipv4Prefix, Neighbour, NextHop, PortRole, Timeouts},
+};
+
+use crate::steering::BackendSpec;
+
+/// A valid configuration. Ports are in the file's order, which is their [`PortId`]'s.
+///
+/// [`PortId`]: tidegate_dataplane::steering::PortId
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How DPDK is started.
+    pub eal: Eal,
+    /// The workers.
+    pub workers: Workers,
+    /// Where the gRPC interface listens.
+    pub listen: Vec<Endpoint>,
+    /// How long silent sessions are kept.
+    pub timeouts: Timeouts,
+    /// Ports.
+    pub ports: Vec<PortConfig>,
+    /// Neighbours that need no ARP, by address in host byte order.
+    pub neighbours: Vec<(u32, Neighbour)>,
+    /// Static routes, without the connected ones.
+    pub routes: Vec<(Ipv4Prefix, NextHop)>,
+    /// Managed addresses (host byte order) with their homes.
+    pub addresses: Vec<(u32, BackendSpec)>,
+}
+
+/// How DPDK's environment is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eal {
+    /// Whether hugepages are used; without them, ordinary memory.
+    pub hugepages: bool,
+    /// Memory for DPDK.
+    pub memory_mib: u32,
+    /// Further EAL arguments, as they are.
+    pub args: Vec<String>,
+}
+
+/// What a worker does when its ports have nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Sleep for a moment: cheap, a little later for the first packet.
+    Sleep,
+    /// Poll on: a CPU of its own.
+    Poll,
+}
+
+/// The workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// One worker on each of these CPUs; never empty, none twice.
+    pub cpus: Vec<u32>,
+    /// What they do without packets.
+    pub idle: Idle,
+    /// Sessions each of them has room for.
+    pub sessions: u32,
+}
+
+/// One port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Its name in requests and references.
+    pub name: String,
+    /// DPDK device: a virtual one with its arguments (`net_tap0,iface=tg0`) or a PCI address.
+    pub device: String,
+    /// The MAC it shall have; its own when `None`.
+    pub mac: Option<Mac>,
+    /// Its own addresses.
+    pub addresses: Vec<InterfaceAddress>,
+    /// Its side.
+    pub role: PortRole,
+}
+
+/// An address of the box with the length of its link's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// Host byte order.
+    pub address: u32,
+    /// Prefix length, at most 32.
+    pub prefix_len: u8,
+}
+
+impl InterfaceAddress {
+    /// The prefix of the link.
+    #[must_use]
+    pub fn prefix(self) -> Option<Ipv4Prefix> {
+        Ipv4Prefix::new(self.address, self.prefix_len)
+    }
+}
+
+impl std::fmt::Display for InterfaceAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", std::net::Ipv4Addr::from_bits(self.address), self.prefix_len)
+    }
+}
+
+/// Read and check the file at `path`.
+///
+/// # Errors
+/// [`ConfigError`] with the place of the first thing that is wrong.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    parse(path, &text)
+}
+
+/// Check `text`; `path` is only named in errors.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    check::Check::new(path, text).config(tidegate_config::parse(path, text)?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! Neighbours: learning those that announce themselves, asking for those that packets need.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use tidegate_dataplane::{packet::arp, pipeline::Punt, steering::PortId};
+
+use super::Core;
+use crate::steering::Learned;
+
+/// An address is asked for this often at most (RFC 1122, section 2.3.2.1: once a second per destination).
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+/// Addresses that can be waited for at once; packets to more of them ask again later.
+const MAX_ASKED: usize = 4_096;
+/// Changes that come within this time of the last snapshot share the next one.
+const COALESCE: Duration = Duration::from_millis(20);
+/// For this long after a punt, the next is expected soon: an answer to a question, the next guest of a rack.
+const ATTENTIVE: Duration = Duration::from_millis(200);
+
+/// What is known about the links beside the network itself.
+#[derive(Default)]
+pub(super) struct Links {
+    asked: HashMap<u32, Instant>,
+    changed: bool,
+    flushed_at: Option<Instant>,
+    heard_at: Option<Instant>,
+}
+
+impl Links {
+    /// A snapshot with all neighbours is in force.
+    pub(super) fn published(&mut self) {
+        self.changed = false;
+    }
+
+    /// Whether learned neighbours wait for their snapshot.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.changed
+    }
+
+    /// Whether `address` may be asked for now; if so, it is noted as asked for.
+    fn ask(&mut self, address: u32, now: Instant) -> bool {
+        if self
+            .asked
+            .get(&address)
+            .is_some_and(|at| now.saturating_duration_since(*at) < ASK_INTERVAL)
+        {
+            return false;
+        }
+        if self.asked.len() >= MAX_ASKED {
+            self.asked.retain(|_, at| now.saturating_duration_since(*at) < ASK_INTERVAL);
+            if self.asked.len() >= MAX_ASKED {
+                return false;
+            }
+        }
+        self.asked.insert(address, now);
+        true
+    }
+
+    fn may_flush(&self, now: Instant) -> bool {
+        self.changed
+            && self.flushed_at.is_none_or(|at| now.saturating_duration_since(at) >= COALESCE)
+    }
+}
+
+impl Core {
+    /// Take in what workers noticed. Returns whether more is to be expected soon.
+    pub(super) fn hear_links(&mut self, now: Instant) -> bool {
+        let mut punts = Vec::new();
+        self.dataplane.take_punts(&mut |punt| punts.push(punt));
+        if !punts.is_empty() {
+            self.links.heard_at = Some(now);
+        }
+        for punt in punts {
+            match punt {
+                Punt::Neighbour { port, address, mac } => {
+                    self.links.changed |=
+                        self.network.learn(port, address, mac) == Learned::Changed;
+                }
+                Punt::Resolve { port, address } => self.resolve(port, address, now),
+            }
+        }
+        if self.links.may_flush(now) && self.resync_at.is_none() {
+            self.links.flushed_at = Some(now);
+            let steering = self.steering.clone();
+            // A failure is logged there, and the resync carries the neighbours.
+            let _ = self.publish(&steering, Vec::new());
+        }
+        self.links.heard_at.is_some_and(|at| now.saturating_duration_since(at) < ATTENTIVE)
+    }
+
+    /// Ask for `address` on every link it can be on; on `port` when it is on none.
+    fn resolve(&mut self, port: PortId, address: u32, now: Instant) {
+        if self.network.owner_of(address).is_some() || !self.links.ask(address, now) {
+            return;
+        }
+        let mut questions: Vec<_> =
+            self.network.links_of(address).map(|(id, port, own)| (id, port.mac, own)).collect();
+        if questions.is_empty()
+            && let Some(configured) = self.network.port(port)
+        {
+            // Zero as sender is a probe (RFC 5227): answered, and nobody learns from it.
+            let own = configured.addresses.first().map_or(0, |own| own.address);
+            questions.push((port, configured.mac, own));
+        }
+        for (id, mac, own) in questions {
+            if let Err(error) = self.dataplane.transmit(id, &arp::request(mac, own, address)) {
+                let address = std::net::Ipv4Addr::from_bits(address);
+                tracing::warn!(%address, %error, "ARP request not sent");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asks_once_a_second_and_bounds_what_it_remembers() {
+        let start = Instant::now();
+        let mut links = Links::default();
+        assert!(links.ask(1, start));
+        assert!(!links.ask(1, start + ASK_INTERVAL / 2));
+        assert!(links.ask(1, start + ASK_INTERVAL));
+        let later = start + ASK_INTERVAL * 3;
+        let asked = (0..2 * MAX_ASKED as u32).filter(|address| links.ask(*address, later)).count();
+        assert_eq!(asked, MAX_ASKED);
+        assert!(links.ask(9_999_999, later + ASK_INTERVAL));
+    }
+}

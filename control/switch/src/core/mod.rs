@@ -1,0 +1,308 @@
+//! The control core: one thread that owns the workers' edge and the steering, and does one thing at a time.
+//!
+//! Requests come as closures over a queue ([`CoreHandle::call`]); between them the core ticks: it learns neighbours
+//! and asks for missing ones, announces what was taken over, and watches drains. With nothing to do it wakes up a
+//! few dozen times a second.
+
+mod announce;
+mod drain;
+mod links;
+mod report;
+mod run;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use announce::Announcer;
+use drain::Migrations;
+pub use drain::{MigrationState, Progress};
+use links::Links;
+pub use report::{AddressReport, CountersReport, SessionReport, StatusReport, WorkerReport};
+pub use run::{CoreHandle, CoreThread};
+use tidegate_dataplane::steering::{BackendSlot, Rewrite, SnapshotError, UnknownTcp};
+use tokio::sync::watch;
+
+use crate::{
+    dataplane::{Acknowledged, Dataplane, DataplaneError},
+    steering::{BackendSpec, Network, Refused, SlotInUse, Steering},
+};
+
+/// Why the core did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreError {
+    /// The step does not fit.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The workers failed; the state is as before.
+    #[error("{0}; the configuration is as before, try again")]
+    Dataplane(#[from] DataplaneError),
+    /// A snapshot could not be made, although every step was checked.
+    #[error("steering is inconsistent: {0}")]
+    Snapshot(#[from] SnapshotError),
+    /// The core is not running any more.
+    #[error("the control core has stopped; tidegated is going down")]
+    Stopped,
+}
+
+/// What a cutover came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutoverReport {
+    /// The new epoch.
+    pub epoch: u32,
+    /// Live sessions of the source at the instant of cutover.
+    pub old_sessions: u64,
+    /// Workers that acknowledged.
+    pub workers: usize,
+    /// From publishing to the last acknowledgement.
+    pub elapsed: Duration,
+}
+
+/// How long after a failed publication the workers are told again.
+const RESYNC_AFTER: Duration = Duration::from_secs(1);
+/// Tick while something is going on.
+const BUSY_TICK: Duration = Duration::from_millis(5);
+/// Tick otherwise. The first packet to an unknown neighbour waits this long at most before the neighbour is asked for.
+const IDLE_TICK: Duration = Duration::from_millis(20);
+
+/// The core's state.
+pub struct Core {
+    dataplane: Box<dyn Dataplane>,
+    network: Network,
+    steering: Steering,
+    generation: u64,
+    /// Set while some worker may act on something else than `steering`.
+    resync_at: Option<Instant>,
+    links: Links,
+    announcer: Announcer,
+    migrations: Migrations,
+}
+
+impl Core {
+    /// A core over `dataplane`, managing `addresses` from the start. Publishes the first snapshot.
+    ///
+    /// # Errors
+    /// [`CoreError`] when an address cannot be managed or the workers do not take the snapshot up.
+    pub fn new(
+        dataplane: Box<dyn Dataplane>,
+        network: Network,
+        addresses: impl IntoIterator<Item = (u32, BackendSpec)>,
+    ) -> Result<Self, CoreError> {
+        let mut core = Self {
+            dataplane,
+            network,
+            steering: Steering::default(),
+            generation: 0,
+            resync_at: None,
+            links: Links::default(),
+            announcer: Announcer::default(),
+            migrations: Migrations::default(),
+        };
+        let mut steering = Steering::default();
+        for (address, home) in addresses {
+            core.check_own(address, &home)?;
+            steering.add(address, home, &|_| false)?;
+        }
+        core.publish(&steering, Vec::new())?;
+        core.steering = steering;
+        Ok(core)
+    }
+
+    /// Manage `address`.
+    pub fn add(&mut self, address: u32, home: BackendSpec) -> Result<AddressReport, CoreError> {
+        self.check_own(address, &home)?;
+        self.change(|steering, in_use| steering.add(address, home, in_use))?;
+        self.address(address)
+    }
+
+    /// Forget `address`.
+    pub fn remove(&mut self, address: u32) -> Result<(), CoreError> {
+        self.change(|steering, _| steering.remove(address))?;
+        self.announcer.cancel(address);
+        Ok(())
+    }
+
+    /// Host `address` and announce it.
+    pub fn takeover(&mut self, address: u32) -> Result<AddressReport, CoreError> {
+        self.change(|steering, in_use| steering.takeover(address, in_use))?;
+        self.announcer.begin(address, Instant::now());
+        self.address(address)
+    }
+
+    /// Name the destination of the coming migration.
+    pub fn set_destination(
+        &mut self,
+        address: u32,
+        destination: BackendSpec,
+    ) -> Result<AddressReport, CoreError> {
+        self.check_own(address, &destination)?;
+        self.change(|steering, in_use| steering.set_destination(address, destination, in_use))?;
+        let progress = self.progress(address, MigrationState::Preparing)?;
+        self.migrations.begin(address, progress);
+        self.address(address)
+    }
+
+    /// Begin a new epoch.
+    pub fn cutover(
+        &mut self,
+        address: u32,
+        unknown_tcp: UnknownTcp,
+    ) -> Result<CutoverReport, CoreError> {
+        let mut next = self.settled()?.clone();
+        let source = next.cutover(address, unknown_tcp)?;
+        let acknowledged = self.publish(&next, vec![source])?;
+        self.steering = next;
+        let progress = self.progress(address, MigrationState::Draining)?;
+        self.migrations.update(address, progress);
+        Ok(CutoverReport {
+            epoch: progress.epoch,
+            old_sessions: counted(&acknowledged, source),
+            workers: self.dataplane.workers(),
+            elapsed: acknowledged.elapsed,
+        })
+    }
+
+    /// Follow the migration of `address`.
+    pub fn watch(&mut self, address: u32) -> Result<watch::Receiver<Progress>, CoreError> {
+        let record = self.steering.get(address)?;
+        let state = match &record.destination {
+            None => {
+                let (address, state) = (address.into(), record.state());
+                return Err(Refused::NoDestination { address, state }.into());
+            }
+            Some(target) if target.drained => MigrationState::Drained,
+            Some(target) if target.cut_over.is_some() => MigrationState::Draining,
+            Some(_) => MigrationState::Preparing,
+        };
+        let progress = self.progress(address, state)?;
+        Ok(self.migrations.follow(address, progress))
+    }
+
+    /// Give everything back to the source.
+    pub fn abort(&mut self, address: u32) -> Result<AddressReport, CoreError> {
+        self.change(|steering, _| steering.abort(address))?;
+        self.announcer.cancel(address);
+        let progress = self.progress(address, MigrationState::Aborted)?;
+        self.migrations.end(address, progress);
+        self.address(address)
+    }
+
+    /// Make the destination the home. Gives how many live sessions of the source were forgotten, too.
+    pub fn release(
+        &mut self,
+        address: u32,
+        keep_tracking: bool,
+        force: bool,
+    ) -> Result<(AddressReport, u64), CoreError> {
+        let mut next = self.settled()?.clone();
+        let source = next.release(address, keep_tracking, force)?;
+        let acknowledged = self.publish(&next, vec![source])?;
+        self.steering = next;
+        self.announcer.cancel(address);
+        let forgotten = counted(&acknowledged, source);
+        // The destination is the home now, so its sessions are counted there.
+        let progress = self.progress(address, MigrationState::Released)?;
+        let progress =
+            Progress { old_sessions: 0, new_sessions: progress.old_sessions, ..progress };
+        self.migrations.end(address, progress);
+        Ok((self.address(address)?, forgotten))
+    }
+
+    /// Do what is due. Returns when to be called next, at the latest.
+    pub fn tick(&mut self, now: Instant) -> Instant {
+        if self.resync_at.is_some_and(|at| at <= now)
+            && let Err(error) = self.settled()
+        {
+            tracing::error!(%error, "workers still act on different configurations; trying again");
+        }
+        let heard = self.hear_links(now);
+        self.announce(now);
+        let draining = self.watch_drains();
+        let busy = heard || draining || self.links.is_waiting();
+        let tick = now + if busy { BUSY_TICK } else { IDLE_TICK };
+        self.announcer.next().map_or(tick, |at| at.min(tick))
+    }
+
+    /// Change a copy of the steering, publish it, keep it.
+    fn change(
+        &mut self,
+        step: impl FnOnce(&mut Steering, SlotInUse<'_>) -> Result<(), Refused>,
+    ) -> Result<(), CoreError> {
+        let mut next = self.settled()?.clone();
+        step(&mut next, &|slot| self.slot_in_use(slot))?;
+        self.publish(&next, Vec::new())?;
+        self.steering = next;
+        Ok(())
+    }
+
+    /// The steering, once every worker acts on it.
+    fn settled(&mut self) -> Result<&Steering, CoreError> {
+        if self.resync_at.is_some() {
+            let steering = self.steering.clone();
+            self.publish(&steering, Vec::new())?;
+            tracing::info!("all workers act on one configuration again");
+        }
+        Ok(&self.steering)
+    }
+
+    fn publish(
+        &mut self,
+        steering: &Steering,
+        counted: Vec<BackendSlot>,
+    ) -> Result<Acknowledged, CoreError> {
+        self.generation += 1;
+        let snapshot = self.network.snapshot(self.generation, steering, counted)?;
+        match self.dataplane.publish(Arc::new(snapshot)) {
+            Ok(acknowledged) => {
+                self.resync_at = None;
+                self.links.published();
+                let elapsed_us = acknowledged.elapsed.as_micros();
+                tracing::debug!(generation = self.generation, elapsed_us, "snapshot in force");
+                Ok(acknowledged)
+            }
+            Err(error) => {
+                self.resync_at = Some(Instant::now() + RESYNC_AFTER);
+                tracing::error!(generation = self.generation, %error, "snapshot not in force everywhere");
+                Err(error.into())
+            }
+        }
+    }
+
+    fn slot_in_use(&self, slot: BackendSlot) -> bool {
+        (0..self.dataplane.workers())
+            .any(|worker| self.dataplane.counters(worker).entries(slot) != 0)
+    }
+
+    fn live(&self, slot: BackendSlot) -> u64 {
+        (0..self.dataplane.workers())
+            .map(|worker| u64::from(self.dataplane.counters(worker).live(slot)))
+            .sum()
+    }
+
+    /// Neither a managed address nor a locator can be the box's own.
+    fn check_own(&self, address: u32, backend: &BackendSpec) -> Result<(), Refused> {
+        let locator = match backend.rewrite {
+            Rewrite::Nat(locator) => Some(locator),
+            Rewrite::L2 => None,
+        };
+        for wanted in std::iter::once(address).chain(locator) {
+            if let Some(port) = self.network.owner_of(wanted) {
+                return Err(Refused::OwnAddress {
+                    address: wanted.into(),
+                    port: port.name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn counted(acknowledged: &Acknowledged, slot: BackendSlot) -> u64 {
+    acknowledged
+        .counted
+        .iter()
+        .filter(|(counted, _)| *counted == slot)
+        .map(|(_, sessions)| sessions)
+        .sum()
+}

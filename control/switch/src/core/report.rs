@@ -1,0 +1,177 @@
+//! What the core tells about itself.
+
+use std::collections::HashMap;
+
+use tidegate_dataplane::{pipeline::Outcome, session::SessionRecord};
+
+use super::{Core, CoreError};
+use crate::{
+    dataplane::{PortInfo, PortStats},
+    steering::Address,
+};
+
+/// An address and its live sessions.
+#[derive(Clone, Debug)]
+pub struct AddressReport {
+    /// Its record.
+    pub address: Address,
+    /// Live sessions of the home.
+    pub home_sessions: u64,
+    /// Live sessions of the destination.
+    pub destination_sessions: u64,
+}
+
+/// A session, where it is and whose.
+#[derive(Clone, Debug)]
+pub struct SessionReport {
+    /// Worker that has it.
+    pub worker: usize,
+    /// What the shard says of it.
+    pub record: SessionRecord,
+    /// Name of the owner.
+    pub owner: String,
+    /// Whether it was born before the migration's epoch.
+    pub old: bool,
+}
+
+/// The box as a whole.
+#[derive(Clone, Debug)]
+pub struct StatusReport {
+    /// Number of workers.
+    pub workers: usize,
+    /// Ports.
+    pub ports: Vec<PortInfo>,
+    /// Hosted addresses.
+    pub hosted: usize,
+    /// Migrations in progress.
+    pub migrations: usize,
+    /// Session table entries of all workers.
+    pub sessions: u64,
+}
+
+/// One worker's counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerReport {
+    /// Packets taken from ports.
+    pub received: u64,
+    /// Packets handed to the worker that owns their session.
+    pub redirected: u64,
+    /// Session table entries.
+    pub sessions: u64,
+    /// Poll rounds.
+    pub polls: u64,
+    /// Sleeps for want of packets.
+    pub idle_sleeps: u64,
+}
+
+/// All counters.
+#[derive(Clone, Debug)]
+pub struct CountersReport {
+    /// Packets by how they ended, summed over workers.
+    pub outcomes: Vec<(Outcome, u64)>,
+    /// By worker.
+    pub workers: Vec<WorkerReport>,
+    /// By port, with its name.
+    pub ports: Vec<(String, PortStats)>,
+}
+
+impl Core {
+    /// One address.
+    pub fn address(&self, address: u32) -> Result<AddressReport, CoreError> {
+        Ok(self.report(self.steering.get(address)?))
+    }
+
+    /// All addresses, in order.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<AddressReport> {
+        self.steering.addresses().map(|address| self.report(address)).collect()
+    }
+
+    fn report(&self, address: &Address) -> AddressReport {
+        let destination = address.destination.as_ref();
+        AddressReport {
+            address: address.clone(),
+            // What the shards have yet to forget of an untracked address is no session any more.
+            home_sessions: if address.tracked { self.live(address.home.slot) } else { 0 },
+            destination_sessions: destination.map_or(0, |target| self.live(target.placed.slot)),
+        }
+    }
+
+    /// The box as a whole.
+    pub fn status(&mut self) -> StatusReport {
+        self.dataplane.refresh_ports();
+        StatusReport {
+            workers: self.dataplane.workers(),
+            ports: self.dataplane.ports().to_vec(),
+            hosted: self.steering.addresses().filter(|address| address.hosted).count(),
+            migrations: self
+                .steering
+                .addresses()
+                .filter(|address| address.destination.is_some())
+                .count(),
+            sessions: self.workers().iter().map(|worker| worker.sessions).sum(),
+        }
+    }
+
+    /// Sessions of `address`, or of all; at most `limit`.
+    pub fn sessions(
+        &mut self,
+        address: Option<u32>,
+        limit: usize,
+    ) -> Result<Vec<SessionReport>, CoreError> {
+        if let Some(address) = address {
+            self.steering.get(address)?;
+        }
+        let listed = self.dataplane.sessions(address, limit)?;
+        let wanted = self
+            .steering
+            .addresses()
+            .filter(|record| address.is_none_or(|only| only == record.address));
+        let tracked = wanted.filter(|record| record.tracked);
+        let owners: HashMap<_, _> = tracked
+            .flat_map(|record| {
+                record
+                    .backends()
+                    .map(move |placed| ((record.address, placed.slot), (record, placed)))
+            })
+            .collect();
+        let report = |(worker, session): (usize, SessionRecord)| {
+            // Without an owner it is forgotten; the shard will notice.
+            let (record, placed) = owners.get(&(session.key.address, session.owner))?;
+            let cut_over =
+                record.destination.as_ref().is_some_and(|target| target.cut_over.is_some());
+            let old = cut_over && session.birth_epoch < record.epoch;
+            Some(SessionReport { worker, record: session, owner: placed.spec.name.clone(), old })
+        };
+        Ok(listed.into_iter().filter_map(report).collect())
+    }
+
+    /// All counters.
+    pub fn counters(&mut self) -> CountersReport {
+        let stats = self.dataplane.port_stats();
+        let names = self.network.ports().iter().map(|port| port.name.clone());
+        let workers = 0..self.dataplane.workers();
+        let sum = |outcome| {
+            workers.clone().map(|worker| self.dataplane.counters(worker).outcome(outcome)).sum()
+        };
+        CountersReport {
+            outcomes: Outcome::ALL.iter().map(|outcome| (*outcome, sum(*outcome))).collect(),
+            workers: self.workers(),
+            ports: names.zip(stats).collect(),
+        }
+    }
+
+    fn workers(&self) -> Vec<WorkerReport> {
+        let of = |worker| {
+            let counters = self.dataplane.counters(worker);
+            WorkerReport {
+                received: counters.received.get(),
+                redirected: counters.redirected.get(),
+                sessions: counters.sessions.get(),
+                polls: counters.polls.get(),
+                idle_sleeps: counters.idle_sleeps.get(),
+            }
+        };
+        (0..self.dataplane.workers()).map(of).collect()
+    }
+}

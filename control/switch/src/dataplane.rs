@@ -1,0 +1,122 @@
+//! The edge between the control core and the workers.
+//!
+//! Real workers stand behind it in `tidegated`; tests put shards there that are driven by hand.
+
+use std::{sync::Arc, time::Duration};
+
+use tidegate_dataplane::{
+    counters::ShardCounters,
+    packet::Mac,
+    pipeline::Punt,
+    session::SessionRecord,
+    steering::{BackendSlot, PortId, Snapshot},
+};
+
+/// A port as the device reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortInfo {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its DPDK device string.
+    pub device: String,
+    /// Its MAC.
+    pub mac: Mac,
+    /// Whether its link was up when last looked at.
+    pub link_up: bool,
+    /// Its receive queues.
+    pub queues: u16,
+}
+
+/// What a port has moved since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortStats {
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Packets dropped because the peer's queue was full.
+    pub tx_full_drops: u64,
+}
+
+/// Every worker acts on the snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// From publishing to the last acknowledgement.
+    pub elapsed: Duration,
+    /// Live sessions of each of the snapshot's counted slots at install, summed over workers.
+    pub counted: Vec<(BackendSlot, u64)>,
+}
+
+/// Why the workers could not do as told.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DataplaneError {
+    /// A worker has ended.
+    #[error("worker {worker} has stopped; restart tidegated")]
+    WorkerStopped {
+        /// Which.
+        worker: usize,
+    },
+    /// A worker did not acknowledge a snapshot or answer a question.
+    #[error("worker {worker} did not answer within {} ms; it is stuck or overloaded", waited.as_millis())]
+    NoAnswer {
+        /// Which.
+        worker: usize,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Every packet buffer is in use, or the frame does not fit one.
+    #[error(
+        "no packet buffer is free for a frame of the control core; raise `memory_mib` in [eal]"
+    )]
+    NoBuffer,
+}
+
+/// The workers as the control core sees them. Owned by one thread.
+pub trait Dataplane: Send {
+    /// How many workers there are.
+    fn workers(&self) -> usize;
+
+    /// The ports, by [`PortId`]; `link_up` is as of the last [`Dataplane::refresh_ports`].
+    fn ports(&self) -> &[PortInfo];
+
+    /// Ask the devices for their links' state.
+    fn refresh_ports(&mut self);
+
+    /// What each port has moved, by [`PortId`].
+    fn port_stats(&mut self) -> Vec<PortStats>;
+
+    /// Hand the snapshot to every worker and wait until all acknowledged.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] when not all did; some may act on it.
+    fn publish(&mut self, snapshot: Arc<Snapshot>) -> Result<Acknowledged, DataplaneError>;
+
+    /// The counters of the worker's shard.
+    ///
+    /// # Panics
+    /// When there is no such worker.
+    fn counters(&self, worker: usize) -> &ShardCounters;
+
+    /// Sessions with their worker: those of `address` (host byte order) or all, at most `limit`.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] when a worker did not answer.
+    fn sessions(
+        &mut self,
+        address: Option<u32>,
+        limit: usize,
+    ) -> Result<Vec<(usize, SessionRecord)>, DataplaneError>;
+
+    /// Send a frame of the control plane: an ARP announcement or request.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] when it could not be handed to a worker.
+    fn transmit(&mut self, port: PortId, frame: &[u8]) -> Result<(), DataplaneError>;
+
+    /// Give what the workers noticed since the last call to `each`.
+    fn take_punts(&mut self, each: &mut dyn FnMut(Punt));
+}

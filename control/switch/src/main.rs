@@ -1,0 +1,153 @@
+//! `tidegated`: the switch box daemon.
+//!
+//! Logs go to stderr, each level to one audience: `error` for whoever is on call, `warn` for whoever looks after the
+//! box, `info` is its diary (what was asked of it and what came of it), `debug` and `trace` are for its developers.
+#![forbid(unsafe_code)]
+
+mod workers;
+
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::Parser;
+use tidegate_api::endpoint::Endpoint;
+use tidegate_switch::{
+    config::{self, Config},
+    core::{Core, CoreThread},
+    server::Server,
+    service::{BoxInfo, SwitchService},
+};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+use tracing_subscriber::EnvFilter;
+
+/// The switch box: hosts the addresses of machines that move, and keeps every session with its owner.
+#[derive(Parser)]
+#[command(name = "tidegated", version)]
+struct Arguments {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Check the configuration and exit.
+    #[arg(long)]
+    check: bool,
+    /// What is logged: error, warn, info, debug, trace, or by module as in info,tidegate_switch=debug.
+    #[arg(long, value_name = "FILTER", env = "TIDEGATE_LOG", default_value = "info")]
+    log: String,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidegated: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&arguments.log)
+        .with_context(|| format!("--log {} is not a filter", arguments.log))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let config = config::load(&arguments.config)?;
+    if arguments.check {
+        let (ports, addresses) = (config.ports.len(), config.addresses.len());
+        println!(
+            "{}: valid; {ports} ports, {addresses} managed addresses",
+            arguments.config.display()
+        );
+        return Ok(());
+    }
+    for endpoint in config.listen.iter().filter(|endpoint| !is_local(endpoint)) {
+        tracing::warn!(%endpoint, "whoever reaches this endpoint controls the box: it has no authentication");
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // From here on a signal is not lost, however long the ports take to open.
+    let signals = runtime.block_on(async { Signals::listen() })?;
+    let server = runtime.block_on(Server::bind(&config.listen))?;
+
+    let (dataplane, network) = workers::start(&config)?;
+    let info = BoxInfo {
+        dpdk_version: tidegate_dpdk::dpdk_version(),
+        sessions_capacity: config.workers.sessions,
+        network: network.clone(),
+    };
+    let core = Core::new(dataplane, network, config.addresses.iter().cloned())?;
+    let core = CoreThread::start(core).context("no thread for the control core")?;
+    let (stop, stopping) = watch::channel(false);
+    let service = SwitchService::new(core.handle(), info, stopping.clone());
+    let served = runtime.block_on(async {
+        let serving = server.serve(service, stopping);
+        announce_ready(&config);
+        tokio::pin!(serving);
+        tokio::select! {
+            served = &mut serving => served,
+            name = signals.next() => {
+                tracing::info!(signal = name, "stopping");
+                // The servers have the other end until they have stopped.
+                let _ = stop.send(true);
+                serving.await
+            }
+        }
+    });
+    runtime.shutdown_background();
+    // Workers stop when they are dropped, after the last request.
+    drop(core.stop().context("the control core panicked; its message is above")?);
+    tracing::info!("stopped");
+    served.map_err(Into::into)
+}
+
+/// Tell whoever started the box, a person or a script, that it answers now.
+fn announce_ready(config: &Config) {
+    let endpoints: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+    let endpoints = endpoints.join(", ");
+    tracing::info!(
+        endpoints,
+        workers = config.workers.cpus.len(),
+        ports = config.ports.len(),
+        "ready"
+    );
+    println!("tidegated is ready on {endpoints}");
+    // Nobody reading is no reason to fail.
+    let _ = std::io::stdout().flush();
+}
+
+/// Whether only this machine can reach the endpoint.
+fn is_local(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Unix(_) => true,
+        Endpoint::Tcp(authority) => {
+            let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            host == "localhost"
+                || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+    }
+}
+
+/// The signals that end the box.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("signals cannot be listened for");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

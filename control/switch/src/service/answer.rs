@@ -1,0 +1,159 @@
+//! What the core says, as messages.
+
+use std::net::Ipv4Addr;
+
+use tidegate_api::switch as proto;
+use tidegate_dataplane::{session::SessionState, steering::Rewrite};
+
+use super::BoxInfo;
+use crate::{
+    core::{
+        AddressReport, CountersReport, CutoverReport, MigrationState, Progress, SessionReport,
+        StatusReport,
+    },
+    steering::{AddressState, BackendSpec, Network},
+};
+
+fn text(address: u32) -> String {
+    Ipv4Addr::from_bits(address).to_string()
+}
+
+pub(super) fn status(report: StatusReport, info: &BoxInfo) -> proto::Status {
+    let port = |(number, port): (usize, crate::dataplane::PortInfo)| proto::Port {
+        addresses: info.network.ports().get(number).map_or_else(Vec::new, |configured| {
+            configured.addresses.iter().map(ToString::to_string).collect()
+        }),
+        name: port.name,
+        device: port.device,
+        mac: port.mac.to_string(),
+        link_up: port.link_up,
+        queues: port.queues.into(),
+    };
+    proto::Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        dpdk_version: info.dpdk_version.clone(),
+        workers: report.workers as u32,
+        sessions_capacity: info.sessions_capacity.into(),
+        ports: report.ports.into_iter().enumerate().map(port).collect(),
+        hosted_addresses: report.hosted as u64,
+        migrations: report.migrations as u64,
+        sessions: report.sessions,
+    }
+}
+
+pub(super) fn address(report: &AddressReport, network: &Network) -> proto::Address {
+    let address = &report.address;
+    let state = match address.state() {
+        AddressState::Bound => proto::AddressState::Bound,
+        AddressState::Tracked => proto::AddressState::Tracked,
+        AddressState::Hosted => proto::AddressState::Hosted,
+        AddressState::Draining => proto::AddressState::Draining,
+        AddressState::Drained => proto::AddressState::Drained,
+    };
+    proto::Address {
+        address: text(address.address),
+        state: state.into(),
+        hosted: address.hosted,
+        epoch: address.epoch,
+        home: Some(backend(&address.home.spec, network)),
+        destination: address
+            .destination
+            .as_ref()
+            .map(|target| backend(&target.placed.spec, network)),
+        home_sessions: report.home_sessions,
+        destination_sessions: report.destination_sessions,
+    }
+}
+
+fn backend(spec: &BackendSpec, network: &Network) -> proto::Backend {
+    let (rewrite, locator) = match spec.rewrite {
+        Rewrite::Nat(locator) => (proto::Rewrite::Nat, text(locator)),
+        Rewrite::L2 => (proto::Rewrite::L2, String::new()),
+    };
+    proto::Backend {
+        name: spec.name.clone(),
+        port: network.port(spec.port).map_or_else(String::new, |port| port.name.clone()),
+        mac: spec.mac.to_string(),
+        rewrite: rewrite.into(),
+        locator,
+    }
+}
+
+pub(super) fn cutover(report: &CutoverReport) -> proto::CutoverResponse {
+    proto::CutoverResponse {
+        epoch: report.epoch,
+        old_sessions: report.old_sessions,
+        workers: report.workers as u32,
+        elapsed_ns: u64::try_from(report.elapsed.as_nanos()).unwrap_or(u64::MAX),
+    }
+}
+
+pub(super) fn event(progress: Progress) -> proto::MigrationEvent {
+    let state = match progress.state {
+        MigrationState::Preparing => proto::MigrationState::Preparing,
+        MigrationState::Draining => proto::MigrationState::Draining,
+        MigrationState::Drained => proto::MigrationState::Drained,
+        MigrationState::Released => proto::MigrationState::Released,
+        MigrationState::Aborted => proto::MigrationState::Aborted,
+    };
+    proto::MigrationEvent {
+        state: state.into(),
+        epoch: progress.epoch,
+        old_sessions: progress.old_sessions,
+        new_sessions: progress.new_sessions,
+    }
+}
+
+pub(super) fn session(report: SessionReport) -> proto::Session {
+    let record = report.record;
+    let state = match record.state {
+        SessionState::Opening => proto::SessionState::Opening,
+        SessionState::Established => proto::SessionState::Established,
+        SessionState::Closing => proto::SessionState::Closing,
+        SessionState::Lingering => proto::SessionState::Lingering,
+    };
+    proto::Session {
+        address: text(record.key.address),
+        protocol: record.key.protocol.into(),
+        client: text(record.key.client),
+        client_port: record.key.client_port.into(),
+        address_port: record.key.address_port.into(),
+        owner: report.owner,
+        birth_epoch: record.birth_epoch,
+        old: report.old,
+        state: state.into(),
+        idle_ms: record.idle_ms,
+        worker: report.worker as u32,
+    }
+}
+
+pub(super) fn counters(report: CountersReport) -> proto::Counters {
+    let outcomes = report.outcomes.iter().map(|(outcome, packets)| proto::Outcome {
+        name: outcome.name().to_owned(),
+        help: outcome.help().to_owned(),
+        packets: *packets,
+        drop: outcome.is_drop(),
+    });
+    let ports = report.ports.into_iter().map(|(name, stats)| proto::PortCounters {
+        name,
+        rx_packets: stats.rx_packets,
+        tx_packets: stats.tx_packets,
+        rx_bytes: stats.rx_bytes,
+        tx_bytes: stats.tx_bytes,
+        tx_full_drops: stats.tx_full_drops,
+    });
+    let workers = (0..).zip(&report.workers).map(|(worker, counters)| proto::WorkerCounters {
+        worker,
+        received: counters.received,
+        redirected: counters.redirected,
+        sessions: counters.sessions,
+        polls: counters.polls,
+        idle_sleeps: counters.idle_sleeps,
+    });
+    proto::Counters {
+        received: report.workers.iter().map(|worker| worker.received).sum(),
+        outcomes: outcomes.collect(),
+        ports: ports.collect(),
+        workers: workers.collect(),
+    }
+}

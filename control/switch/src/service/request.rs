@@ -1,0 +1,135 @@
+//! Messages into valid types. Each refusal names its field.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use tidegate_api::switch as proto;
+use tidegate_dataplane::{
+    packet::MacError,
+    steering::{Rewrite, UnknownTcp},
+};
+
+use crate::steering::{BackendSpec, NAME_RULE, Network, is_name};
+
+/// A request that says nothing this box could do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Invalid {
+    /// A message is missing.
+    #[error("{0}: missing; describe the backend with name, port, mac and rewrite")]
+    MissingBackend(&'static str),
+    /// Not an address.
+    #[error("{field}: `{text}` is not an IPv4 unicast address; write it as in 10.0.0.1")]
+    Address { field: String, text: String },
+    /// Not a name.
+    #[error("{field}: `{text}` cannot be a name; {NAME_RULE}")]
+    Name { field: String, text: String },
+    /// Not a MAC.
+    #[error("{field}: {reason}")]
+    Mac { field: String, reason: MacError },
+    /// No such port.
+    #[error("{field}: there is no port `{name}`; ports here: {known}")]
+    UnknownPort { field: String, name: String, known: String },
+    /// Not a rewrite mode.
+    #[error("{field}: {value} is not a rewrite mode; use REWRITE_NAT or REWRITE_L2")]
+    Rewrite { field: String, value: i32 },
+    /// NAT needs one.
+    #[error("{field}: missing; REWRITE_NAT needs the guest's own IPv4 address")]
+    LocatorMissing { field: String },
+    /// L2 has none.
+    #[error(
+        "{field}: `{text}` does not go with REWRITE_L2, where the guest owns the managed address; leave it empty"
+    )]
+    LocatorForbidden { field: String, text: String },
+    /// Not a policy.
+    #[error(
+        "unknown_tcp: {0} is not a policy; use UNKNOWN_TCP_SOURCE, UNKNOWN_TCP_DESTINATION or UNKNOWN_TCP_DROP"
+    )]
+    UnknownTcp(i32),
+    /// Too long.
+    #[error("interval_ms: {0} is too long; use at most 60000, or 0 for 200")]
+    Interval(u32),
+}
+
+const DEFAULT_INTERVAL_MS: u32 = 200;
+const MAX_INTERVAL_MS: u32 = 60_000;
+
+/// A managed address.
+pub(super) fn address(text: &str) -> Result<u32, Invalid> {
+    ipv4("address".to_owned(), text)
+}
+
+/// A managed address, or none for all.
+pub(super) fn optional_address(text: &str) -> Result<Option<u32>, Invalid> {
+    if text.is_empty() { Ok(None) } else { address(text).map(Some) }
+}
+
+/// Zero means all.
+pub(super) fn limit(limit: u32) -> usize {
+    if limit == 0 { usize::MAX } else { limit as usize }
+}
+
+pub(super) fn interval(interval_ms: u32) -> Result<Duration, Invalid> {
+    match interval_ms {
+        0 => Ok(Duration::from_millis(DEFAULT_INTERVAL_MS.into())),
+        1..=MAX_INTERVAL_MS => Ok(Duration::from_millis(interval_ms.into())),
+        _ => Err(Invalid::Interval(interval_ms)),
+    }
+}
+
+pub(super) fn unknown_tcp(value: i32) -> Result<UnknownTcp, Invalid> {
+    match proto::UnknownTcp::try_from(value) {
+        Ok(proto::UnknownTcp::Unspecified | proto::UnknownTcp::Source) => Ok(UnknownTcp::Source),
+        Ok(proto::UnknownTcp::Destination) => Ok(UnknownTcp::Destination),
+        Ok(proto::UnknownTcp::Drop) => Ok(UnknownTcp::Drop),
+        Err(_) => Err(Invalid::UnknownTcp(value)),
+    }
+}
+
+/// The backend in the message field `field`.
+pub(super) fn backend(
+    field: &'static str,
+    message: Option<proto::Backend>,
+    network: &Network,
+) -> Result<BackendSpec, Invalid> {
+    let message = message.ok_or(Invalid::MissingBackend(field))?;
+    let within = |part: &str| format!("{field}.{part}");
+    if !is_name(&message.name) {
+        return Err(Invalid::Name { field: within("name"), text: message.name });
+    }
+    let Some(port) = network.port_named(&message.port) else {
+        let known: Vec<_> = network.ports().iter().map(|port| format!("`{}`", port.name)).collect();
+        let known = known.join(", ");
+        return Err(Invalid::UnknownPort { field: within("port"), name: message.port, known });
+    };
+    let mac =
+        message.mac.parse().map_err(|reason| Invalid::Mac { field: within("mac"), reason })?;
+    let rewrite = match proto::Rewrite::try_from(message.rewrite) {
+        Ok(proto::Rewrite::Nat) if message.locator.is_empty() => {
+            return Err(Invalid::LocatorMissing { field: within("locator") });
+        }
+        Ok(proto::Rewrite::Nat) => Rewrite::Nat(ipv4(within("locator"), &message.locator)?),
+        Ok(proto::Rewrite::L2) if message.locator.is_empty() => Rewrite::L2,
+        Ok(proto::Rewrite::L2) => {
+            return Err(Invalid::LocatorForbidden {
+                field: within("locator"),
+                text: message.locator,
+            });
+        }
+        Ok(proto::Rewrite::Unspecified) | Err(_) => {
+            return Err(Invalid::Rewrite { field: within("rewrite"), value: message.rewrite });
+        }
+    };
+    Ok(BackendSpec { name: message.name, port, mac, rewrite })
+}
+
+fn ipv4(field: String, text: &str) -> Result<u32, Invalid> {
+    let unicast = |address: &Ipv4Addr| {
+        !(address.is_unspecified()
+            || address.is_multicast()
+            || address.is_broadcast()
+            || address.is_loopback())
+    };
+    match text.parse::<Ipv4Addr>().ok().filter(unicast) {
+        Some(address) => Ok(address.to_bits()),
+        None => Err(Invalid::Address { field, text: text.to_owned() }),
+    }
+}

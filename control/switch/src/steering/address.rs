@@ -1,0 +1,151 @@
+//! One managed address.
+
+use std::fmt;
+
+use tidegate_dataplane::{
+    packet::Mac,
+    steering::{Backend, BackendSlot, Destination, ManagedAddress, PortId, Rewrite, UnknownTcp},
+};
+
+/// What a port or backend may be called.
+pub const NAME_RULE: &str = "use 1 to 64 letters, digits, `.`, `_` or `-`";
+
+/// Whether `text` follows [`NAME_RULE`].
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=64).contains(&text.len()) && text.bytes().all(fits)
+}
+
+/// A backend as it was configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendSpec {
+    /// Its name, unique within the address.
+    pub name: String,
+    /// Port it is behind.
+    pub port: PortId,
+    /// Its MAC.
+    pub mac: Mac,
+    /// How packets reach it.
+    pub rewrite: Rewrite,
+}
+
+impl BackendSpec {
+    /// Whether both are one VM: the same locator, or the same station on the same link. Two locators with one MAC are
+    /// two VMs behind a router.
+    #[must_use]
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        match (self.rewrite, other.rewrite) {
+            (Rewrite::Nat(mine), Rewrite::Nat(theirs)) => mine == theirs,
+            _ => self.port == other.port && self.mac == other.mac,
+        }
+    }
+}
+
+/// A backend with its slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Its number towards the workers.
+    pub slot: BackendSlot,
+    /// What it is.
+    pub spec: BackendSpec,
+}
+
+impl Placed {
+    fn backend(&self) -> Backend {
+        let BackendSpec { port, mac, rewrite, .. } = self.spec;
+        Backend { slot: self.slot, port, mac, rewrite }
+    }
+}
+
+/// The destination of a migration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Where it is.
+    pub placed: Placed,
+    /// `None` until cutover.
+    pub cut_over: Option<UnknownTcp>,
+    /// Whether the source has once had no live session since cutover.
+    pub drained: bool,
+}
+
+/// A managed address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The address, host byte order.
+    pub address: u32,
+    /// Whether the box answers for it.
+    pub hosted: bool,
+    /// Whether sessions are recorded.
+    pub tracked: bool,
+    /// Its steering generation; never goes back.
+    pub epoch: u32,
+    /// Where it lives; the source, during a migration.
+    pub home: Placed,
+    /// Set during a migration.
+    pub destination: Option<Target>,
+}
+
+/// Where an address is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressState {
+    /// Packets go to the home without sessions.
+    Bound,
+    /// Sessions are recorded.
+    Tracked,
+    /// And the box answers for the address.
+    Hosted,
+    /// Cut over; old sessions are left.
+    Draining,
+    /// Cut over; the last old session is gone.
+    Drained,
+}
+
+impl fmt::Display for AddressState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bound => "BOUND",
+            Self::Tracked => "TRACKED",
+            Self::Hosted => "HOSTED",
+            Self::Draining => "DRAINING",
+            Self::Drained => "DRAINED",
+        })
+    }
+}
+
+impl Address {
+    pub(super) fn new(address: u32, home: Placed) -> Self {
+        Self { address, hosted: false, tracked: true, epoch: 1, home, destination: None }
+    }
+
+    /// Its state.
+    #[must_use]
+    pub fn state(&self) -> AddressState {
+        match &self.destination {
+            Some(target) if target.drained => AddressState::Drained,
+            Some(target) if target.cut_over.is_some() => AddressState::Draining,
+            _ if self.hosted => AddressState::Hosted,
+            _ if self.tracked => AddressState::Tracked,
+            _ => AddressState::Bound,
+        }
+    }
+
+    /// Its backends, the home first.
+    pub fn backends(&self) -> impl Iterator<Item = &Placed> {
+        std::iter::once(&self.home).chain(self.destination.as_ref().map(|target| &target.placed))
+    }
+
+    pub(super) fn managed(&self) -> ManagedAddress {
+        ManagedAddress {
+            address: self.address,
+            hosted: self.hosted,
+            tracked: self.tracked,
+            epoch: self.epoch,
+            home: self.home.backend(),
+            destination: self.destination.as_ref().map(|target| Destination {
+                backend: target.placed.backend(),
+                cut_over: target.cut_over,
+            }),
+        }
+    }
+}

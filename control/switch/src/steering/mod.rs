@@ -1,0 +1,283 @@
+//! Managed addresses and their migrations as a state machine without I/O.
+//!
+//! ```text
+//!            add                 takeover            set_destination + cutover      observe_drained
+//!   (none) ───────▶ TRACKED ───────────────▶ HOSTED ───────────────────────▶ DRAINING ─────────────▶ DRAINED
+//!                    ▲  ▲   ◀─────────────── abort, from any state ─────────────┘                        │
+//!                    │  └──────────────── release, keep_tracking ────────────────────────────────────────┤
+//!       takeover or  │                                                                                   │
+//!    set_destination └─ BOUND ◀────────── release ───────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Every method either changes the state as a whole or refuses and changes nothing. Callers work on a clone and
+//! keep it once every worker has acknowledged its [`Snapshot`](tidegate_dataplane::steering::Snapshot).
+
+mod address;
+mod network;
+mod refused;
+mod slots;
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+pub use address::{Address, AddressState, BackendSpec, NAME_RULE, Placed, Target, is_name};
+pub use network::{Learned, Network, NetworkPort};
+pub use refused::Refused;
+use slots::Slots;
+use tidegate_dataplane::steering::{BackendSlot, ManagedAddress, Rewrite, UnknownTcp};
+
+/// Whether any shard still has entries that name the slot.
+pub type SlotInUse<'a> = &'a dyn Fn(BackendSlot) -> bool;
+
+/// All managed addresses of the box.
+#[derive(Clone, Debug, Default)]
+pub struct Steering {
+    addresses: BTreeMap<u32, Address>,
+    slots: Slots,
+}
+
+impl Steering {
+    /// All addresses, in order.
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.addresses.values()
+    }
+
+    /// One address.
+    ///
+    /// # Errors
+    /// [`Refused::UnknownAddress`].
+    pub fn get(&self, address: u32) -> Result<&Address, Refused> {
+        self.addresses.get(&address).ok_or(Refused::UnknownAddress(Ipv4Addr::from_bits(address)))
+    }
+
+    /// What workers need to know.
+    pub fn managed(&self) -> impl Iterator<Item = ManagedAddress> {
+        self.addresses.values().map(Address::managed)
+    }
+
+    /// Begin to manage `address`: tracked, not hosted.
+    ///
+    /// # Errors
+    /// The address or the home's locator is taken, or there is no slot left.
+    pub fn add(
+        &mut self,
+        address: u32,
+        home: BackendSpec,
+        in_use: SlotInUse<'_>,
+    ) -> Result<(), Refused> {
+        if self.addresses.contains_key(&address) {
+            return Err(Refused::AddressExists(Ipv4Addr::from_bits(address)));
+        }
+        if let Some(owner) = self.owner_of_locator(address) {
+            let owner = Ipv4Addr::from_bits(owner);
+            return Err(Refused::AddressIsLocator { address: Ipv4Addr::from_bits(address), owner });
+        }
+        if home.rewrite == Rewrite::Nat(address) {
+            return Err(Refused::LocatorManaged(Ipv4Addr::from_bits(address)));
+        }
+        self.locator_is_free(&home)?;
+        let slot = self.slots.take(in_use)?;
+        self.addresses.insert(address, Address::new(address, Placed { slot, spec: home }));
+        Ok(())
+    }
+
+    /// Forget `address`.
+    ///
+    /// # Errors
+    /// It is unknown, or a migration is in progress.
+    pub fn remove(&mut self, address: u32) -> Result<(), Refused> {
+        let record = self.get(address)?;
+        if let Some(target) = &record.destination {
+            return Err(Refused::MigrationInProgress {
+                address: Ipv4Addr::from_bits(address),
+                state: record.state(),
+                destination: target.placed.spec.name.clone(),
+            });
+        }
+        if let Some(record) = self.addresses.remove(&address) {
+            self.slots.give_back(record.home.slot);
+        }
+        Ok(())
+    }
+
+    /// Host `address`. Doing so again changes nothing.
+    ///
+    /// # Errors
+    /// It is unknown, or there is no slot left.
+    pub fn takeover(&mut self, address: u32, in_use: SlotInUse<'_>) -> Result<(), Refused> {
+        self.track(address, in_use)?;
+        self.get_mut(address)?.hosted = true;
+        Ok(())
+    }
+
+    /// Name the destination of the coming migration.
+    ///
+    /// # Errors
+    /// The address is unknown, is migrating already, or the destination is not another place than its home.
+    pub fn set_destination(
+        &mut self,
+        address: u32,
+        destination: BackendSpec,
+        in_use: SlotInUse<'_>,
+    ) -> Result<(), Refused> {
+        let record = self.get(address)?;
+        let shown = Ipv4Addr::from_bits(address);
+        if let Some(target) = &record.destination {
+            return Err(Refused::MigrationInProgress {
+                address: shown,
+                state: record.state(),
+                destination: target.placed.spec.name.clone(),
+            });
+        }
+        let home = &record.home.spec;
+        if destination.is_same_place(home) {
+            return Err(Refused::DestinationIsHome { address: shown, home: home.name.clone() });
+        }
+        if destination.name == home.name {
+            return Err(Refused::DestinationName { address: shown, name: destination.name });
+        }
+        if destination.rewrite == Rewrite::L2
+            && home.rewrite == Rewrite::L2
+            && destination.port == home.port
+        {
+            return Err(Refused::DestinationPort { address: shown });
+        }
+        self.locator_is_free(&destination)?;
+        self.track(address, in_use)?;
+        let slot = self.slots.take(in_use)?;
+        let placed = Placed { slot, spec: destination };
+        self.get_mut(address)?.destination =
+            Some(Target { placed, cut_over: None, drained: false });
+        Ok(())
+    }
+
+    /// Begin a new epoch. Gives the source's slot, whose live sessions are the old ones.
+    ///
+    /// # Errors
+    /// The address is unknown, has no destination, is not hosted, or has been cut over already.
+    pub fn cutover(
+        &mut self,
+        address: u32,
+        unknown_tcp: UnknownTcp,
+    ) -> Result<BackendSlot, Refused> {
+        let record = self.get_mut(address)?;
+        let (shown, state, hosted) = (Ipv4Addr::from_bits(address), record.state(), record.hosted);
+        let Some(target) = &mut record.destination else {
+            return Err(Refused::NoDestination { address: shown, state });
+        };
+        if target.cut_over.is_some() {
+            return Err(Refused::AlreadyCutOver { address: shown, state });
+        }
+        if !hosted {
+            return Err(Refused::NotHosted { address: shown, state });
+        }
+        target.cut_over = Some(unknown_tcp);
+        record.epoch += 1;
+        Ok(record.home.slot)
+    }
+
+    /// Note that the source of `address` has no live session any more. From now on it is drained, whatever is adopted
+    /// later. Nothing happens to an address that is not draining.
+    pub fn observe_drained(&mut self, address: u32) {
+        let target =
+            self.addresses.get_mut(&address).and_then(|record| record.destination.as_mut());
+        if let Some(target) = target.filter(|target| target.cut_over.is_some()) {
+            target.drained = true;
+        }
+    }
+
+    /// Give everything back to the source.
+    ///
+    /// # Errors
+    /// The address is unknown, or neither hosted nor migrating.
+    pub fn abort(&mut self, address: u32) -> Result<(), Refused> {
+        let record = self.get_mut(address)?;
+        if record.destination.is_none() && !record.hosted {
+            let (address, state) = (Ipv4Addr::from_bits(address), record.state());
+            return Err(Refused::NothingToAbort { address, state });
+        }
+        record.hosted = false;
+        if let Some(target) = record.destination.take() {
+            self.slots.give_back(target.placed.slot);
+        }
+        Ok(())
+    }
+
+    /// Make the destination the address's home and stop hosting. Gives the source's slot, which is forgotten.
+    ///
+    /// # Errors
+    /// The address is unknown, has not been cut over, or is not drained and `force` is not set.
+    pub fn release(
+        &mut self,
+        address: u32,
+        keep_tracking: bool,
+        force: bool,
+    ) -> Result<BackendSlot, Refused> {
+        let record = self.get_mut(address)?;
+        let (shown, state) = (Ipv4Addr::from_bits(address), record.state());
+        match &record.destination {
+            None => return Err(Refused::NoDestination { address: shown, state }),
+            Some(target) if target.cut_over.is_none() => {
+                return Err(Refused::NotCutOver { address: shown, state });
+            }
+            Some(target) if !target.drained && !force => {
+                return Err(Refused::NotDrained { address: shown, state });
+            }
+            Some(_) => {}
+        }
+        let source = record.home.slot;
+        if let Some(target) = record.destination.take() {
+            record.home = target.placed;
+        }
+        record.hosted = false;
+        record.tracked = keep_tracking;
+        self.slots.give_back(source);
+        Ok(source)
+    }
+
+    fn get_mut(&mut self, address: u32) -> Result<&mut Address, Refused> {
+        self.addresses
+            .get_mut(&address)
+            .ok_or(Refused::UnknownAddress(Ipv4Addr::from_bits(address)))
+    }
+
+    /// Begin to record sessions, under a slot that no session of an earlier time names: what the shards have not yet
+    /// forgotten of it may have ended unseen.
+    fn track(&mut self, address: u32, in_use: SlotInUse<'_>) -> Result<(), Refused> {
+        if self.get(address)?.tracked {
+            return Ok(());
+        }
+        let slot = self.slots.take(in_use)?;
+        let record = self.get_mut(address)?;
+        record.tracked = true;
+        let before = std::mem::replace(&mut record.home.slot, slot);
+        self.slots.give_back(before);
+        Ok(())
+    }
+
+    fn owner_of_locator(&self, locator: u32) -> Option<u32> {
+        let has = |spec: &BackendSpec| spec.rewrite == Rewrite::Nat(locator);
+        self.addresses
+            .values()
+            .find(|record| record.backends().any(|placed| has(&placed.spec)))
+            .map(|r| r.address)
+    }
+
+    fn locator_is_free(&self, backend: &BackendSpec) -> Result<(), Refused> {
+        let Rewrite::Nat(locator) = backend.rewrite else { return Ok(()) };
+        if self.addresses.contains_key(&locator) {
+            return Err(Refused::LocatorManaged(Ipv4Addr::from_bits(locator)));
+        }
+        match self.owner_of_locator(locator) {
+            Some(owner) => Err(Refused::LocatorTaken {
+                locator: Ipv4Addr::from_bits(locator),
+                owner: Ipv4Addr::from_bits(owner),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! The links around the box: ports, routes, neighbours. Together with [`Steering`] they make a [`Snapshot`].
+
+use std::collections::HashMap;
+
+use tidegate_dataplane::{
+    packet::Mac,
+    steering::{
+        BackendSlot, Fib, Ipv4Prefix, Neighbour, NextHop, Port, PortId, PortRole, Rewrite,
+        Snapshot, SnapshotError, Timeouts,
+    },
+};
+
+use super::Steering;
+use crate::config::{Config, InterfaceAddress, PortConfig};
+
+/// A port and what is configured on it.
+#[derive(Clone, Debug)]
+pub struct NetworkPort {
+    /// Its name.
+    pub name: String,
+    /// The MAC it really has.
+    pub mac: Mac,
+    /// Its own addresses.
+    pub addresses: Vec<InterfaceAddress>,
+    /// Its side.
+    pub role: PortRole,
+}
+
+/// More learned neighbours than this are not kept: a scan of the links must not fill the memory.
+const MAX_LEARNED: usize = 65_536;
+
+/// Ports, routes and neighbours.
+#[derive(Clone, Debug)]
+pub struct Network {
+    ports: Vec<NetworkPort>,
+    routes: Vec<(Ipv4Prefix, NextHop)>,
+    fixed: HashMap<u32, Neighbour>,
+    learned: HashMap<u32, Neighbour>,
+    timeouts: Timeouts,
+}
+
+/// What became of a neighbour's announcement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// It is new, or is now elsewhere: workers should know.
+    Changed,
+    /// Nothing new.
+    Known,
+    /// It is not believed: not on that link, the box's own address, a configured neighbour, or one too many.
+    Ignored,
+}
+
+impl Network {
+    /// The network of `config`; `macs` are the MACs its ports really have, in the same order.
+    #[must_use]
+    pub fn new(config: &Config, macs: &[Mac]) -> Self {
+        let port = |(port, mac): (&PortConfig, &Mac)| NetworkPort {
+            name: port.name.clone(),
+            mac: *mac,
+            addresses: port.addresses.clone(),
+            role: port.role,
+        };
+        let ports: Vec<_> = config.ports.iter().zip(macs).map(port).collect();
+        let connected = (0..).zip(&ports).flat_map(|(number, port)| {
+            let hop = NextHop { port: PortId(number), via: None };
+            port.addresses.iter().filter_map(move |address| Some((address.prefix()?, hop)))
+        });
+        // Of several ports on one prefix (anycast gateway) the first stands for it: the later route of two wins.
+        let mut routes: Vec<_> = connected.collect();
+        routes.reverse();
+        routes.extend(config.routes.iter().copied());
+        Self {
+            ports,
+            routes,
+            fixed: config.neighbours.iter().copied().collect(),
+            learned: HashMap::new(),
+            timeouts: config.timeouts,
+        }
+    }
+
+    /// Its ports, by [`PortId`].
+    #[must_use]
+    pub fn ports(&self) -> &[NetworkPort] {
+        &self.ports
+    }
+
+    /// The port `id`.
+    #[must_use]
+    pub fn port(&self, id: PortId) -> Option<&NetworkPort> {
+        self.ports.get(usize::from(id.0))
+    }
+
+    /// The port with this name.
+    #[must_use]
+    pub fn port_named(&self, name: &str) -> Option<PortId> {
+        let at = self.ports.iter().position(|port| port.name == name)?;
+        u16::try_from(at).ok().map(PortId)
+    }
+
+    /// The port that has `address` as its own.
+    #[must_use]
+    pub fn owner_of(&self, address: u32) -> Option<&NetworkPort> {
+        self.ports.iter().find(|port| port.addresses.iter().any(|own| own.address == address))
+    }
+
+    /// The ports on whose links `address` can be, each with the box's own address there.
+    pub fn links_of(&self, address: u32) -> impl Iterator<Item = (PortId, &NetworkPort, u32)> {
+        (0..).map(PortId).zip(&self.ports).filter_map(move |(id, port)| {
+            let on_link = |own: &&InterfaceAddress| {
+                own.prefix().is_some_and(|prefix| prefix.contains(address))
+            };
+            port.addresses.iter().find(on_link).map(|own| (id, port, own.address))
+        })
+    }
+
+    /// `address` announced itself on `port` with `mac`.
+    pub fn learn(&mut self, port: PortId, address: u32, mac: Mac) -> Learned {
+        let on_link = self.links_of(address).any(|(id, ..)| id == port);
+        let own = self.owner_of(address).is_some() || self.ports.iter().any(|port| port.mac == mac);
+        if !on_link || own || mac.is_group() || self.fixed.contains_key(&address) {
+            return Learned::Ignored;
+        }
+        let neighbour = Neighbour { port, mac };
+        if self.learned.get(&address) == Some(&neighbour) {
+            return Learned::Known;
+        }
+        if self.learned.len() >= MAX_LEARNED && !self.learned.contains_key(&address) {
+            return Learned::Ignored;
+        }
+        self.learned.insert(address, neighbour);
+        Learned::Changed
+    }
+
+    /// What workers act on. `counted` are the slots each shard notes the live sessions of as it takes this up.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] when addresses exclude each other, which [`Steering`] prevents.
+    pub fn snapshot(
+        &self,
+        generation: u64,
+        steering: &Steering,
+        counted: Vec<BackendSlot>,
+    ) -> Result<Snapshot, SnapshotError> {
+        let ports = self.ports.iter().map(|port| Port {
+            mac: port.mac,
+            addresses: port.addresses.iter().map(|address| address.address).collect(),
+            role: port.role,
+        });
+        // A guest with an address of its own is where its backend says, whatever the links' prefixes say.
+        let guests: Vec<(u32, Neighbour)> = steering
+            .addresses()
+            .flat_map(|record| {
+                record.backends().filter_map(|placed| match placed.spec.rewrite {
+                    Rewrite::Nat(locator) => {
+                        Some((locator, Neighbour { port: placed.spec.port, mac: placed.spec.mac }))
+                    }
+                    Rewrite::L2 => None,
+                })
+            })
+            .collect();
+        let neighbours = self
+            .learned
+            .iter()
+            .chain(&self.fixed)
+            .map(|(address, neighbour)| (*address, *neighbour));
+        let on_link = |(address, neighbour): &(u32, Neighbour)| {
+            let hop = NextHop { port: neighbour.port, via: None };
+            Ipv4Prefix::new(*address, 32).map(|prefix| (prefix, hop))
+        };
+        let fixed: Vec<_> =
+            self.fixed.iter().map(|(address, neighbour)| (*address, *neighbour)).collect();
+        let host_routes = fixed.iter().chain(&guests).filter_map(on_link);
+        let fib = Fib::new(self.routes.iter().copied().chain(host_routes));
+        let mut snapshot = Snapshot::new(
+            generation,
+            ports.collect(),
+            steering.managed(),
+            fib,
+            neighbours.chain(guests.iter().copied()),
+        )?;
+        snapshot.timeouts = self.timeouts;
+        snapshot.counted_at_install = counted;
+        Ok(snapshot)
+    }
+}

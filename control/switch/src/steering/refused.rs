@@ -1,0 +1,81 @@
+//! Why a step was refused, and what to do instead.
+
+use std::net::Ipv4Addr;
+
+use super::AddressState;
+
+/// A step that does not fit what is there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields are what the messages show")]
+pub enum Refused {
+    /// Nobody added it.
+    #[error("address {0} is not managed by this box; call AddAddress first")]
+    UnknownAddress(Ipv4Addr),
+    /// It was added before.
+    #[error("address {0} is managed already; call RemoveAddress first to configure it anew")]
+    AddressExists(Ipv4Addr),
+    /// The box itself has it.
+    #[error("address {address} is the box's own on port `{port}`; choose another")]
+    OwnAddress { address: Ipv4Addr, port: String },
+    /// It is a backend's own address.
+    #[error("address {address} is the locator of a backend of {owner}; choose another")]
+    AddressIsLocator { address: Ipv4Addr, owner: Ipv4Addr },
+    /// Another backend has the locator.
+    #[error("locator {locator} is a backend of {owner} already; each guest needs its own")]
+    LocatorTaken { locator: Ipv4Addr, owner: Ipv4Addr },
+    /// The locator is a managed address.
+    #[error("locator {0} is itself a managed address; give the guest's own address")]
+    LocatorManaged(Ipv4Addr),
+    /// A migration is going on.
+    #[error(
+        "address {address} is {state} with a migration to `{destination}` in progress; \
+         call Release or Abort first"
+    )]
+    MigrationInProgress { address: Ipv4Addr, state: AddressState, destination: String },
+    /// Source and destination are one.
+    #[error(
+        "the destination is where {address} already lives, its home `{home}`; name another guest"
+    )]
+    DestinationIsHome { address: Ipv4Addr, home: String },
+    /// Both are called the same.
+    #[error("the home of {address} is called `{name}` too; give the destination another name")]
+    DestinationName { address: Ipv4Addr, name: String },
+    /// Nothing tells the two VMs apart.
+    #[error(
+        "the destination is behind the same port as the home of {address}; with rewrite L2 the port \
+         tells the two apart, put the destination behind another"
+    )]
+    DestinationPort { address: Ipv4Addr },
+    /// Cutover needs a hosted address.
+    #[error("address {address} is {state}; call Takeover first")]
+    NotHosted { address: Ipv4Addr, state: AddressState },
+    /// There is no migration.
+    #[error("address {address} is {state} and has no destination; call SetDestination first")]
+    NoDestination { address: Ipv4Addr, state: AddressState },
+    /// Cutover has happened.
+    #[error(
+        "address {address} is {state}, cut over already; call Release or Abort to end the migration"
+    )]
+    AlreadyCutOver { address: Ipv4Addr, state: AddressState },
+    /// Cutover has not happened.
+    #[error(
+        "address {address} is {state} and not cut over; call Cutover first, or Abort to give up"
+    )]
+    NotCutOver { address: Ipv4Addr, state: AddressState },
+    /// Old sessions are left.
+    #[error(
+        "address {address} is {state}: old sessions are left; wait for DRAINED with WatchMigration, \
+         or set force to forget them"
+    )]
+    NotDrained { address: Ipv4Addr, state: AddressState },
+    /// There is nothing to give back.
+    #[error(
+        "address {address} is {state}: no migration to abort; call Takeover or SetDestination to begin one"
+    )]
+    NothingToAbort { address: Ipv4Addr, state: AddressState },
+    /// All slots are in use.
+    #[error(
+        "all {0} backend slots are in use; remove addresses, or retry once their sessions are forgotten"
+    )]
+    NoSlot(usize),
+}
