@@ -21,11 +21,8 @@ impl CompileFlags {
             for flag in ["-isystem", "-I"] {
                 if let Some(path) = word.strip_prefix(flag) {
                     // The folder is either glued to the flag or the next word.
-                    let path = if path.is_empty() {
-                        words.next().map(String::as_str)
-                    } else {
-                        Some(path)
-                    };
+                    let path =
+                        if path.is_empty() { words.next().map(String::as_str) } else { Some(path) };
                     include_paths.extend(path.map(PathBuf::from));
                     break;
                 }
@@ -69,17 +66,9 @@ pub(crate) fn parse_link(line: &str) -> Vec<Link> {
                 continue;
             }
         };
-        let value = if value.is_empty() {
-            words.next()
-        } else {
-            Some(value.to_owned())
-        };
+        let value = if value.is_empty() { words.next() } else { Some(value.to_owned()) };
         let Some(value) = value else { continue };
-        link.push(if flag == "-L" {
-            Link::Search(value.into())
-        } else {
-            Link::Library(value)
-        });
+        link.push(if flag == "-L" { Link::Search(value.into()) } else { Link::Library(value) });
     }
     link
 }
@@ -132,19 +121,12 @@ mod tests {
                 "-mno-avx512f"
             ]
         );
-        assert_eq!(
-            flags.include_paths,
-            ["/usr/include/dpdk", "/opt/x", "/sys"].map(PathBuf::from)
-        );
+        assert_eq!(flags.include_paths, ["/usr/include/dpdk", "/opt/x", "/sys"].map(PathBuf::from));
     }
 
     #[test]
     fn include_of_a_header_is_not_a_folder() {
-        assert!(
-            CompileFlags::parse("-include rte_config.h")
-                .include_paths
-                .is_empty()
-        );
+        assert!(CompileFlags::parse("-include rte_config.h").include_paths.is_empty());
     }
 
     #[test]
@@ -172,17 +154,8 @@ mod tests {
     #[test]
     fn directives_are_cargo_syntax() {
         let line = |link: Link| link.cargo_directive();
-        assert_eq!(
-            line(Link::Library("rte_eal".into())),
-            "cargo::rustc-link-lib=dylib=rte_eal"
-        );
-        assert_eq!(
-            line(Link::Search("/x".into())),
-            "cargo::rustc-link-search=native=/x"
-        );
-        assert_eq!(
-            line(Link::Argument("-pthread".into())),
-            "cargo::rustc-link-arg=-pthread"
-        );
+        assert_eq!(line(Link::Library("rte_eal".into())), "cargo::rustc-link-lib=dylib=rte_eal");
+        assert_eq!(line(Link::Search("/x".into())), "cargo::rustc-link-search=native=/x");
+        assert_eq!(line(Link::Argument("-pthread".into())), "cargo::rustc-link-arg=-pthread");
     }
 }

@@ -29,10 +29,7 @@ pub use flags::{CompileFlags, Link};
 pub use version::Version;
 
 /// The oldest DPDK whose API Tidegate is written against.
-pub const OLDEST: Version = Version {
-    year: 22,
-    month: 11,
-};
+pub const OLDEST: Version = Version { year: 22, month: 11 };
 
 /// What to do about a libdpdk that is missing or too old; the tail of every such error.
 const REMEDY: &str = "\
@@ -116,21 +113,13 @@ impl Dpdk {
 }
 
 /// Environment variables that change what `pkg-config` finds.
-const ENVIRONMENT: [&str; 5] = [
-    "PKG_CONFIG",
-    "PKG_CONFIG_PATH",
-    "PKG_CONFIG_LIBDIR",
-    "PKG_CONFIG_SYSROOT_DIR",
-    "PATH",
-];
+const ENVIRONMENT: [&str; 5] =
+    ["PKG_CONFIG", "PKG_CONFIG_PATH", "PKG_CONFIG_LIBDIR", "PKG_CONFIG_SYSROOT_DIR", "PATH"];
 
 /// Cargo directives that rerun a build script when the place to look for libdpdk changes; print them
 /// also when [`find`] fails.
 pub fn rerun_directives() -> Vec<String> {
-    ENVIRONMENT
-        .iter()
-        .map(|name| format!("cargo::rerun-if-env-changed={name}"))
-        .collect()
+    ENVIRONMENT.iter().map(|name| format!("cargo::rerun-if-env-changed={name}")).collect()
 }
 
 /// Finds libdpdk with the `pkg-config` named by the environment variable `PKG_CONFIG`, or else the one
@@ -157,17 +146,13 @@ impl PkgConfig {
 
     /// A given program.
     pub fn new(program: impl Into<OsString>) -> Self {
-        Self {
-            program: program.into(),
-            environment: Vec::new(),
-        }
+        Self { program: program.into(), environment: Vec::new() }
     }
 
     /// Sets an environment variable for the program alone.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.environment
-            .push((name.as_ref().into(), value.as_ref().into()));
+        self.environment.push((name.as_ref().into(), value.as_ref().into()));
         self
     }
 
@@ -180,12 +165,9 @@ impl PkgConfig {
             return Err(FindError::Missing { said });
         }
         let printed = self.run(&["--modversion"])?;
-        let version: Version =
-            printed
-                .parse()
-                .map_err(|version::NotAVersion| FindError::BadVersion {
-                    printed: printed.clone(),
-                })?;
+        let version: Version = printed
+            .parse()
+            .map_err(|version::NotAVersion| FindError::BadVersion { printed: printed.clone() })?;
         if version < OLDEST {
             return Err(FindError::TooOld { found: printed });
         }
@@ -203,10 +185,9 @@ impl PkgConfig {
         command.args(arguments).arg("libdpdk");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let program = self.program.to_string_lossy().into_owned();
-        let output = command.output().map_err(|source| FindError::NoPkgConfig {
-            program: program.clone(),
-            source,
-        })?;
+        let output = command
+            .output()
+            .map_err(|source| FindError::NoPkgConfig { program: program.clone(), source })?;
         if !output.status.success() {
             return Err(FindError::Failed {
                 command: format!("{program} {} libdpdk", arguments.join(" ")),

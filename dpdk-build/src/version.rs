@@ -22,12 +22,7 @@ impl FromStr for Version {
 
     fn from_str(text: &str) -> Result<Self, NotAVersion> {
         let mut parts = text.split(['.', '-', '~', '+']);
-        let mut number = || {
-            parts
-                .next()
-                .and_then(|part| part.parse().ok())
-                .ok_or(NotAVersion)
-        };
+        let mut number = || parts.next().and_then(|part| part.parse().ok()).ok_or(NotAVersion);
         let (year, month) = (number()?, number()?);
         if !(1..=12).contains(&month) {
             return Err(NotAVersion);
@@ -49,21 +44,9 @@ mod tests {
     #[test]
     fn parses_and_orders() {
         let version = |text: &str| text.parse::<Version>();
-        assert_eq!(
-            version("22.11.11"),
-            Ok(Version {
-                year: 22,
-                month: 11
-            })
-        );
+        assert_eq!(version("22.11.11"), Ok(Version { year: 22, month: 11 }));
         assert_eq!(version("23.03"), Ok(Version { year: 23, month: 3 }));
-        assert_eq!(
-            version("24.11-rc2"),
-            Ok(Version {
-                year: 24,
-                month: 11
-            })
-        );
+        assert_eq!(version("24.11-rc2"), Ok(Version { year: 24, month: 11 }));
         assert!(version("21.11.9") < version("22.11.0"));
         assert!(version("22.07.0") < version("22.11.0"));
         assert!(version("23.03.0") > version("22.11.11"));
