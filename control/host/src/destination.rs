@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::{
     HostError,
     capture::{ignore_shared, migrated},
+    device_state::without_region_addresses,
     guest::{Guest, Start, State, state},
     inner::{Inner, blocking},
     migration::{Receive, Side},
@@ -128,6 +129,7 @@ impl Inner {
 
     async fn load_devices(&self, id: &str, guest: &Guest, paused: bool) -> Result<(), HostError> {
         let file = Receive::device_state(&self.migrations.dir(id));
+        without_region_addresses(&file, &guest.record.spec)?;
         let _turn = guest.monitor.lock().await;
         let mut qmp = guest.qmp().await?;
         ignore_shared(&mut qmp).await?;

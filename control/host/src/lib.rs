@@ -7,6 +7,7 @@ mod capture;
 mod config;
 mod connections;
 mod destination;
+mod device_state;
 mod error;
 mod guest;
 mod host;

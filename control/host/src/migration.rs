@@ -55,12 +55,15 @@ pub(crate) struct Receive {
     pub(crate) merge_pause_ns: Option<u64>,
 }
 
+/// Held while one side of a migration is worked on.
+pub(crate) type Turn = Arc<tokio::sync::Mutex<()>>;
+
 /// All migrations, in memory and on disk.
 pub(crate) struct Migrations {
     dir: PathBuf,
     records: Mutex<BTreeMap<String, Migration>>,
     /// One piece of work at a time for each migration and side.
-    turns: Mutex<BTreeMap<(String, Side), Arc<tokio::sync::Mutex<()>>>>,
+    turns: Mutex<BTreeMap<(String, Side), Turn>>,
 }
 
 /// Which host's part of a migration: one host can have both.
@@ -149,7 +152,7 @@ impl Migrations {
     }
 
     /// The right to work on one side of a migration.
-    pub(crate) fn turn(&self, id: &str, side: Side) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn turn(&self, id: &str, side: Side) -> Turn {
         locked(&self.turns).entry((id.to_owned(), side)).or_default().clone()
     }
 }

@@ -76,13 +76,14 @@ pub(crate) fn arguments(
         );
     }
     for (index, region) in spec.regions.iter().enumerate() {
+        let id = region_id(index);
         let (size, path) = (region.size_bytes, escaped(&places.region(&region.name)));
         args.option(
             "-object",
-            format!("memory-backend-file,id=region{index},share=on,size={size},mem-path={path}"),
+            format!("memory-backend-file,id={id},share=on,size={size},mem-path={path}"),
         );
         // `master=on`, or QEMU refuses to save the guest's state.
-        args.option("-device", format!("ivshmem-plain,memdev=region{index},master=on"));
+        args.option("-device", format!("ivshmem-plain,memdev={id},master=on"));
     }
     // A clone gets an identity of its own.
     args.option("-device", "vmgenid,guid=auto");
@@ -103,6 +104,11 @@ pub(crate) fn arguments(
     }
     args.0.extend(spec.extra_args.iter().cloned());
     args.0
+}
+
+/// QEMU's name for the memory of the region at an index.
+pub(crate) fn region_id(index: usize) -> String {
+    format!("region{index}")
 }
 
 fn memory(args: &mut Arguments, spec: &GuestSpec, places: &Places) {
