@@ -7,7 +7,10 @@ use tidegate_api::endpoint::Endpoint;
 use tidegate_config::ConfigError;
 use toml::Spanned;
 
-use crate::{error::Error, peers::{Inventory, Peer}};
+use crate::{
+    error::Error,
+    peers::{Inventory, Peer},
+};
 
 /// What the manager is started with.
 #[derive(Clone, Debug)]
@@ -62,9 +65,10 @@ impl Config {
     pub fn parse(path: &Path, text: &str) -> Result<Self, Error> {
         let file: File = tidegate_config::parse(path, text)?;
         let endpoint = |entry: &Spanned<String>| {
-            entry.get_ref().parse::<Endpoint>().map_err(|error| {
-                ConfigError::at(path, text, entry.span(), error.to_string())
-            })
+            entry
+                .get_ref()
+                .parse::<Endpoint>()
+                .map_err(|error| ConfigError::at(path, text, entry.span(), error.to_string()))
         };
         let peers = |role: &'static str, nodes: &[Node]| {
             let mut peers: Vec<Peer> = Vec::new();

@@ -186,10 +186,16 @@ pub enum Error {
     },
     /// The configuration file.
     #[error(transparent)]
-    Config(#[from] tidegate_config::ConfigError),
+    Config(Box<tidegate_config::ConfigError>),
     /// Listening for clients.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+}
+
+impl From<tidegate_config::ConfigError> for Error {
+    fn from(error: tidegate_config::ConfigError) -> Self {
+        Self::Config(Box::new(error))
+    }
 }
 
 impl Error {

@@ -121,9 +121,10 @@ pub fn recorded(
 #[must_use]
 pub fn advanced(sequence: u64, advance: Advance) -> proto::MigrationEvent {
     let (phase, what) = match advance {
-        Advance::Copy { sent_bytes, covered_bytes, total_bytes } => {
-            (Phase::Copy, What::Copy(proto::CopyProgress { sent_bytes, covered_bytes, total_bytes }))
-        }
+        Advance::Copy { sent_bytes, covered_bytes, total_bytes } => (
+            Phase::Copy,
+            What::Copy(proto::CopyProgress { sent_bytes, covered_bytes, total_bytes }),
+        ),
         Advance::Drain { old_sessions, new_sessions } => {
             (Phase::Drain, What::Drain(proto::DrainProgress { old_sessions, new_sessions }))
         }

@@ -114,8 +114,7 @@ impl Progress {
         if record.sequence != expected {
             return Err(FoldError::Hole { expected, found: record.sequence });
         }
-        let misplaced =
-            |what| Err(FoldError::Misplaced { sequence: record.sequence, what });
+        let misplaced = |what| Err(FoldError::Misplaced { sequence: record.sequence, what });
         let over = self.end.is_some();
         match &record.fact {
             Fact::Accepted { .. } => return misplaced("accepted"),
@@ -176,9 +175,7 @@ impl Progress {
         if let Some((phase, _)) = self.started {
             return Next::Run(phase);
         }
-        Phase::sequence(self.spec.finish)
-            .nth(self.finished.len())
-            .map_or(Next::Complete, Next::Run)
+        Phase::sequence(self.spec.finish).nth(self.finished.len()).map_or(Next::Complete, Next::Run)
     }
 
     /// Whether this cause may still begin an abort.
@@ -186,7 +183,9 @@ impl Progress {
     pub fn may_abort(&self, cause: AbortCause) -> bool {
         let last = Phase::point_of_no_return(self.spec.finish);
         match cause {
-            AbortCause::MergeRefused => self.begun() == Some(Phase::Merge) && self.started.is_some(),
+            AbortCause::MergeRefused => {
+                self.begun() == Some(Phase::Merge) && self.started.is_some()
+            }
             _ => self.begun().is_none_or(|phase| phase < last),
         }
     }

@@ -124,9 +124,13 @@ fn finish_none_skips_diff_and_merge() {
 #[test]
 fn a_failed_migration_goes_on_where_it_failed() {
     let mut records = complete(FinishMode::Merge);
-    records.truncate(records.iter().position(|record| {
-        record.fact == Fact::Started { phase: Phase::Release }
-    }).expect("release") + 1);
+    records.truncate(
+        records
+            .iter()
+            .position(|record| record.fact == Fact::Started { phase: Phase::Release })
+            .expect("release")
+            + 1,
+    );
     let mut facts: Vec<_> = records.into_iter().map(|record| record.fact).collect();
     facts.push(Fact::Ended { end: End::Failed, message: "gone".to_owned() });
     assert_eq!(Progress::fold(&number(facts.clone())).expect("failed").next(), Next::Nothing);

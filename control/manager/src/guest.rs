@@ -67,10 +67,8 @@ impl GuestSpec {
     /// The API's form of it.
     #[must_use]
     pub fn to_proto(&self) -> proto::GuestSpec {
-        let nic = |nic: &Nic| proto::Nic {
-            vhost_socket: nic.vhost_socket.clone(),
-            mac: nic.mac.clone(),
-        };
+        let nic =
+            |nic: &Nic| proto::Nic { vhost_socket: nic.vhost_socket.clone(), mac: nic.mac.clone() };
         let region = |region: &Region| proto::Region {
             name: region.name.clone(),
             size_bytes: region.size_bytes,

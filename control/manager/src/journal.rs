@@ -87,17 +87,16 @@ impl Journal {
         let mut written = Vec::with_capacity(facts.len());
         {
             let mut table = transaction.open_table(RECORDS)?;
-            let mut sequence = table
+            let next = table
                 .range((id.as_str(), 0)..=(id.as_str(), u64::MAX))?
                 .next_back()
                 .transpose()?
                 .map_or(0, |(key, _)| key.value().1 + 1);
-            for fact in facts {
+            for (sequence, fact) in (next..).zip(facts) {
                 let record = Record { sequence, unix_ms: unix_ms(), fact };
                 let json = serde_json::to_vec(&record).map_err(std::io::Error::other)?;
                 table.insert((id.as_str(), sequence), json.as_slice())?;
                 written.push(record);
-                sequence += 1;
             }
         }
         transaction.commit()?;

@@ -64,9 +64,8 @@ impl Table {
         let of_address = |(id, running): (&MigrationId, &Running)| {
             (running.address == address && !running.live.borrow().over).then(|| id.to_string())
         };
-        let reserved = || {
-            self.reserved.contains(&address).then(|| "another one, in preflight".to_owned())
-        };
+        let reserved =
+            || self.reserved.contains(&address).then(|| "another one, in preflight".to_owned());
         self.running.iter().find_map(of_address).or_else(reserved)
     }
 }
@@ -95,11 +94,7 @@ impl Migrations {
     ///
     /// # Errors
     /// [`Error::Journal`]. A migration whose records make no sense is logged and left alone.
-    pub async fn resume(
-        journal: Journal,
-        inventory: Inventory,
-        pace: Pace,
-    ) -> Result<Self, Error> {
+    pub async fn resume(journal: Journal, inventory: Inventory, pace: Pace) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
             journal,
             inventory: Arc::new(inventory),

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use tidegate_api::{
-    Code, Response, Status, endpoint::{self, Endpoint},
-    host::host_client::HostClient, switch::switch_client::SwitchClient,
+    Code, Response, Status,
+    endpoint::{self, Endpoint},
+    host::host_client::HostClient,
+    switch::switch_client::SwitchClient,
 };
 use tonic::transport::Channel;
 

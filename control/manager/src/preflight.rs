@@ -90,7 +90,9 @@ pub async fn check(order: &Spec, inventory: &Inventory, busy: Option<String>) ->
         let same = if from == to {
             Ok(format!("both have QEMU {from}"))
         } else {
-            Err(format!("the source's host has QEMU {from}, the destination's {to}; install the same"))
+            Err(format!(
+                "the source's host has QEMU {from}, the destination's {to}; install the same"
+            ))
         };
         findings.note("qemu versions", same);
     }
@@ -117,7 +119,8 @@ async fn switch_checks(
     inventory: &Inventory,
     findings: &mut Findings,
 ) -> Option<switch_proto::Backend> {
-    let (peer, status) = findings.take("switch reachable", switch_status(order, inventory).await)?;
+    let (peer, status) =
+        findings.take("switch reachable", switch_status(order, inventory).await)?;
     let address = findings.take("address known", address(order, peer).await)?;
     let state = address.state();
     let steered = address.destination.is_some()
@@ -127,7 +130,8 @@ async fn switch_checks(
         if steered {
             Err(format!(
                 "{} is in a migration on {} that this manager did not start; abort it there first",
-                order.address, peer.title()
+                order.address,
+                peer.title()
             ))
         } else {
             Ok(format!("epoch {}", address.epoch))
@@ -139,7 +143,12 @@ async fn switch_checks(
         if ports.contains(&order.port.as_str()) {
             Ok(format!("`{}` is there", order.port))
         } else {
-            Err(format!("{} has no port `{}`; it has {}", peer.title(), order.port, ports.join(", ")))
+            Err(format!(
+                "{} has no port `{}`; it has {}",
+                peer.title(),
+                order.port,
+                ports.join(", ")
+            ))
         },
     );
     let home = address.home;
@@ -178,7 +187,8 @@ async fn address(order: &Spec, peer: &Peer) -> Result<(switch_proto::Address, St
         }
         Err(error) if error.is_not_found() => Err(format!(
             "{} does not know {}; configure it there with its home backend",
-            peer.title(), order.address
+            peer.title(),
+            order.address
         )),
         Err(error) => Err(error.to_string()),
     }
@@ -208,7 +218,8 @@ async fn source_checks(
         } else {
             Err(format!(
                 "the twin needs {wanted} bytes, {} has {} free; make room in its twin directory",
-                peer.title(), status.twin_free_bytes
+                peer.title(),
+                status.twin_free_bytes
             ))
         },
     );
@@ -245,7 +256,9 @@ async fn running(order: &Spec, peer: &Peer) -> Result<(host_proto::Guest, String
         }
         state => Err(format!(
             "`{}` on {} is {}; a migration starts from a running guest",
-            order.source_guest, peer.title(), state_word(state)
+            order.source_guest,
+            peer.title(),
+            state_word(state)
         )),
     }
 }
@@ -312,7 +325,8 @@ fn clone_card(order: &Spec, source: &host_proto::GuestSpec) -> Result<(Mac, Stri
     let [card] = source.nics.as_slice() else {
         return Err(format!(
             "`{}` has {} network cards; only a guest with one can be cloned",
-            order.source_guest, source.nics.len()
+            order.source_guest,
+            source.nics.len()
         ));
     };
     let own: Mac = card.mac.parse()?;
@@ -332,9 +346,11 @@ fn rewrite(order: &Spec, home: &switch_proto::Backend, mac: Option<Mac>) -> Resu
     let l2_home = home.rewrite() == Rewrite::L2;
     match (order.kind, order.locator) {
         (DestinationKind::Clone, Some(_)) => {
-            return Err("a clone has the source's addresses and none of its own; leave the locator \
+            return Err(
+                "a clone has the source's addresses and none of its own; leave the locator \
                 out, or boot the destination"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         (DestinationKind::Clone, None) if !l2_home => {
             return Err(format!(
@@ -347,10 +363,14 @@ fn rewrite(order: &Spec, home: &switch_proto::Backend, mac: Option<Mac>) -> Resu
     }
     if let Some(locator) = order.locator {
         if locator == order.address {
-            return Err(format!("the locator {locator} is the managed address; give the guest's own"));
+            return Err(format!(
+                "the locator {locator} is the managed address; give the guest's own"
+            ));
         }
         if home.locator == locator.to_string() {
-            return Err(format!("the locator {locator} is the source's; the destination needs its own"));
+            return Err(format!(
+                "the locator {locator} is the source's; the destination needs its own"
+            ));
         }
     } else if home.port == order.port {
         return Err(format!(

@@ -34,11 +34,15 @@ impl FromStr for Mac {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("`{text}` is not a MAC address; write six bytes like 02:00:00:00:00:01");
+        let bad =
+            || format!("`{text}` is not a MAC address; write six bytes like 02:00:00:00:00:01");
         let mut bytes = [0; 6];
         let mut parts = text.split(':');
         for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2 && !part.starts_with('+')).ok_or_else(bad)?;
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2 && !part.starts_with('+'))
+                .ok_or_else(bad)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
         }
         if parts.next().is_some() {

@@ -3,12 +3,7 @@
 use tidegate_api::switch::{self as proto, AddressState, Rewrite};
 
 use super::Work;
-use crate::{
-    error::Error,
-    pace::CALL,
-    phase::Phase,
-    record::Outcome,
-};
+use crate::{error::Error, pace::CALL, phase::Phase, record::Outcome};
 
 /// Host the address and tell the switch the destination.
 pub(super) async fn takeover(work: &Work) -> Result<Outcome, Error> {

@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout};
 use super::Work;
 use crate::{
     error::Error,
-    live::{self, Advance},
     journal::unix_ms,
+    live::{self, Advance},
     pace::CALL,
     peers::Peer,
     phase::Phase,
@@ -92,7 +92,10 @@ impl Watch {
         let address = work.progress.spec.address;
         if event.epoch != 0 && event.epoch != self.epoch {
             return unexpected(
-                format!("{address} is in epoch {}, this migration's is {}", event.epoch, self.epoch),
+                format!(
+                    "{address} is in epoch {}, this migration's is {}",
+                    event.epoch, self.epoch
+                ),
                 "somebody else steers the address; let only one manager do it",
             );
         }
@@ -100,7 +103,9 @@ impl Watch {
             MigrationState::Draining | MigrationState::Drained => {}
             MigrationState::Released | MigrationState::Aborted => {
                 return unexpected(
-                    format!("somebody has ended the migration of {address} behind the manager's back"),
+                    format!(
+                        "somebody has ended the migration of {address} behind the manager's back"
+                    ),
                     "let only one manager steer it",
                 );
             }

@@ -36,10 +36,8 @@ pub(super) async fn destination(work: &Work) -> Result<Outcome, Error> {
     let mut guest = match find(peer, &mut host, name).await? {
         Some(guest) => guest,
         None => {
-            let request = proto::StartDestinationRequest {
-                migration_id: work.id.to_string(),
-                paused: false,
-            };
+            let request =
+                proto::StartDestinationRequest { migration_id: work.id.to_string(), paused: false };
             let call = host.start_destination(request);
             peer.answer("StartDestination", MEMORY_CALL, call).await?
         }

@@ -44,7 +44,8 @@ pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
         spec: Some(destination.to_proto()),
         clone: work.progress.spec.kind == DestinationKind::Clone,
     };
-    let ready = receiver.answer("PrepareReceive", MEMORY_CALL, host.prepare_receive(request)).await?;
+    let ready =
+        receiver.answer("PrepareReceive", MEMORY_CALL, host.prepare_receive(request)).await?;
 
     let (sender, mut host) = work.source_host().await?;
     let request = proto::SendTwinRequest {
@@ -55,11 +56,8 @@ pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
     let mut stream = sender.answer("SendTwin", CALL, host.send_twin(request)).await?;
     loop {
         let message = tokio::time::timeout(silence, stream.message()).await;
-        let timed_out = |_| Error::TimedOut {
-            peer: sender.title().clone(),
-            call: "SendTwin",
-            after: silence,
-        };
+        let timed_out =
+            |_| Error::TimedOut { peer: sender.title().clone(), call: "SendTwin", after: silence };
         let progress = message
             .map_err(timed_out)?
             .map_err(|status| sender.refusal("SendTwin", &status))?
@@ -114,6 +112,6 @@ pub(super) async fn merge(work: &Work) -> Result<Outcome, Error> {
     Ok(Outcome::Merge {
         merged_bytes: report.merged_bytes,
         pause_ns: report.pause_ns,
-        conflicts: u64::try_from(report.conflicts.len()).unwrap_or(u64::MAX),
+        conflicts: report.conflict_count,
     })
 }

@@ -3,9 +3,9 @@
 //! A step may have been begun before by a manager that died: it looks first at what is there.
 
 mod addresses;
+pub mod drain;
 mod guests;
 mod memory;
-pub mod drain;
 pub mod undo;
 
 use std::sync::Arc;

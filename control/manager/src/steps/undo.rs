@@ -54,7 +54,9 @@ async fn continue_source(work: &Work) -> Result<Option<String>, Error> {
             Ok(None)
         }
         // Not our doing, and nothing to be done about it here: the address still goes back to it.
-        _ => Ok(Some(format!("source `{name}` does not run any more on {}; start it", peer.title()))),
+        _ => {
+            Ok(Some(format!("source `{name}` does not run any more on {}; start it", peer.title())))
+        }
     }
 }
 

@@ -132,7 +132,8 @@ impl Switch for FakeSwitch {
     ) -> Result<Response<proto::CutoverResponse>, Status> {
         let old_sessions = *self.old_sessions.borrow();
         self.act("Cutover", &request.into_inner().address, |world| {
-            if world.address.state() != AddressState::Hosted || world.address.destination.is_none() {
+            if world.address.state() != AddressState::Hosted || world.address.destination.is_none()
+            {
                 return Err(Status::failed_precondition("not prepared, or cut over already"));
             }
             world.address.epoch += 1;
@@ -157,7 +158,10 @@ impl Switch for FakeSwitch {
                     let mut world = world.lock().expect("world");
                     let broken = world.streams_to_break > 0;
                     world.streams_to_break = world.streams_to_break.saturating_sub(1);
-                    if old_sessions == 0 && !broken {
+                    if old_sessions == 0
+                        && !broken
+                        && world.address.state() == AddressState::Draining
+                    {
                         world.address.set_state(AddressState::Drained);
                     }
                     (event(&world.address, old_sessions), broken)
@@ -176,7 +180,10 @@ impl Switch for FakeSwitch {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    async fn abort(&self, request: Request<proto::AbortRequest>) -> Result<Response<Address>, Status> {
+    async fn abort(
+        &self,
+        request: Request<proto::AbortRequest>,
+    ) -> Result<Response<Address>, Status> {
         self.act("Abort", &request.into_inner().address, |world| {
             if world.address.destination.take().is_none() {
                 return Err(Status::failed_precondition("not in a migration"));

@@ -28,11 +28,11 @@ use tidegate_manager::{
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::service::Routes;
 
-pub use host::guest;
+pub(crate) use host::guest;
 
 /// How an injected failure happens.
 #[derive(Clone, Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Instead of acting.
     Refuse(Status),
     /// After acting: the answer is lost.
@@ -41,27 +41,27 @@ pub enum Fault {
 
 /// What the fakes know.
 #[derive(Default)]
-pub struct World {
-    pub calls: Vec<String>,
-    pub faults: BTreeMap<String, Vec<Fault>>,
-    pub address: Address,
+pub(crate) struct World {
+    pub(crate) calls: Vec<String>,
+    pub(crate) faults: BTreeMap<String, Vec<Fault>>,
+    pub(crate) address: Address,
     /// Per host name.
-    pub guests: BTreeMap<String, BTreeMap<String, Guest>>,
-    pub prepared: BTreeMap<String, tidegate_api::host::GuestSpec>,
-    pub captured: BTreeSet<String>,
-    pub merges_applied: u32,
-    pub qemu_versions: BTreeMap<String, String>,
-    pub twin_free_bytes: u64,
-    pub capture_refusal: Option<Status>,
+    pub(crate) guests: BTreeMap<String, BTreeMap<String, Guest>>,
+    pub(crate) prepared: BTreeMap<String, tidegate_api::host::GuestSpec>,
+    pub(crate) captured: BTreeSet<String>,
+    pub(crate) merges_applied: u32,
+    pub(crate) qemu_versions: BTreeMap<String, String>,
+    pub(crate) twin_free_bytes: u64,
+    pub(crate) capture_refusal: Option<Status>,
     /// Drain streams to break after one event.
-    pub streams_to_break: u32,
+    pub(crate) streams_to_break: u32,
 }
 
 /// World, sockets and servers of one test.
-pub struct Lab {
-    pub world: Arc<Mutex<World>>,
-    pub old_sessions: watch::Sender<u64>,
-    pub directory: tempfile::TempDir,
+pub(crate) struct Lab {
+    pub(crate) world: Arc<Mutex<World>>,
+    pub(crate) old_sessions: watch::Sender<u64>,
+    pub(crate) directory: tempfile::TempDir,
     servers: Vec<(String, JoinHandle<()>)>,
 }
 
@@ -73,7 +73,7 @@ impl Drop for Lab {
     }
 }
 
-pub const PACE: Pace = Pace {
+pub(crate) const PACE: Pace = Pace {
     retry_first: Duration::from_millis(5),
     retry_longest: Duration::from_millis(20),
     retry_budget: Duration::from_millis(400),
@@ -84,7 +84,7 @@ pub const PACE: Pace = Pace {
 
 impl Lab {
     /// A switch `edge` with address 10.0.0.1 at home `vm-a`, and hosts `h1` (with guest `vm-a`) and `h2`.
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let mut world = World { twin_free_bytes: 1 << 30, ..World::default() };
         world.address = switch::tracked_address();
         for host in ["h1", "h2"] {
@@ -104,16 +104,16 @@ impl Lab {
         lab
     }
 
-    pub fn world(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().expect("world")
     }
 
-    pub fn socket(&self, name: &str) -> PathBuf {
+    pub(crate) fn socket(&self, name: &str) -> PathBuf {
         self.directory.path().join(format!("{name}.sock"))
     }
 
     /// Bring up the peer `name`.
-    pub async fn serve(&mut self, name: &str) {
+    pub(crate) async fn serve(&mut self, name: &str) {
         let endpoint = Endpoint::Unix(self.socket(name));
         let listener = Listener::bind(&endpoint).await.expect("bind");
         let routes = if name == "edge" {
@@ -134,7 +134,7 @@ impl Lab {
     }
 
     /// Take the peer `name` away.
-    pub async fn unserve(&mut self, name: &str) {
+    pub(crate) async fn unserve(&mut self, name: &str) {
         for (served, server) in &self.servers {
             if served == name {
                 server.abort();
@@ -144,7 +144,7 @@ impl Lab {
         std::fs::remove_file(self.socket(name)).expect("socket");
     }
 
-    pub fn inventory(&self) -> Inventory {
+    pub(crate) fn inventory(&self) -> Inventory {
         let peer = |role, name: &str| Peer::new(role, name, Endpoint::Unix(self.socket(name)));
         Inventory {
             switches: vec![peer("switch", "edge")],
@@ -152,17 +152,19 @@ impl Lab {
         }
     }
 
-    pub fn state_dir(&self) -> &Path {
+    pub(crate) fn state_dir(&self) -> &Path {
         self.directory.path()
     }
 
     /// A manager; the journal of one before it is taken over.
-    pub async fn manager(&self) -> Migrations {
+    pub(crate) async fn manager(&self) -> Migrations {
         // The journal's lock goes with the last driver of the manager before.
         for _ in 0..200 {
             match Journal::open(self.state_dir()) {
                 Ok(journal) => {
-                    return Migrations::resume(journal, self.inventory(), PACE).await.expect("resume");
+                    return Migrations::resume(journal, self.inventory(), PACE)
+                        .await
+                        .expect("resume");
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
@@ -171,16 +173,16 @@ impl Lab {
     }
 
     /// Let a call fail, once per fault, in order.
-    pub fn fail(&self, call: &str, faults: impl IntoIterator<Item = Fault>) {
+    pub(crate) fn fail(&self, call: &str, faults: impl IntoIterator<Item = Fault>) {
         self.world().faults.insert(call.to_owned(), faults.into_iter().collect());
     }
 
-    pub fn called(&self, call: &str) -> usize {
+    pub(crate) fn called(&self, call: &str) -> usize {
         self.world().calls.iter().filter(|made| made.as_str() == call).count()
     }
 
     /// Everything is as before the migration.
-    pub fn assert_source_owns_everything(&self) {
+    pub(crate) fn assert_source_owns_everything(&self) {
         let world = self.world();
         let address = &world.address;
         assert_eq!(address.home.as_ref().expect("home").name, "vm-a");
@@ -194,7 +196,7 @@ impl Lab {
     }
 
     /// The destination has everything, the source is gone.
-    pub fn assert_destination_owns_everything(&self) {
+    pub(crate) fn assert_destination_owns_everything(&self) {
         let world = self.world();
         assert_eq!(world.address.home.as_ref().expect("home").name, "vm-b");
         assert_eq!(world.address.destination, None);
@@ -218,7 +220,7 @@ impl World {
 }
 
 /// A clone of `vm-a` to `vm-b` on the other host.
-pub fn order() -> MigrationSpec {
+pub(crate) fn order() -> MigrationSpec {
     MigrationSpec {
         address: "10.0.0.1".to_owned(),
         source_host: "h1".to_owned(),
@@ -234,7 +236,7 @@ pub fn order() -> MigrationSpec {
 }
 
 /// Wait until it is over.
-pub async fn finished(manager: &Migrations, id: &MigrationId) -> Migration {
+pub(crate) async fn finished(manager: &Migrations, id: &MigrationId) -> Migration {
     let over = async {
         loop {
             let progress = manager.journal().progress(id).expect("progress");
@@ -248,7 +250,7 @@ pub async fn finished(manager: &Migrations, id: &MigrationId) -> Migration {
 }
 
 /// Wait until the journal has a record that `fits`.
-pub async fn recorded(manager: &Migrations, id: &MigrationId, fits: impl Fn(&Fact) -> bool) {
+pub(crate) async fn recorded(manager: &Migrations, id: &MigrationId, fits: impl Fn(&Fact) -> bool) {
     let there = async {
         loop {
             let records = manager.journal().records(id, 0).expect("records");

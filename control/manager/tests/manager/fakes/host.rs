@@ -2,7 +2,9 @@ use std::sync::{Arc, Mutex};
 
 use tidegate_api::{
     Request, Response, Status,
-    host::{self as proto, Guest, GuestSpec, GuestState, Nic, Region, RegionFile, host_server::Host},
+    host::{
+        self as proto, Guest, GuestSpec, GuestState, Nic, Region, RegionFile, host_server::Host,
+    },
 };
 use tokio_stream::{Iter, iter};
 
@@ -14,7 +16,7 @@ pub(super) struct FakeHost {
 }
 
 /// A running guest with 64 MiB and one region.
-pub fn guest(name: &str) -> Guest {
+pub(crate) fn guest(name: &str) -> Guest {
     let spec = GuestSpec {
         name: name.to_owned(),
         memory_mib: 64,
@@ -43,7 +45,12 @@ impl FakeHost {
         lost.map_or(Ok(Response::new(answer)), Err)
     }
 
-    fn set_state(&self, call: &str, name: &str, state: GuestState) -> Result<Response<Guest>, Status> {
+    fn set_state(
+        &self,
+        call: &str,
+        name: &str,
+        state: GuestState,
+    ) -> Result<Response<Guest>, Status> {
         self.act(call, |world| {
             let guests = world.guests.get_mut(&self.name).expect("host");
             let guest = guests.get_mut(name).ok_or_else(|| no_guest(name))?;
@@ -208,7 +215,8 @@ impl Host for FakeHost {
             let spec = spec.ok_or_else(|| Status::failed_precondition("nothing was received"))?;
             let name = spec.name.clone();
             let started = Guest { spec: Some(spec), ..guest(&name) };
-            let there = world.guests.get_mut(&self.name).expect("host").insert(name, started.clone());
+            let there =
+                world.guests.get_mut(&self.name).expect("host").insert(name, started.clone());
             assert!(there.is_none(), "started twice");
             Ok(started)
         })
@@ -240,7 +248,11 @@ impl Host for FakeHost {
         self.act("Merge", |world| {
             assert!(world.prepared.contains_key(&id), "merge needs what was received");
             world.merges_applied = 1;
-            Ok(proto::MergeReport { merged_bytes: 96, pause_ns: 1_000_000, conflicts: Vec::new() })
+            Ok(proto::MergeReport {
+                merged_bytes: 96,
+                pause_ns: 1_000_000,
+                ..proto::MergeReport::default()
+            })
         })
     }
 

@@ -1,9 +1,6 @@
 //! Migrations against a switch and hosts that only remember.
-#![forbid(unsafe_code)]
 
-mod fakes;
-
-use fakes::{Fault, Lab, finished, order, recorded};
+use crate::fakes::{Fault, Lab, finished, order, recorded};
 use tidegate_api::{
     Status,
     host::GuestState,
@@ -40,8 +37,19 @@ async fn a_clone_goes_through_all_phases() {
         lab.world().calls.iter().position(|made| made == call).unwrap_or_else(|| panic!("{call}"))
     };
     let acts = [
-        "Takeover", "SetDestination", "Capture", "PrepareReceive", "SendTwin", "StartDestination",
-        "Cutover", "WatchMigration", "PauseGuest", "SendDiff", "Merge", "Release", "DeleteGuest",
+        "Takeover",
+        "SetDestination",
+        "Capture",
+        "PrepareReceive",
+        "SendTwin",
+        "StartDestination",
+        "Cutover",
+        "WatchMigration",
+        "PauseGuest",
+        "SendDiff",
+        "Merge",
+        "Release",
+        "DeleteGuest",
         "Forget",
     ];
     for pair in acts.windows(2) {
@@ -92,15 +100,22 @@ async fn a_booted_destination_is_reached_at_its_own_address() {
 #[tokio::test]
 async fn a_failure_at_any_step_before_the_merge_gives_everything_back() {
     let calls = [
-        "Takeover", "SetDestination", "Capture", "PrepareReceive", "SendTwin", "StartDestination",
-        "Cutover", "WatchMigration", "PauseGuest", "SendDiff",
+        "Takeover",
+        "SetDestination",
+        "Capture",
+        "PrepareReceive",
+        "SendTwin",
+        "StartDestination",
+        "Cutover",
+        "WatchMigration",
+        "PauseGuest",
+        "SendDiff",
     ];
     for call in calls {
         for lose_answer in [false, true] {
             let lab = Lab::new().await;
             let status = Status::failed_precondition("the disk is on fire");
-            let fault =
-                if lose_answer { Fault::LoseAnswer(status) } else { Fault::Refuse(status) };
+            let fault = if lose_answer { Fault::LoseAnswer(status) } else { Fault::Refuse(status) };
             lab.fail(call, [fault]);
             let manager = lab.manager().await;
             let id = manager.start(Some(order())).await.expect("started");
@@ -197,7 +212,8 @@ async fn killed_between_or_within_any_two_steps_it_completes_exactly_once() {
 
 #[tokio::test]
 async fn answers_lost_with_the_manager_are_found_again() {
-    for call in ["Takeover", "SetDestination", "Capture", "StartDestination", "Cutover", "Release"] {
+    for call in ["Takeover", "SetDestination", "Capture", "StartDestination", "Cutover", "Release"]
+    {
         let lab = Lab::new().await;
         lab.old_sessions.send_replace(1);
         // Past the cutover a lost answer is retried within the step; before, it aborts. So kill, then look.
@@ -208,7 +224,12 @@ async fn answers_lost_with_the_manager_are_found_again() {
         lab.old_sessions.send_replace(0);
         let migration = finished(&manager, &id).await;
         if matches!(call, "Cutover" | "Release") {
-            assert_eq!(migration.state(), MigrationState::Completed, "{call}: {}", migration.message);
+            assert_eq!(
+                migration.state(),
+                MigrationState::Completed,
+                "{call}: {}",
+                migration.message
+            );
             lab.assert_destination_owns_everything();
         } else {
             assert_eq!(migration.state(), MigrationState::Aborted, "{call}");

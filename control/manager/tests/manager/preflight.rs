@@ -1,9 +1,6 @@
 //! What is refused before anything changes, and in which words.
-#![forbid(unsafe_code)]
 
-mod fakes;
-
-use fakes::{Lab, order};
+use crate::fakes::{Lab, order};
 use tidegate_api::{
     Status,
     host::GuestState,
@@ -35,10 +32,21 @@ async fn a_plan_lists_every_check_and_step() {
     assert_eq!(
         names,
         [
-            "address free", "switch reachable", "address known", "address not in a migration",
-            "destination port", "source host reachable", "source running",
-            "source can be captured", "twin space", "regions", "destination host reachable",
-            "destination name free", "qemu versions", "network card", "rewrite",
+            "address free",
+            "switch reachable",
+            "address known",
+            "address not in a migration",
+            "destination port",
+            "source host reachable",
+            "source running",
+            "source can be captured",
+            "twin space",
+            "regions",
+            "destination host reachable",
+            "destination name free",
+            "qemu versions",
+            "network card",
+            "rewrite",
         ]
     );
     assert!(lab.world().calls.iter().all(|call| call.starts_with("Get") || call == "CheckCapture"));
@@ -70,7 +78,10 @@ async fn peers_that_are_away_are_named() {
     let mut lab = Lab::new().await;
     lab.unserve("h2").await;
     let text = refusal(&lab, order()).await;
-    assert!(text.starts_with("destination host reachable: host `h2` cannot be reached at"), "{text}");
+    assert!(
+        text.starts_with("destination host reachable: host `h2` cannot be reached at"),
+        "{text}"
+    );
     assert!(text.contains("see that tidegate-hostd runs there"), "{text}");
     lab.unserve("edge").await;
     let text = refusal(&lab, order()).await;
@@ -117,7 +128,7 @@ async fn what_does_not_fit_is_found_before_anything_changes() {
     assert!(text.contains("host `h1` refused CheckCapture: guest vm-a has no shared"), "{text}");
     lab.world().capture_refusal = None;
 
-    let taken = fakes::guest("vm-b");
+    let taken = crate::fakes::guest("vm-b");
     lab.world().guests.get_mut("h2").expect("h2").insert("vm-b".to_owned(), taken);
     let text = refusal(&lab, order()).await;
     assert!(text.contains("host `h2` has a guest `vm-b` already"), "{text}");

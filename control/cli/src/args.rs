@@ -1,0 +1,322 @@
+//! The command line.
+
+use std::{net::Ipv4Addr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tidegate_api::{
+    endpoint::Endpoint,
+    manager::{DestinationKind, FinishMode, MigrationSpec},
+};
+
+/// What `--help` says at the end.
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, the migration completed; 1 error; 2 usage; 3 the migration was aborted, the source owns \
+everything; 4 the migration failed and needs an operator; 5 a preflight check failed, nothing was started; \
+130 interrupted while watching, the migration goes on.
+
+With --json every line is one JSON object. Events of a migration have `event`: plan, accepted, started, \
+finished, copy, drain, aborting, resumed, ended; the last line is `migration`.";
+
+/// Plan, start, watch and abort migrations; look at switch boxes and hosts.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Where the manager serves.
+    #[arg(
+        long,
+        global = true,
+        value_name = "ENDPOINT",
+        env = "TIDEGATE_MANAGER",
+        default_value = "unix:/run/tidegate/manager.sock"
+    )]
+    pub manager: Endpoint,
+    /// Where the switch box serves.
+    #[arg(
+        long,
+        global = true,
+        value_name = "ENDPOINT",
+        env = "TIDEGATE_SWITCH",
+        default_value = "unix:/run/tidegate/tidegated.sock"
+    )]
+    pub switch: Endpoint,
+    /// Where the host serves.
+    #[arg(
+        long,
+        global = true,
+        value_name = "ENDPOINT",
+        env = "TIDEGATE_HOST",
+        default_value = "unix:/run/tidegate/hostd.sock"
+    )]
+    pub host: Endpoint,
+    /// One JSON object per line.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Move a guest's service to another guest.
+    Migrate(Box<Migrate>),
+    /// List all migrations.
+    Migrations,
+    /// Follow a migration to its end.
+    Watch {
+        /// The migration.
+        id: String,
+    },
+    /// Give everything back to the source.
+    Abort {
+        /// The migration.
+        id: String,
+    },
+    /// Take a failed migration up again, after its cause was removed.
+    Resume {
+        /// The migration.
+        id: String,
+    },
+    /// What the manager was configured with, and whether it answers.
+    Inventory,
+    /// Look at a switch box.
+    #[command(subcommand)]
+    Switch(SwitchCommand),
+    /// Start, list and delete guests of a host.
+    #[command(subcommand)]
+    Guest(GuestCommand),
+}
+
+/// Look at a switch box.
+#[derive(Debug, Subcommand)]
+pub enum SwitchCommand {
+    /// Version, workers, ports.
+    Status,
+    /// Managed addresses.
+    Addresses,
+    /// Sessions.
+    Sessions {
+        /// Of this address only.
+        #[arg(long)]
+        address: Option<Ipv4Addr>,
+        /// At most so many; 0: all.
+        #[arg(long, default_value_t = 0)]
+        limit: u32,
+    },
+    /// What became of packets.
+    Counters {
+        /// Outcomes that no packet had, too.
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// Start, list and delete guests of a host.
+#[derive(Debug, Subcommand)]
+pub enum GuestCommand {
+    /// Start a guest.
+    Start {
+        /// The fields of GuestSpec in host.proto, with [[nics]] and [[regions]].
+        #[arg(value_name = "SPEC.toml")]
+        spec: PathBuf,
+    },
+    /// List all guests.
+    List,
+    /// Show one guest.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// End a guest's process.
+    Delete {
+        /// Its name.
+        name: String,
+        /// Remove its RAM and region files, too.
+        #[arg(long)]
+        purge: bool,
+    },
+}
+
+/// Move a guest's service to another guest.
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// Managed address.
+    #[arg(long, value_name = "IPV4")]
+    pub address: Ipv4Addr,
+    /// Switch box that manages it; may be left out when the manager knows only one.
+    #[arg(long, value_name = "NAME")]
+    pub on_switch: Option<String>,
+    /// The source.
+    #[arg(long, value_name = "NAME")]
+    pub guest: String,
+    /// The source's host; may be left out when the manager knows only one.
+    #[arg(long, value_name = "NAME")]
+    pub from_host: Option<String>,
+    /// Name of the guest to be made.
+    #[arg(long, value_name = "NAME")]
+    pub to: String,
+    /// The destination's host; left out: the source's.
+    #[arg(long, value_name = "NAME")]
+    pub to_host: Option<String>,
+    /// How the destination is made.
+    #[command(flatten)]
+    pub kind: Kind,
+    /// The destination's port on the switch box.
+    #[arg(long, value_name = "NAME")]
+    pub port: String,
+    /// The destination's MAC address; a clone has the source's.
+    #[arg(long, required_if_eq("boot", "true"))]
+    pub mac: Option<String>,
+    /// The destination's own address: packets are rewritten to it (nat). Left out: l2.
+    #[arg(long, value_name = "IPV4", conflicts_with = "clone")]
+    pub locator: Option<Ipv4Addr>,
+    /// vhost-user socket of the destination's port, on its host.
+    #[arg(long, value_name = "PATH")]
+    pub vhost_socket: PathBuf,
+    /// Kernel command line of a booted destination; left out: the source's.
+    #[arg(long, value_name = "TEXT", conflicts_with = "clone", allow_hyphen_values = true)]
+    pub cmdline: Option<String>,
+    /// What happens at the end to what the source changed since it was captured.
+    #[arg(long, value_enum, default_value_t = Finish::Merge)]
+    pub finish: Finish,
+    /// Regions to carry over, separated by commas; left out: all.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub regions: Vec<String>,
+    /// Leave the source there, paused.
+    #[arg(long)]
+    pub keep_source: bool,
+    /// The switch box goes on recording sessions of the address.
+    #[arg(long)]
+    pub keep_tracking: bool,
+    /// Abort when old sessions are left after so long; nothing is cut.
+    #[arg(long, value_name = "SECONDS")]
+    pub drain_deadline: Option<u32>,
+    /// Make every check and change nothing.
+    #[arg(long, conflicts_with = "detach")]
+    pub dry_run: bool,
+    /// Start, print the migration's name, do not watch.
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// How the destination is made.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Kind {
+    /// Cloned from the source: memory, regions, device state.
+    #[arg(long)]
+    pub clone: bool,
+    /// Booted fresh with the source's regions.
+    #[arg(long)]
+    pub boot: bool,
+}
+
+/// What happens at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Finish {
+    /// It is merged into the destination's regions.
+    Merge,
+    /// It is dropped.
+    None,
+}
+
+impl Migrate {
+    /// The order for the manager.
+    #[must_use]
+    pub fn order(&self) -> MigrationSpec {
+        let kind = if self.kind.clone { DestinationKind::Clone } else { DestinationKind::Boot };
+        let finish = match self.finish {
+            Finish::Merge => FinishMode::Merge,
+            Finish::None => FinishMode::None,
+        };
+        MigrationSpec {
+            address: self.address.to_string(),
+            switch_name: self.on_switch.clone().unwrap_or_default(),
+            source_host: self.from_host.clone().unwrap_or_default(),
+            source_guest: self.guest.clone(),
+            destination_host: self.to_host.clone().unwrap_or_default(),
+            destination_guest: self.to.clone(),
+            kind: kind.into(),
+            finish: finish.into(),
+            regions: self.regions.clone(),
+            destination_port: self.port.clone(),
+            destination_mac: self.mac.clone().unwrap_or_default(),
+            destination_locator: self.locator.map(|ip| ip.to_string()).unwrap_or_default(),
+            destination_vhost_socket: self.vhost_socket.display().to_string(),
+            destination_cmdline: self.cmdline.clone().unwrap_or_default(),
+            keep_source: self.keep_source,
+            keep_tracking: self.keep_tracking,
+            drain_deadline_s: self.drain_deadline.unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    const CLONE: &str = "tidegate migrate --address 10.0.0.1 --guest vm-a --to vm-b --clone --port vm1 \
+                         --vhost-socket /run/vm1.sock";
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    fn order(line: &str) -> MigrationSpec {
+        match parse(line).expect("good").command {
+            Command::Migrate(migrate) => migrate.order(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_clone_is_merged_by_default() {
+        let order = order(CLONE);
+        assert_eq!((order.kind(), order.finish()), (DestinationKind::Clone, FinishMode::Merge));
+        assert_eq!(order.destination_vhost_socket, "/run/vm1.sock");
+        assert!(order.destination_locator.is_empty() && order.regions.is_empty());
+    }
+
+    #[test]
+    fn everything_reaches_the_order() {
+        let line = CLONE.replace("--clone", "--boot --mac 02:00:00:00:00:02 --locator 10.1.0.2");
+        let order = order(&format!(
+            "{line} --from-host h1 --to-host h2 --on-switch edge --finish none --regions a,b \
+             --keep-source --keep-tracking --drain-deadline 30 --cmdline quiet"
+        ));
+        assert_eq!((order.kind(), order.finish()), (DestinationKind::Boot, FinishMode::None));
+        assert_eq!(order.destination_locator, "10.1.0.2");
+        assert_eq!((order.source_host.as_str(), order.destination_host.as_str()), ("h1", "h2"));
+        assert_eq!(order.regions, ["a", "b"]);
+        assert!(order.keep_source && order.keep_tracking);
+        assert_eq!((order.drain_deadline_s, order.destination_cmdline.as_str()), (30, "quiet"));
+        assert_eq!(order.switch_name, "edge");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_usage() {
+        let wrong = [
+            CLONE.replace("--clone", ""),
+            CLONE.replace("--clone", "--clone --boot"),
+            CLONE.replace("--clone", "--boot"),
+            CLONE.replace("--clone", "--clone --locator 10.1.0.2"),
+            CLONE.replace("10.0.0.1", "ten"),
+            format!("{CLONE} --dry-run --detach"),
+            format!("{CLONE} --finish later"),
+            format!("{CLONE} --manager nowhere"),
+            "tidegate".to_owned(),
+            "tidegate guest start".to_owned(),
+        ];
+        for line in wrong {
+            assert_eq!(parse(&line).expect_err(&line).exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Guests, and the file that describes one.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tidegate_api::host::{self as proto, GuestState};
+
+use super::Invalid;
+use crate::error::Error;
+
+/// What a guest is started with: SPEC.toml, and part of the JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // the fields of GuestSpec in host.proto
+pub struct GuestSpec {
+    pub name: String,
+    pub memory_mib: u32,
+    /// A guest without it cannot be migrated.
+    #[serde(default = "yes")]
+    pub memory_shared: bool,
+    #[serde(default = "one")]
+    pub cpus: u32,
+    #[serde(default)]
+    pub accel: String,
+    pub kernel: String,
+    #[serde(default)]
+    pub initrd: String,
+    #[serde(default)]
+    pub cmdline: String,
+    #[serde(default)]
+    pub nics: Vec<Nic>,
+    #[serde(default)]
+    pub regions: Vec<Region>,
+    #[serde(default)]
+    pub extra_args: Vec<String>,
+}
+
+/// A network card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // the fields of Nic in host.proto
+pub struct Nic {
+    pub vhost_socket: String,
+    pub mac: String,
+}
+
+/// A region.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // the fields of Region in host.proto
+pub struct Region {
+    pub name: String,
+    pub size_bytes: u64,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl GuestSpec {
+    /// Read SPEC.toml.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with line and column.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        Ok(tidegate_config::load(path)?)
+    }
+
+    /// The API's form of it.
+    #[must_use]
+    pub fn into_proto(self) -> proto::GuestSpec {
+        let nic = |nic: Nic| proto::Nic { vhost_socket: nic.vhost_socket, mac: nic.mac };
+        let region =
+            |region: Region| proto::Region { name: region.name, size_bytes: region.size_bytes };
+        proto::GuestSpec {
+            name: self.name,
+            memory_mib: self.memory_mib,
+            memory_shared: self.memory_shared,
+            cpus: self.cpus,
+            accel: self.accel,
+            kernel: self.kernel,
+            initrd: self.initrd,
+            cmdline: self.cmdline,
+            nics: self.nics.into_iter().map(nic).collect(),
+            regions: self.regions.into_iter().map(region).collect(),
+            extra_args: self.extra_args,
+        }
+    }
+
+    fn from_proto(spec: proto::GuestSpec) -> Self {
+        let nic = |nic: proto::Nic| Nic { vhost_socket: nic.vhost_socket, mac: nic.mac };
+        let region =
+            |region: proto::Region| Region { name: region.name, size_bytes: region.size_bytes };
+        Self {
+            name: spec.name,
+            memory_mib: spec.memory_mib,
+            memory_shared: spec.memory_shared,
+            cpus: spec.cpus,
+            accel: spec.accel,
+            kernel: spec.kernel,
+            initrd: spec.initrd,
+            cmdline: spec.cmdline,
+            nics: spec.nics.into_iter().map(nic).collect(),
+            regions: spec.regions.into_iter().map(region).collect(),
+            extra_args: spec.extra_args,
+        }
+    }
+}
+
+/// A guest on a host.
+#[derive(Clone, Debug, Serialize)]
+pub struct Guest {
+    /// Its name.
+    pub name: String,
+    /// running, paused, exited.
+    pub state: &'static str,
+    /// Its process.
+    pub pid: u32,
+    /// Where QEMU answers.
+    pub qmp_socket: String,
+    /// RAM file; empty when memory is not shared.
+    pub ram_path: String,
+    /// What it printed.
+    pub console_path: String,
+    /// Its regions' files.
+    pub region_files: Vec<RegionFile>,
+    /// What it was started with.
+    pub spec: GuestSpec,
+}
+
+/// A region's file on the host.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // the fields of RegionFile in host.proto
+pub struct RegionFile {
+    pub name: String,
+    pub path: String,
+    pub size_bytes: u64,
+}
+
+impl TryFrom<proto::Guest> for Guest {
+    type Error = Invalid;
+
+    fn try_from(guest: proto::Guest) -> Result<Self, Invalid> {
+        let state = match guest.state() {
+            GuestState::Running => "running",
+            GuestState::Paused => "paused",
+            GuestState::Exited => "exited",
+            GuestState::Unspecified => {
+                return Err(Invalid::Unknown { field: "state", value: guest.state });
+            }
+        };
+        let spec = guest.spec.ok_or(Invalid::Missing { message: "Guest", field: "spec" })?;
+        let file = |file: proto::RegionFile| RegionFile {
+            name: file.name,
+            path: file.path,
+            size_bytes: file.size_bytes,
+        };
+        Ok(Self {
+            name: spec.name.clone(),
+            state,
+            pid: guest.pid,
+            qmp_socket: guest.qmp_socket,
+            ram_path: guest.ram_path,
+            console_path: guest.console_path,
+            region_files: guest.regions.into_iter().map(file).collect(),
+            spec: GuestSpec::from_proto(spec),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spec_toml_has_the_fields_of_the_protocol() {
+        let text = r#"
+name = "vm-a"
+memory_mib = 128
+kernel = "/boot/vmlinuz"
+initrd = "/srv/initrd"
+cmdline = "console=ttyS0"
+
+[[nics]]
+vhost_socket = "/run/vm0.sock"
+mac = "02:00:00:00:00:01"
+
+[[regions]]
+name = "counts"
+size_bytes = 1048576
+"#;
+        let spec: GuestSpec = tidegate_config::parse(Path::new("a.toml"), text).expect("good");
+        assert!(spec.memory_shared && spec.cpus == 1);
+        assert_eq!(GuestSpec::from_proto(spec.clone().into_proto()), spec);
+
+        let wrong = text.replace("size_bytes", "size");
+        let error = tidegate_config::parse::<GuestSpec>(Path::new("a.toml"), &wrong);
+        let message = error.expect_err("unknown key").to_string();
+        assert!(message.starts_with("a.toml:14:1: unknown key `size`"), "{message}");
+        assert!(message.contains("`name`, `size_bytes`"), "{message}");
+    }
+}

@@ -1,0 +1,6 @@
+//! The manager against a switch and hosts that only remember.
+#![forbid(unsafe_code)]
+
+mod fakes;
+mod migrations;
+mod preflight;
