@@ -1,1 +1,2 @@
-//! Benchmarks.
+//! Benchmarks. `cargo bench -p tidegate-perf` runs them; see `benches/`.
+#![forbid(unsafe_code)]

@@ -35,7 +35,7 @@ const LISTING: usize = 4096;
 pub enum StartError {
     /// DPDK's environment did not start.
     #[error(
-        "DPDK did not start: {0}; its own messages are above. Hugepages missing? Reserve them (deploy/host/hugepages.sh), or set `hugepages = false` in [eal]"
+        "DPDK did not start: {0}; its own messages are above. Hugepages missing? Reserve them (deploy/host/hugepages), or set `hugepages = false` in [eal]"
     )]
     Eal(Box<tidegate_dpdk::Error>),
     /// A port did not open.
