@@ -11,28 +11,25 @@ const FUNCTIONS: &[&str] = &[
     "tg_.*",
     // EAL and lcores
     "rte_eal_(init|cleanup|remote_launch|wait_lcore|mp_wait_lcore|hotplug_add|hotplug_remove|process_type)",
-    "rte_(get_main_lcore|get_next_lcore|lcore_to_socket_id|lcore_to_cpu_id|socket_id)",
+    "rte_(get_main_lcore|get_next_lcore|lcore_to_socket_id)",
     "rte_(strerror|get_tsc_hz|dev_name)",
     // mempools and mbufs
     "rte_pktmbuf_(pool_create_by_ops|free_bulk)",
-    "rte_mempool_(avail_count|lookup)",
+    "rte_mempool_avail_count",
     // ports
-    "rte_eth_dev_(configure|start|stop|close|info_get|socket_id|is_valid_port|adjust_nb_rx_tx_desc)",
+    "rte_eth_dev_(configure|start|stop|close|info_get|socket_id|adjust_nb_rx_tx_desc)",
     "rte_eth_dev_(get_port_by_name|get_name_by_port|default_mac_addr_set|set_mtu|get_mtu)",
     "rte_eth_(rx|tx)_queue_setup",
     "rte_eth_promiscuous_(enable|disable|get)",
-    "rte_eth_(macaddr_get|link_get_nowait|find_next_owned_by|stats_get|stats_reset|xstats_get|xstats_get_names)",
+    "rte_eth_(macaddr_get|find_next_owned_by|stats_get|stats_reset|xstats_get|xstats_get_names)",
 ];
 
 /// Constants used that are plain macros.
-const CONSTANTS: &[&str] = &[
-    "TG_.*",
-    "RTE_(MAX_LCORE|MAX_ETHPORTS|ETH_NAME_MAX_LEN|PKTMBUF_HEADROOM|MBUF_MAX_NB_SEGS)",
-    "RTE_(MEMPOOL_CACHE_MAX_SIZE|MEMPOOL_NAMESIZE|ETHER_HDR_LEN|ETHER_CRC_LEN)",
-];
+const CONSTANTS: &[&str] =
+    &["TG_.*", "RTE_(MAX_LCORE|MAX_ETHPORTS|ETH_NAME_MAX_LEN|PKTMBUF_HEADROOM)"];
 
 /// Types behind pointers whose insides belong to DPDK.
-const OPAQUE: &[&str] = &["rte_mempool", "rte_device", "rte_mbuf_ext_shared_info"];
+const OPAQUE: &[&str] = &["rte_mempool", "rte_device", "rte_mbuf"];
 
 fn main() {
     let dpdk = tidegate_dpdk_build::find().unwrap_or_else(|error| {
@@ -85,6 +82,7 @@ fn generate_bindings(dpdk: &Dpdk) {
     for name in CONSTANTS {
         builder = builder.allowlist_var(name);
     }
+    builder = builder.allowlist_type("tg_.*");
     for name in OPAQUE {
         builder = builder.opaque_type(name);
     }

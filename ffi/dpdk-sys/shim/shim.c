@@ -6,6 +6,15 @@
 const unsigned int TG_LCORE_ANY = LCORE_ID_ANY;
 const uint64_t TG_RSS_IP_TCP_UDP = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;
 
+/* The types that shim.h's list of mbuf fields promises. */
+#define HOLDS(field, type) _Static_assert(sizeof(((struct rte_mbuf *)0)->field) == sizeof(type), #field)
+HOLDS(buf_addr, void *);
+HOLDS(data_off, uint16_t);
+HOLDS(nb_segs, uint16_t);
+HOLDS(pkt_len, uint32_t);
+HOLDS(data_len, uint16_t);
+HOLDS(buf_len, uint16_t);
+
 int tg_errno(void)
 {
 	return rte_errno;
@@ -55,4 +64,15 @@ void tg_pktmbuf_free(struct rte_mbuf *mbuf)
 int tg_pktmbuf_linearize(struct rte_mbuf *mbuf)
 {
 	return rte_pktmbuf_linearize(mbuf);
+}
+
+int tg_eth_link(uint16_t port, struct tg_link *link)
+{
+	struct rte_eth_link found = { 0 };
+	int answer = rte_eth_link_get_nowait(port, &found);
+
+	link->speed_mbps = found.link_speed;
+	link->up = found.link_status == RTE_ETH_LINK_UP;
+	link->full_duplex = found.link_duplex == RTE_ETH_LINK_FULL_DUPLEX;
+	return answer;
 }

@@ -6,6 +6,7 @@
 #ifndef TIDEGATE_SHIM_H
 #define TIDEGATE_SHIM_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include <rte_bus_vdev.h>
@@ -50,10 +51,35 @@ void tg_prefetch_data(struct rte_mbuf *const *mbufs, unsigned int n);
 
 /* Single mbufs. */
 
+/*
+ * Where an mbuf's fields are. Later DPDK moves some into unions and nested structures, which gives them
+ * other names in the bindings; their offsets are asked of the compiler instead.
+ */
+enum tg_mbuf_offset {
+	TG_MBUF_BUF_ADDR = offsetof(struct rte_mbuf, buf_addr), /* void * */
+	TG_MBUF_DATA_OFF = offsetof(struct rte_mbuf, data_off), /* uint16_t */
+	TG_MBUF_NB_SEGS = offsetof(struct rte_mbuf, nb_segs), /* uint16_t */
+	TG_MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len), /* uint32_t */
+	TG_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len), /* uint16_t */
+	TG_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len), /* uint16_t */
+};
+
 /* rte_pktmbuf_free() of a whole chain; not NULL. */
 void tg_pktmbuf_free(struct rte_mbuf *mbuf);
 /* rte_pktmbuf_linearize(): 0, or -1 when the first segment has not enough room behind it. */
 int tg_pktmbuf_linearize(struct rte_mbuf *mbuf);
+
+/* Ports. */
+
+/* rte_eth_link, whose layout differs between versions. */
+struct tg_link {
+	uint32_t speed_mbps;
+	uint8_t up;
+	uint8_t full_duplex;
+};
+
+/* rte_eth_link_get_nowait(): 0 and *link written, or a negative errno. */
+int tg_eth_link(uint16_t port, struct tg_link *link);
 
 /* Constants that are macros with casts or function calls, which bindgen cannot evaluate. */
 

@@ -54,7 +54,8 @@ unsafe impl Send for PoolRecord {}
 
 impl Eal {
     /// Initialises EAL. The first argument is the program's name, as in `argv`. The calling thread becomes
-    /// the main lcore and is pinned to its CPU; worker lcores start and wait for [`Eal::launch`].
+    /// the main lcore and is pinned to its CPU, and so are threads it starts later; worker lcores start and
+    /// wait for [`Eal::launch`].
     ///
     /// The arguments' memory is kept for the life of the process, because DPDK may keep pointers into it.
     /// (`rte_eal_init`, <https://doc.dpdk.org/guides-22.11/linux_gsg/linux_eal_parameters.html>)
@@ -102,8 +103,8 @@ impl Eal {
     /// Call it on the thread that called [`Eal::init`], when all other handles are gone. (`rte_eal_cleanup`)
     ///
     /// # Errors
-    /// [`Error::EalInUse`], [`Error::NotMainLcore`], [`Error::MbufsInUse`]: nothing was unmapped, EAL stays as
-    /// it is until the process ends. [`Error::Call`] when DPDK's own cleanup fails.
+    /// [`Error::EalInUse`], [`Error::NotMainLcore`]: nothing was done. [`Error::MbufsInUse`]: the ports are
+    /// closed. In all three nothing was unmapped, and EAL stays until the process ends. [`Error::Call`] when DPDK's own cleanup fails.
     pub fn cleanup(self) -> Result<(), Error> {
         let handles = Arc::strong_count(&self.inner) - 1;
         let mut inner = Arc::into_inner(self.inner).ok_or(Error::EalInUse { handles })?;
@@ -173,16 +174,14 @@ impl Drop for Inner {
     }
 }
 
-/// Stops and closes every port, so that drivers give their mbufs back.
+/// Closes every port, so that drivers give their mbufs back.
 fn close_all_ports() {
     for port in port_ids() {
+        // It is stopped: its queues are gone. One that failed to stop refuses to close; its mbufs are then
+        // missing in the pools, which the caller counts.
         // SAFETY: the port is valid (just enumerated) and no queue handle exists, because a queue handle
         // holds an `Arc<Inner>` and the caller has the only one.
-        unsafe {
-            // A port that was never started says so; that is what is wanted.
-            sys::rte_eth_dev_stop(port);
-            sys::rte_eth_dev_close(port);
-        }
+        unsafe { sys::rte_eth_dev_close(port) };
     }
 }
 

@@ -10,6 +10,13 @@ use tidegate_dpdk_sys as sys;
 pub struct Errno(pub i32);
 
 impl Errno {
+    /// A name is in use.
+    pub const EEXIST: Self = Self(17);
+    /// An argument is out of range.
+    pub const EINVAL: Self = Self(22);
+    /// The device cannot do it.
+    pub const ENOTSUP: Self = Self(95);
+
     /// The calling thread's `rte_errno`.
     pub(crate) fn last() -> Self {
         // SAFETY: reads a thread-local integer; no condition.

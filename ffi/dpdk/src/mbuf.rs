@@ -23,29 +23,54 @@ unsafe impl Send for Mbuf {}
 // SAFETY: `&Mbuf` gives only reads of memory that only `&mut Mbuf` methods write.
 unsafe impl Sync for Mbuf {}
 
+/// A pointer to a field of an mbuf: shim.h says where it is and of which type.
+macro_rules! place {
+    ($mbuf:expr, buf_addr) => {
+        place!($mbuf, sys::TG_MBUF_BUF_ADDR, *mut u8)
+    };
+    ($mbuf:expr, data_off) => {
+        place!($mbuf, sys::TG_MBUF_DATA_OFF, u16)
+    };
+    ($mbuf:expr, nb_segs) => {
+        place!($mbuf, sys::TG_MBUF_NB_SEGS, u16)
+    };
+    ($mbuf:expr, pkt_len) => {
+        place!($mbuf, sys::TG_MBUF_PKT_LEN, u32)
+    };
+    ($mbuf:expr, data_len) => {
+        place!($mbuf, sys::TG_MBUF_DATA_LEN, u16)
+    };
+    ($mbuf:expr, buf_len) => {
+        place!($mbuf, sys::TG_MBUF_BUF_LEN, u16)
+    };
+    ($mbuf:expr, $offset:expr, $type:ty) => {
+        $mbuf.0.as_ptr().cast::<u8>().add($offset as usize).cast::<$type>()
+    };
+}
+
 /// Reads a field of an owned mbuf.
 macro_rules! field {
     ($mbuf:expr, $field:ident) => {
         // SAFETY: the pointer is to a live mbuf that `$mbuf` owns (module's law: a value is made only for a
-        // pointer that a pool or driver handed out, and dies when it is handed back).
-        unsafe { (*$mbuf.0.as_ptr()).$field }
+        // pointer that a pool or driver handed out, and dies when it is handed back); the place is inside it
+        // (`place!`).
+        unsafe { place!($mbuf, $field).read() }
     };
 }
 
 /// Writes fields of an owned mbuf.
 macro_rules! set {
     ($mbuf:expr, $($field:ident = $value:expr),+) => {{
-        let raw = $mbuf.0.as_ptr();
         $(let $field = $value;)+
         // SAFETY: as for reading, and `&mut` gives the sole access.
-        unsafe { $((*raw).$field = $field;)+ }
+        unsafe { $(place!($mbuf, $field).write($field);)+ }
     }};
 }
 
 impl Mbuf {
     /// Bytes in the first segment.
     #[inline]
-    #[allow(clippy::len_without_is_empty)] // no packet is empty
+    #[allow(clippy::len_without_is_empty)] // a received packet never is
     pub fn len(&self) -> usize {
         usize::from(field!(self, data_len))
     }
@@ -180,7 +205,7 @@ impl Mbuf {
 
     #[inline]
     fn data_start(&self) -> *mut u8 {
-        let buffer = field!(self, buf_addr).cast::<u8>();
+        let buffer = field!(self, buf_addr);
         // SAFETY: `data_off` lies within the buffer (drivers, and the checks in the methods above).
         unsafe { buffer.add(self.headroom()) }
     }

@@ -70,11 +70,10 @@ impl Eal {
             on: format!("pool {name:?} ({config:?})"),
             errno,
         };
-        const EINVAL: Errno = Errno(22);
-        let headroom = u16::try_from(sys::RTE_PKTMBUF_HEADROOM).map_err(|_| fail(EINVAL))?;
-        let room = config.data_bytes.checked_add(headroom).ok_or_else(|| fail(EINVAL))?;
+        let headroom = u16::try_from(sys::RTE_PKTMBUF_HEADROOM).map_err(|_| fail(Errno::EINVAL))?;
+        let room = config.data_bytes.checked_add(headroom).ok_or_else(|| fail(Errno::EINVAL))?;
         let socket =
-            config.socket.map_or(Ok(ANY_SOCKET), i32::try_from).map_err(|_| fail(EINVAL))?;
+            config.socket.map_or(Ok(ANY_SOCKET), i32::try_from).map_err(|_| fail(Errno::EINVAL))?;
         let private_bytes = 0;
         let mut control = self.control();
         // SAFETY: EAL is initialised (`self`); both names are NUL-terminated and outlive the call, which

@@ -188,16 +188,14 @@ impl Port {
     /// # Errors
     /// [`Error::Call`].
     pub fn link(&self) -> Result<LinkStatus, Error> {
-        let mut link = sys::rte_eth_link::default();
+        let mut link = sys::tg_link::default();
         self.inner
             // SAFETY: `link` is a place to write to; the port is valid (law of `call`).
-            .call("rte_eth_link_get_nowait", |id| unsafe {
-                sys::rte_eth_link_get_nowait(id, &mut link)
-            })?;
+            .call("rte_eth_link_get_nowait", |id| unsafe { sys::tg_eth_link(id, &mut link) })?;
         Ok(LinkStatus {
-            up: link.link_status() == 1,
-            speed_mbps: link.link_speed,
-            full_duplex: link.link_duplex() == 1,
+            up: link.up == 1,
+            speed_mbps: link.speed_mbps,
+            full_duplex: link.full_duplex == 1,
         })
     }
 }
@@ -270,15 +268,17 @@ fn port_info(id: u16) -> Result<PortInfo, Error> {
     let device = if raw.device.is_null() {
         String::new()
     } else {
-        // SAFETY: a device of a valid port lives as long as the port.
-        text(unsafe { sys::rte_dev_name(raw.device) })
+        // SAFETY: a device of a valid port, and its name, live as long as the port.
+        unsafe { text(sys::rte_dev_name(raw.device)) }
     };
     // SAFETY: the port is valid (`raw_info` succeeded).
     let socket = unsafe { sys::rte_eth_dev_socket_id(id) };
+    // SAFETY: a driver's name is static text of the driver.
+    let driver = unsafe { text(raw.driver_name) };
     Ok(PortInfo {
         name: port_name(id),
         device,
-        driver: text(raw.driver_name),
+        driver,
         max_rx_queues: raw.max_rx_queues,
         max_tx_queues: raw.max_tx_queues,
         min_mtu: raw.min_mtu,
@@ -293,17 +293,21 @@ pub(crate) fn port_name(id: u16) -> String {
     let mut name = [0; sys::RTE_ETH_NAME_MAX_LEN as usize];
     // SAFETY: `name` has the length DPDK asks for; an invalid port is answered with an error.
     match unsafe { sys::rte_eth_dev_get_name_by_port(id, name.as_mut_ptr()) } {
-        0 => text(name.as_ptr()),
+        // SAFETY: DPDK has written a NUL-terminated text into `name`.
+        0 => unsafe { text(name.as_ptr()) },
         _ => id.to_string(),
     }
 }
 
 /// Copies a C text; empty for NULL.
-fn text(pointer: *const std::ffi::c_char) -> String {
+///
+/// # Safety
+/// `pointer` is NULL or to a NUL-terminated text that lives during the call.
+unsafe fn text(pointer: *const std::ffi::c_char) -> String {
     if pointer.is_null() {
         return String::new();
     }
-    // SAFETY: every caller passes a NUL-terminated text that DPDK or the caller's frame keeps meanwhile.
+    // SAFETY: not NULL (above), so a NUL-terminated text (condition of this function).
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 

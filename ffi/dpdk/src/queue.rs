@@ -17,8 +17,7 @@ pub struct QueuePair {
 }
 
 impl QueuePair {
-    /// # Safety-relevant
-    /// Called once per number and start of the port (`Port::start`): that makes the handles unique.
+    /// Called once per number and start of the port (`Port::start`): that is what makes the handles unique.
     pub(crate) fn new(started: &Arc<Started>, number: u16) -> Self {
         let port = started.port_id();
         Self {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tidegate_dpdk_sys as sys;
 
-use crate::error::Error;
+use crate::error::{Errno, Error};
 use crate::mempool::PktMbufPool;
 use crate::port::{MacAddress, Port, PortInner, raw_info};
 use crate::queue::QueuePair;
@@ -96,7 +96,7 @@ impl Port {
         // From here on an early return stops the port again.
         let running = Arc::new(Started { port: Arc::clone(port) });
         match port.set_promiscuous(config.promiscuous) {
-            Err(Error::Call { errno, .. }) if errno.0 == ENOTSUP => {}
+            Err(Error::Call { errno, .. }) if errno == Errno::ENOTSUP => {}
             answer => answer?,
         }
         Ok((0..config.queue_pairs).map(|number| QueuePair::new(&running, number)).collect())
@@ -121,8 +121,6 @@ impl Port {
         Ok(())
     }
 }
-
-const ENOTSUP: i32 = 95;
 
 /// Everything between "stopped" and `rte_eth_dev_start`; the caller holds the port's lock.
 fn configure(port: &PortInner, config: &PortConfig, pool: &PktMbufPool) -> Result<(), Error> {
@@ -168,7 +166,7 @@ fn configure(port: &PortInner, config: &PortConfig, pool: &PktMbufPool) -> Resul
     // Devices that are kernel interfaces take it only this way; others have it from `rxmode`.
     // SAFETY: the port is valid.
     match unsafe { sys::rte_eth_dev_set_mtu(id, config.mtu) } {
-        answer if answer == -ENOTSUP => Ok(()),
+        answer if answer == -Errno::ENOTSUP.0 => Ok(()),
         answer => port.check("rte_eth_dev_set_mtu", answer).map(drop),
     }
 }

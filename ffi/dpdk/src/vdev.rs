@@ -22,9 +22,8 @@ impl Eal {
         let _alone = self.control();
         // DPDK takes "it is there already" for success, with other arguments than asked for.
         if port_ids().any(|id| port_name(id) == name) {
-            const EEXIST: Errno = Errno(17);
             let on = device.to_owned();
-            return Err(Error::Call { call: "rte_eal_hotplug_add", on, errno: EEXIST });
+            return Err(Error::Call { call: "rte_eal_hotplug_add", on, errno: Errno::EEXIST });
         }
         // SAFETY: EAL is initialised (`self`); three NUL-terminated texts that outlive the call.
         let answer = unsafe {

@@ -251,3 +251,51 @@ fn mbufs_return_to_their_own_pool() {
     assert!(pair.tx.tx_burst(burst).is_empty());
     assert_eq!((rig.pool.in_use(), other.in_use()), (0, 0));
 }
+
+/// A capture file that holds one packet of numbered bytes.
+fn capture(length: u32) -> tempfile::NamedTempFile {
+    const MAGIC: u32 = 0xa1b2_c3d4;
+    const VERSION_2_4: u32 = 2 | 4 << 16;
+    const ETHERNET: u32 = 1;
+    let header = [MAGIC, VERSION_2_4, 0, 0, 65_535, ETHERNET, 0, 0, length, length];
+    let mut bytes: Vec<u8> = header.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    bytes.extend((0..length).map(|i| i as u8));
+    let file = tempfile::NamedTempFile::new().expect("file");
+    std::fs::write(file.path(), bytes).expect("written");
+    file
+}
+
+/// The capture device does not keep to the MTU: what is longer than a buffer comes as a chain.
+#[test]
+fn a_chain_is_told_refused_and_freed_whole() {
+    let rig = Rig::new();
+    let config = PoolConfig { mbufs: 63, cache: 0, data_bytes: 600, socket: None };
+    let pool = rig.eal.create_pool("short", &config).expect("pool");
+    let file = capture(1500);
+    let device = format!("net_pcap0,rx_pcap={}", file.path().display());
+    rig.eal.attach_vdev(&device).expect("attaches");
+    let port = rig.eal.port(&device).expect("is there");
+    for bulk in [false, true] {
+        let short = PortConfig { mtu: 500, ..PortConfig::default() };
+        let mut pair = one(port.start(&short, &pool).expect("starts"));
+        let mut burst = Burst::<4>::new();
+        assert_eq!(pair.rx.rx_burst(&mut burst), 1);
+        assert_eq!(pool.in_use(), 3, "1500 bytes in buffers of 600");
+        let mbuf = &mut burst.as_mut_slice()[0];
+        assert!(!mbuf.is_contiguous());
+        assert_eq!((mbuf.len(), mbuf.packet_len()), (600, 1500));
+        assert!(mbuf.data().iter().enumerate().all(|(i, &byte)| byte == i as u8));
+        assert!(mbuf.append(1).is_none() && !mbuf.trim_back(1) && !mbuf.set_data(b"x"));
+        assert!(!mbuf.linearize(), "does not fit into one buffer");
+        assert!(mbuf.trim_front(14) && mbuf.prepend(4).is_some());
+        assert_eq!((mbuf.len(), mbuf.packet_len()), (590, 1490));
+        if bulk {
+            drop(burst);
+        } else {
+            drop(burst.pop());
+        }
+        assert_eq!(pool.in_use(), 0);
+    }
+    drop(port);
+    rig.eal.detach_vdev("net_pcap0").expect("is free");
+}
