@@ -57,6 +57,9 @@ impl Eal {
     /// the main lcore and is pinned to its CPU, and so are threads it starts later; worker lcores start and
     /// wait for [`Eal::launch`].
     ///
+    /// Without hugepages: `--no-huge --no-shconf -m MEGABYTES`. With them: `--in-memory`, which leaves no files
+    /// behind; DPDK 22.11 refuses it together with `--no-huge`.
+    ///
     /// The arguments' memory is kept for the life of the process, because DPDK may keep pointers into it.
     /// (`rte_eal_init`, <https://doc.dpdk.org/guides-22.11/linux_gsg/linux_eal_parameters.html>)
     ///

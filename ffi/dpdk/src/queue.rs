@@ -42,7 +42,8 @@ impl RxQueue {
     }
 
     /// Receives into the free places of the burst, behind what is there; returns how many were added.
-    /// Never waits. (`rte_eth_rx_burst`)
+    /// Never waits. Vectorised drivers round the free places down to 4 or more, so poll with an empty burst.
+    /// (`rte_eth_rx_burst`)
     #[inline]
     pub fn rx_burst<const N: usize>(&mut self, burst: &mut Burst<N>) -> usize {
         // SAFETY: the port is started and the queue set up (`_started`), only this value polls it (`&mut`, not
