@@ -71,9 +71,11 @@ impl Server {
             servers.spawn(listener.serve(routes.clone(), shutdown));
         }
         let mut stop = stopping;
+        // Without the guard that `wait_for` gives: it must not be held across an await.
+        let stop = async move { drop(stop.wait_for(|stopping| *stopping).await) };
         let served = tokio::select! {
             served = first_failure(&mut servers) => served,
-            _ = stop.wait_for(|stopping| *stopping) => match timeout(GRACE, first_failure(&mut servers)).await {
+            () = stop => match timeout(GRACE, first_failure(&mut servers)).await {
                 Ok(served) => served,
                 Err(_) => {
                     tracing::warn!("clients kept their streams open; closing them");

@@ -1,1 +1,183 @@
+//! One test per thing that can be wrong: the message says where, what and what to do.
 
+use std::path::Path;
+
+use super::*;
+
+/// A file that is right; cases change one thing each.
+const GOOD: &str = r#"[eal]
+hugepages = false
+memory_mib = 64
+args = ["--log-level=4"]
+[workers]
+cpus = [0, 1]
+idle = "poll"
+sessions = 4096
+[api]
+listen = ["unix:/run/tidegated.sock", "127.0.0.1:7430"]
+[timeouts]
+linger = 2
+udp = 30
+[[port]]
+name = "uplink"
+device = "net_tap0,iface=tg-uplink"
+addresses = ["10.9.0.1/24"]
+role = "uplink"
+[[port]]
+name = "east"
+device = "net_tap1,iface=tg-east"
+mac = "02:00:00:00:00:fe"
+addresses = ["10.8.0.1/24"]
+role = "access"
+[[port]]
+name = "west"
+device = "0000:03:00.0"
+mac = "02:00:00:00:00:fe"
+addresses = ["10.8.0.1/24"]
+role = "access"
+[[neighbour]]
+address = "10.9.0.254"
+mac = "02:00:00:00:09:fe"
+port = "uplink"
+[[route]]
+to = "0.0.0.0/0"
+via = "10.9.0.254"
+[[address]]
+address = "10.8.0.100"
+home = { name = "blue", port = "east", mac = "02:00:00:00:08:0b", rewrite = "l2" }
+[[address]]
+address = "10.8.0.101"
+home = { name = "red", port = "west", mac = "02:00:00:00:08:0c", rewrite = "nat", locator = "10.8.0.12" }
+"#;
+
+fn parse_text(text: &str) -> Result<Config, ConfigError> {
+    parse(Path::new("tidegated.toml"), text)
+}
+
+/// The message for [`GOOD`] with `from` replaced by `to`; it must place the error at `line`.
+#[track_caller]
+fn wrong(from: &str, to: &str, line: usize) -> String {
+    assert!(GOOD.contains(from), "`{from}` is not in the file");
+    let message = parse_text(&GOOD.replacen(from, to, 1)).expect_err("refused").to_string();
+    let place = format!("tidegated.toml:{line}:");
+    assert!(message.starts_with(&place), "expected {place} in: {message}");
+    message
+}
+
+#[track_caller]
+fn says(message: &str, words: &[&str]) {
+    for words in words {
+        assert!(message.contains(words), "`{words}` in: {message}");
+    }
+}
+
+#[test]
+fn a_right_file_gives_valid_types() {
+    let config = parse_text(GOOD).expect("valid");
+    assert_eq!(config.eal, Eal { hugepages: false, memory_mib: 64, args: vec!["--log-level=4".into()] });
+    assert_eq!(config.workers, Workers { cpus: vec![0, 1], idle: Idle::Poll, sessions: 4096 });
+    assert_eq!(config.listen.len(), 2);
+    assert_eq!((config.timeouts.linger_ms, config.timeouts.udp_ms), (2_000, 30_000));
+    assert_eq!(config.timeouts.echo_ms, Timeouts::default().echo_ms);
+    assert_eq!((config.ports.len(), config.ports[2].mac), (3, Some(Mac([2, 0, 0, 0, 0, 0xfe]))));
+    assert_eq!(config.ports[0].addresses[0].to_string(), "10.9.0.1/24");
+    let hop = NextHop { port: tidegate_dataplane::steering::PortId(0), via: Some(0x0a09_00fe) };
+    assert_eq!(config.routes, [("0.0.0.0/0".parse().expect("prefix"), hop)]);
+    assert_eq!(config.addresses[1].1.rewrite, tidegate_dataplane::steering::Rewrite::Nat(0x0a08_000c));
+}
+
+#[test]
+fn most_of_it_can_be_left_out() {
+    let config = parse_text(
+        "[api]\nlisten = [\"unix:/a\"]\n[[port]]\nname = \"p\"\ndevice = \"net_null0\"\nrole = \"uplink\"\n",
+    );
+    let config = config.expect("valid");
+    assert_eq!(config.eal, Eal { hugepages: true, memory_mib: 256, args: vec![] });
+    assert_eq!(config.workers, Workers { cpus: vec![0], idle: Idle::Sleep, sessions: 65_536 });
+    assert_eq!(config.timeouts, Timeouts::default());
+}
+
+#[test]
+fn keys_that_do_not_exist() {
+    says(&wrong("memory_mib", "memory", 3), &["`memory`", "allowed here: `hugepages`, `memory_mib`, `args`"]);
+    says(&wrong("idle", "ilde", 7), &["`ilde`", "`idle`"]);
+    says(&wrong("[[neighbour]]", "[[neighbor]]", 31), &["`neighbor`", "`neighbour`"]);
+    says(&wrong("locator =", "locater =", 43), &["`locater`", "`locator`"]);
+}
+
+#[test]
+fn values_out_of_range() {
+    says(&wrong("cpus = [0, 1]", "cpus = []", 6), &["cpus is empty", "cpus = [0]"]);
+    says(&wrong("cpus = [0, 1]", "cpus = [0, 0]", 6), &["CPU 0", "twice"]);
+    says(&wrong("cpus = [0, 1]", "cpus = [0, 4096]", 6), &["4096", "0 to 1023"]);
+    says(&wrong("sessions = 4096", "sessions = 1", 8), &["sessions = 1", "1024 to 16777216"]);
+    says(&wrong("sessions = 4096", "sessions = 99999999", 8), &["sessions = 99999999"]);
+    says(&wrong("memory_mib = 64", "memory_mib = 1", 3), &["memory_mib = 1", "16 to"]);
+    says(&wrong("linger = 2", "linger = 0", 12), &["linger = 0", "1 to 604800"]);
+    says(&wrong("\"poll\"", "\"nap\"", 7), &["`nap`", "`sleep`", "`poll`"]);
+}
+
+#[test]
+fn endpoints() {
+    says(&wrong("unix:/run/tidegated.sock", "tidegated.sock", 10), &["`tidegated.sock`", "unix:/absolute/path"]);
+    says(&wrong("127.0.0.1:7430", "unix:/run/tidegated.sock", 10), &["listed twice"]);
+    let none = GOOD.replace("listen = [\"unix:/run/tidegated.sock\", \"127.0.0.1:7430\"]", "listen = []");
+    says(&parse_text(&none).expect_err("none").to_string(), &["tidegated.toml:10:", "listen is empty"]);
+}
+
+#[test]
+fn ports() {
+    says(&wrong("name = \"west\"", "name = \"east\"", 26), &["two ports are named `east`"]);
+    says(&wrong("name = \"west\"", "name = \"w st\"", 26), &["`w st`", "letters"]);
+    says(&wrong("0000:03:00.0", "net_tap1,iface=other", 27), &["`east`", "its own device"]);
+    says(&wrong("0000:03:00.0", "", 27), &["DPDK device", "net_tap0"]);
+    says(&wrong("10.9.0.1/24", "10.9.0.1", 17), &["`10.9.0.1`", "10.0.0.0/24"]);
+    says(&wrong("10.9.0.1/24", "10.9.0.1/33", 17), &["at most 32"]);
+    says(&wrong("10.9.0.1/24", "127.0.0.1/8", 17), &["127.0.0.1", "unicast"]);
+    says(&wrong("role = \"access\"\n[[port]]", "role = \"inside\"\n[[port]]", 24), &["`inside`", "`uplink`"]);
+    let message = wrong("mac = \"02:00:00:00:00:fe\"\naddresses", "mac = \"02:00:00:00:00\"\naddresses", 22);
+    says(&message, &["`02:00:00:00:00`", "six hexadecimal bytes"]);
+    says(&wrong("02:00:00:00:00:fe", "ff:ff:ff:ff:ff:ff", 22), &["group address"]);
+    let none = "[api]\nlisten = [\"unix:/a\"]\n";
+    says(&parse_text(none).expect_err("no port").to_string(), &["no [[port]]"]);
+}
+
+#[test]
+fn addresses_that_are_taken() {
+    // An anycast gateway needs one MAC.
+    says(&wrong("02:00:00:00:00:fe", "02:00:00:00:00:fd", 29), &["10.8.0.1/24", "`east`", "same mac"]);
+    says(&wrong("[\"10.9.0.1/24\"]", "[\"10.9.0.1/24\", \"10.9.0.2/24\"]", 17), &[]);
+}
+
+#[test]
+fn managed_addresses() {
+    says(&wrong("10.8.0.101", "10.8.0.100", 42), &["10.8.0.100", "already the managed address"]);
+    says(&wrong("address = \"10.8.0.100\"", "address = \"10.9.0.1\"", 39), &["address of port `uplink`"]);
+    says(&wrong("10.8.0.12", "10.8.0.100", 43), &["10.8.0.100", "managed address"]);
+    says(&wrong("10.8.0.12", "10.8.0.1", 43), &["10.8.0.1", "address of port `east`"]);
+    says(&wrong("10.8.0.101", "10.8.0.256", 42), &["`10.8.0.256`", "IPv4"]);
+    says(&wrong("port = \"east\", mac", "port = \"north\", mac", 40), &["`north`", "`uplink`, `east`, `west`"]);
+    says(&wrong(", locator = \"10.8.0.12\"", "", 43), &["needs a locator"]);
+    says(&wrong("rewrite = \"l2\"", "rewrite = \"l2\", locator = \"10.8.0.9\"", 40), &["remove it"]);
+    says(&wrong("rewrite = \"l2\"", "rewrite = \"l3\"", 40), &["`l3`", "`nat`"]);
+    says(&wrong("02:00:00:00:08:0b", "02:00:00:00:08", 40), &["MAC"]);
+    says(&wrong("name = \"blue\"", "name = \"\"", 40), &["backend", "letters"]);
+}
+
+#[test]
+fn neighbours_and_routes() {
+    says(&wrong("port = \"uplink\"", "port = \"up\"", 34), &["`up`", "`uplink`"]);
+    says(&wrong("address = \"10.9.0.254\"", "address = \"10.8.0.100\"", 32), &["managed address", "remove"]);
+    let twice = "[[neighbour]]\naddress = \"10.9.0.254\"\nmac = \"02:00:00:00:09:01\"\nport = \"uplink\"\n[[route]]";
+    says(&wrong("[[route]]", twice, 36), &["10.9.0.254", "twice"]);
+    says(&wrong("0.0.0.0/0", "10.9.0.0/24", 36), &["already a route to 10.9.0.0/24"]);
+    says(&wrong("0.0.0.0/0", "default", 36), &["`default`"]);
+    says(&wrong("via = \"10.9.0.254\"", "via = \"10.7.0.1\"", 37), &["10.7.0.1", "no link of any port"]);
+    says(&wrong("via = \"10.9.0.254\"", "via = \"10.9.0.254\"\nport = \"east\"", 37), &["port `east`"]);
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = load(Path::new("/nonexistent/tidegated.toml")).expect_err("missing");
+    says(&error.to_string(), &["/nonexistent/tidegated.toml"]);
+}

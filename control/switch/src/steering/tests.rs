@@ -1,1 +1,130 @@
+//! What the model test cannot say: messages' content is tested at the service, slots and snapshots here.
 
+use std::path::Path;
+
+use tidegate_dataplane::{
+    packet::Mac,
+    steering::{Direction, PortId},
+};
+
+use super::*;
+use crate::config;
+
+const A: u32 = 0x0a08_0064;
+
+fn spec(name: &str, port: u16, rewrite: Rewrite) -> BackendSpec {
+    BackendSpec { name: name.into(), port: PortId(port), mac: Mac([2, 0, 0, 0, 8, port as u8]), rewrite }
+}
+
+fn network() -> Network {
+    let text = r#"
+        [api]
+        listen = ["unix:/a"]
+        [[port]]
+        name = "uplink"
+        device = "net_null0"
+        addresses = ["10.9.0.1/24"]
+        role = "uplink"
+        [[port]]
+        name = "east"
+        device = "net_null1"
+        mac = "02:00:00:00:00:fe"
+        addresses = ["10.8.0.1/24"]
+        role = "access"
+        [[port]]
+        name = "west"
+        device = "net_null2"
+        mac = "02:00:00:00:00:fe"
+        addresses = ["10.8.0.1/24"]
+        role = "access"
+        [[neighbour]]
+        address = "10.8.0.9"
+        mac = "02:00:00:00:08:09"
+        port = "west"
+        [[route]]
+        to = "0.0.0.0/0"
+        via = "10.9.0.254"
+    "#;
+    let config = config::parse(Path::new("test.toml"), text).expect("valid");
+    Network::new(&config, &[Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 0xfe]), Mac([2, 0, 0, 0, 0, 0xfe])])
+}
+
+#[test]
+fn a_slot_with_entries_is_not_given_to_another() {
+    let mut steering = Steering::default();
+    steering.add(A, spec("a", 1, Rewrite::L2), &|_| false).expect("add");
+    let first = steering.get(A).expect("known").home.slot;
+    steering.remove(A).expect("remove");
+    for _ in 0..tidegate_dataplane::counters::MAX_BACKENDS + 1 {
+        steering.add(A, spec("a", 1, Rewrite::L2), &|slot| slot == first).expect("add");
+        assert_ne!(steering.get(A).expect("known").home.slot, first);
+        steering.remove(A).expect("remove");
+    }
+}
+
+#[test]
+fn a_refusal_changes_nothing() {
+    let mut steering = Steering::default();
+    steering.add(A, spec("a", 1, Rewrite::L2), &|_| false).expect("add");
+    let full = |_| true;
+    let before = format!("{steering:?}");
+    let refused = steering.set_destination(A, spec("b", 2, Rewrite::L2), &full);
+    assert!(matches!(refused, Err(Refused::NoSlot(_))));
+    assert_eq!(format!("{steering:?}"), before);
+}
+
+#[test]
+fn a_snapshot_says_what_is_counted_and_who_is_where() {
+    let (network, mut steering) = (network(), Steering::default());
+    let free = |_| false;
+    steering.add(A, spec("a", 1, Rewrite::L2), &free).expect("add");
+    steering.takeover(A, &free).expect("takeover");
+    steering.set_destination(A, spec("b", 2, Rewrite::L2), &free).expect("destination");
+    let source = steering.cutover(A, UnknownTcp::Drop).expect("cutover");
+    let snapshot = network.snapshot(7, &steering, vec![source]).expect("snapshot");
+    assert_eq!((snapshot.generation, snapshot.counted_at_install.as_slice()), (7, &[source][..]));
+    let managed = snapshot.managed(A).expect("managed");
+    assert_eq!((managed.hosted, managed.tracked, managed.epoch), (true, true, 2));
+    let (destination, policy) = managed.active_destination().expect("cut over");
+    assert_eq!((destination.port, policy), (PortId(2), UnknownTcp::Drop));
+    assert!(matches!(snapshot.direction(PortId(2), A, 1), Direction::FromBackend(_, backend) if backend.port == PortId(2)));
+}
+
+#[test]
+fn routes_lead_to_where_neighbours_are() {
+    let (mut network, mut steering) = (network(), Steering::default());
+    steering.add(A, spec("n", 2, Rewrite::Nat(0x0a08_000c)), &|_| false).expect("add");
+    assert_eq!(network.learn(PortId(0), 0x0a09_00fe, Mac([2, 0, 0, 0, 9, 0xfe])), Learned::Changed);
+    assert_eq!(network.learn(PortId(2), 0x0a08_0020, Mac([2, 0, 0, 0, 8, 0x20])), Learned::Changed);
+    let snapshot = network.snapshot(1, &steering, vec![]).expect("snapshot");
+    let port = |address| {
+        let hop = snapshot.fib.find(address).expect("a route");
+        let neighbour = snapshot.neighbour(hop.via.unwrap_or(address));
+        (hop.port.0, neighbour.map(|neighbour| neighbour.port.0))
+    };
+    assert_eq!(port(0x0a08_0030), (1, None), "of two ports on one prefix, the first");
+    assert_eq!(port(0x0a08_0009), (2, Some(2)), "a configured neighbour behind the second");
+    assert_eq!(port(0x0a08_0020), (2, Some(2)), "a learned one, too");
+    assert_eq!(port(0x0a08_000c), (2, Some(2)), "a guest is where its backend says");
+    assert_eq!(port(0x0808_0808), (0, Some(0)), "by the default route");
+}
+
+#[test]
+fn lies_are_not_learned() {
+    let mut network = network();
+    let host = Mac([2, 0, 0, 0, 9, 9]);
+    let mut learn = |port, address, mac| network.learn(PortId(port), address, mac);
+    assert_eq!(learn(0, 0x0a09_0009, host), Learned::Changed);
+    assert_eq!(learn(0, 0x0a09_0009, host), Learned::Known);
+    assert_eq!(learn(0, 0x0a09_0009, Mac([2, 0, 0, 0, 9, 8])), Learned::Changed);
+    for (port, address, mac, why) in [
+        (1, 0x0a09_0009, host, "not on that link"),
+        (0, 0x0a09_0001, host, "the box's own address"),
+        (2, 0x0a08_0009, host, "configured otherwise"),
+        (0, 0x0a09_0009, Mac::BROADCAST, "a group address"),
+        (0, 0x0a09_0009, Mac([2, 0, 0, 0, 0, 1]), "the box's own MAC"),
+        (9, 0x0a09_0009, host, "no such port"),
+    ] {
+        assert_eq!(learn(port, address, mac), Learned::Ignored, "{why}");
+    }
+}

@@ -1,0 +1,180 @@
+//! A dataplane without DPDK: real shards, driven by the test.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tidegate_dataplane::{
+    counters::ShardCounters,
+    pipeline::{Punt, Shard, ShardSelector, Verdict},
+    session::SessionRecord,
+    steering::{PortId, Snapshot},
+};
+use tidegate_switch::dataplane::{Acknowledged, Dataplane, DataplaneError, PortInfo, PortStats};
+
+const SESSIONS: u32 = 256;
+
+/// What the core owns.
+pub(crate) struct Double {
+    ports: Vec<PortInfo>,
+    counters: Vec<Arc<ShardCounters>>,
+    shards: Shards,
+}
+
+/// The shards, shared with the test.
+#[derive(Clone)]
+pub(crate) struct Shards(Arc<Mutex<Inner>>);
+
+struct Inner {
+    shards: Vec<Shard>,
+    snapshot: Arc<Snapshot>,
+    now_ms: u64,
+    /// Frames of the control core.
+    sent: Vec<(PortId, Vec<u8>)>,
+    stuck: bool,
+}
+
+impl Double {
+    pub(crate) fn new(ports: Vec<PortInfo>, workers: u16) -> (Self, Shards) {
+        let counters: Vec<_> = (0..workers).map(|_| Arc::new(ShardCounters::default())).collect();
+        let selector = ShardSelector::new(workers);
+        let shards = (0..workers).zip(&counters).map(|(number, counters)| {
+            Shard::new(number, selector.clone(), SESSIONS, Arc::clone(counters))
+        });
+        let inner = Inner {
+            shards: shards.collect(),
+            snapshot: Arc::new(Snapshot::empty()),
+            now_ms: 0,
+            sent: Vec::new(),
+            stuck: false,
+        };
+        let shards = Shards(Arc::new(Mutex::new(inner)));
+        (Self { ports, counters, shards: shards.clone() }, shards)
+    }
+}
+
+impl Shards {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("no test panics while it holds the lock")
+    }
+
+    /// Let a frame arrive on `port`. Gives where it went out and how, `None` when it was dropped.
+    pub(crate) fn arrive(
+        &self,
+        port: PortId,
+        mut frame: Vec<u8>,
+    ) -> Result<(PortId, Vec<u8>), Verdict> {
+        let mut inner = self.lock();
+        let (snapshot, now_ms) = (Arc::clone(&inner.snapshot), inner.now_ms);
+        let mut verdict = [Verdict::Redirect(0)];
+        while let Verdict::Redirect(shard) = verdict[0] {
+            let frames = std::slice::from_mut(&mut frame);
+            inner.shards[usize::from(shard)].process(
+                &snapshot,
+                now_ms,
+                frames,
+                &[port],
+                &mut verdict,
+            );
+        }
+        match verdict[0] {
+            Verdict::Transmit(port, _) => Ok((port, frame)),
+            other => Err(other),
+        }
+    }
+
+    /// Let time pass.
+    pub(crate) fn advance(&self, elapsed: Duration) {
+        self.lock().now_ms += elapsed.as_millis() as u64;
+    }
+
+    /// From now on, workers do not answer; or do again.
+    pub(crate) fn stick(&self, stuck: bool) {
+        self.lock().stuck = stuck;
+    }
+
+    /// Generation that is in force.
+    pub(crate) fn generation(&self) -> u64 {
+        self.lock().snapshot.generation
+    }
+
+    /// The frames the core sent since the last call.
+    pub(crate) fn take_sent(&self) -> Vec<(PortId, Vec<u8>)> {
+        std::mem::take(&mut self.lock().sent)
+    }
+}
+
+impl Dataplane for Double {
+    fn workers(&self) -> usize {
+        self.counters.len()
+    }
+
+    fn ports(&self) -> &[PortInfo] {
+        &self.ports
+    }
+
+    fn refresh_ports(&mut self) {
+        for port in &mut self.ports {
+            port.link_up = true;
+        }
+    }
+
+    fn port_stats(&mut self) -> Vec<PortStats> {
+        (1..)
+            .take(self.ports.len())
+            .map(|n| PortStats { rx_packets: n, ..PortStats::default() })
+            .collect()
+    }
+
+    fn publish(&mut self, snapshot: Arc<Snapshot>) -> Result<Acknowledged, DataplaneError> {
+        let mut inner = self.shards.lock();
+        if inner.stuck {
+            return Err(DataplaneError::NoAnswer { worker: 1, waited: Duration::from_secs(2) });
+        }
+        for shard in &mut inner.shards {
+            shard.install(&snapshot);
+        }
+        let counted = snapshot.counted_at_install.iter().map(|&slot| {
+            (slot, self.counters.iter().map(|counters| u64::from(counters.at_install(slot))).sum())
+        });
+        let counted = counted.collect();
+        inner.snapshot = snapshot;
+        Ok(Acknowledged { elapsed: Duration::from_nanos(1), counted })
+    }
+
+    fn counters(&self, worker: usize) -> &ShardCounters {
+        &self.counters[worker]
+    }
+
+    fn sessions(
+        &mut self,
+        address: Option<u32>,
+        limit: usize,
+    ) -> Result<Vec<(usize, SessionRecord)>, DataplaneError> {
+        let inner = self.shards.lock();
+        let mut all = Vec::new();
+        for (worker, shard) in inner.shards.iter().enumerate() {
+            let mut records = Vec::with_capacity(SESSIONS as usize);
+            assert_eq!(shard.list(address, inner.now_ms, 0, SESSIONS, &mut records), None);
+            all.extend(records.into_iter().map(|record| (worker, record)));
+        }
+        all.truncate(limit);
+        Ok(all)
+    }
+
+    fn transmit(&mut self, port: PortId, frame: &[u8]) -> Result<(), DataplaneError> {
+        self.shards.lock().sent.push((port, frame.to_vec()));
+        Ok(())
+    }
+
+    /// Also what a worker does beside packets: forget what is over.
+    fn take_punts(&mut self, each: &mut dyn FnMut(Punt)) {
+        let mut inner = self.shards.lock();
+        let (snapshot, now_ms) = (Arc::clone(&inner.snapshot), inner.now_ms);
+        for shard in &mut inner.shards {
+            shard.take_punts().for_each(&mut *each);
+            shard.sweep(&snapshot, now_ms, SESSIONS);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What the core does on the links: announcements, neighbours.
+
+use std::time::Duration;
+
+use tidegate_dataplane::{
+    packet::{Mac, arp},
+    steering::PortId,
+};
+
+use crate::{
+    testbox::{TestBox, east},
+    wire::{EAST, GATEWAY_MAC, UPLINK, UPLINK_MAC, WEST},
+};
+
+/// ARP frames the core sent, as port, sender MAC, sender and target.
+fn sent(tested: &TestBox) -> Vec<(PortId, Mac, u32, u32)> {
+    let read = |(port, frame): (PortId, Vec<u8>)| {
+        let packet = arp::read(&frame).expect("ARP");
+        (port, packet.sender_mac, packet.sender, packet.target)
+    };
+    tested.shards.take_sent().into_iter().map(read).collect()
+}
+
+#[tokio::test]
+async fn a_takeover_is_announced_three_times_on_uplinks_only() {
+    let mut tested = TestBox::start().await;
+    tested.add(east()).await.expect("add");
+    tested.takeover().await.expect("takeover");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let announcement = (UPLINK, Mac(UPLINK_MAC), 0x0a08_0064, 0x0a08_0064);
+    assert_eq!(sent(&tested), [announcement; 3]);
+    tested.takeover().await.expect("again");
+    tested.abort().await.expect("abort");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(sent(&tested).len() <= 1, "given back, announced no more");
+    tested.stop().await;
+}
+
+#[tokio::test]
+async fn neighbours_are_learned_in_bursts() {
+    let tested = TestBox::start().await;
+    let before = tested.shards.generation();
+    let host = |n: u8| Mac([2, 0, 0, 0, 7, n]);
+    for n in 10..16 {
+        let hello = arp::announcement(host(n), 0x0a09_0000 | u32::from(n));
+        let _ = tested.shards.arrive(UPLINK, hello.to_vec());
+    }
+    // One that lies about being the box itself, and one from another link.
+    let _ = tested.shards.arrive(UPLINK, arp::announcement(host(66), 0x0a09_0001).to_vec());
+    let _ = tested.shards.arrive(UPLINK, arp::announcement(host(67), 0x0a07_0001).to_vec());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let published = tested.shards.generation() - before;
+    assert!((1..=2).contains(&published), "{published} snapshots for one burst");
+    // Known now: said again, nothing happens.
+    let _ = tested.shards.arrive(UPLINK, arp::announcement(host(10), 0x0a09_000a).to_vec());
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    assert_eq!(tested.shards.generation() - before, published);
+    tested.stop().await;
+}
+
+#[tokio::test]
+async fn a_missing_neighbour_is_asked_for_on_every_link_it_can_be_on() {
+    let tested = TestBox::start().await;
+    for _ in 0..5 {
+        // To 10.8.0.100, which is not managed here: plain forwarding.
+        tested.tcp(1).talk().expect_err("the neighbour is not known");
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    let question = |port| (port, Mac(GATEWAY_MAC), 0x0a08_0001, 0x0a08_0064);
+    assert_eq!(sent(&tested), [question(EAST), question(WEST)], "once a second at most");
+    // The answer comes, and packets pass.
+    let answer = arp::announcement(Mac([2, 0, 0, 0, 8, 9]), 0x0a08_0064);
+    let _ = tested.shards.arrive(EAST, answer.to_vec());
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    assert_eq!(tested.tcp(1).talk(), Ok(EAST));
+    tested.stop().await;
+}

@@ -1,0 +1,12 @@
+//! The service as its clients see it, over a Unix socket; behind it real shards that the tests feed with packets.
+#![forbid(unsafe_code)]
+
+mod daemon;
+mod double;
+mod interface;
+mod life;
+mod links;
+mod refusals;
+mod testbox;
+mod watching;
+mod wire;
