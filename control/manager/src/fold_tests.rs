@@ -24,6 +24,7 @@ pub(crate) fn order() -> Spec {
         cmdline: None,
         keep_source: false,
         keep_tracking: false,
+        boot_wait_s: 0,
         drain_deadline_s: None,
     }
 }

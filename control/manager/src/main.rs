@@ -1,11 +1,15 @@
 //! `tidegate-manager`: see `--help`.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use clap::Parser;
-use tidegate_manager::{config::Config, pace::Pace, server::Manager};
+use tidegate_host::{Host, HostConfig};
+use tidegate_manager::{config::Config, pace::Pace, peers::Inventory, server::Manager};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Drives migrations end to end. What runs is in the journal: stopped, it goes on where it was when started
@@ -16,22 +20,36 @@ struct Args {
     /// Configuration file.
     #[arg(long, value_name = "manager.toml", default_value = "/etc/tidegate/manager.toml")]
     config: PathBuf,
-    /// Run a host in this process, too.
+    /// Run a host in this process, too; it needs no entry of its own in the configuration.
     #[arg(long, value_name = "hostd.toml")]
     embedded_host: Option<PathBuf>,
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidegate-manager: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 
-    let config = Config::load(&args.config)?;
+    let mut config = Config::load(&args.config)?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
 
+    // The host first: what the journal says is running may need it.
+    let host = match &args.embedded_host {
+        Some(path) => Some(embed(path, &mut config.inventory).await?),
+        None => None,
+    };
     let listen = config.listen.clone();
     let mut manager = Manager::start(config, Pace::default()).await?;
     for endpoint in listen {
@@ -43,5 +61,19 @@ async fn main() -> anyhow::Result<()> {
         _ = interrupt.recv() => tracing::info!("interrupted: stopping"),
     }
     manager.stop().await?;
+    if let Some(host) = host {
+        host.shutdown().await;
+    }
     Ok(())
+}
+
+async fn embed(path: &Path, inventory: &mut Inventory) -> anyhow::Result<Host> {
+    let config = HostConfig::load(path)?;
+    let name = config.name.clone();
+    let host = Host::start(config).await?;
+    let endpoint = host.endpoints().first().with_context(|| {
+        format!("{}: [api] listen is empty; the manager reaches its host there", path.display())
+    })?;
+    inventory.embed(&name, endpoint.clone());
+    Ok(host)
 }

@@ -7,6 +7,9 @@ pub const CALL: Duration = Duration::from_secs(30);
 /// Limit of a call that goes through a guest's memory.
 pub const MEMORY_CALL: Duration = Duration::from_secs(900);
 
+/// A copy without progress for this long is taken for broken; the receiver's last check is in it.
+pub const COPY_SILENCE: Duration = Duration::from_secs(120);
+
 /// What tests shorten.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -16,7 +19,7 @@ pub struct Pace {
     pub retry_longest: Duration,
     /// After this long without success, no further attempt.
     pub retry_budget: Duration,
-    /// A drain stream without an event for this long is taken for broken; likewise a copy.
+    /// A drain stream without an event for this long is taken for broken.
     pub stream_silence: Duration,
     /// How long a booting destination may take until it runs.
     pub boot: Duration,

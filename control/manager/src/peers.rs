@@ -130,6 +130,15 @@ impl Inventory {
     }
 }
 
+impl Inventory {
+    /// Add a host that runs in this process, unless the configuration has one of its name.
+    pub fn embed(&mut self, name: &str, endpoint: Endpoint) {
+        if self.hosts.iter().all(|peer| peer.name() != name) {
+            self.hosts.push(Peer::new("host", name, endpoint));
+        }
+    }
+}
+
 impl Names for Inventory {
     fn switch_name(&self, field: &'static str, name: &str) -> Result<String, InvalidSpec> {
         resolve(&self.switches, field, name)

@@ -5,6 +5,9 @@ use std::{fmt, net::Ipv4Addr, path::PathBuf, str::FromStr};
 use serde::{Deserialize, Serialize};
 use tidegate_api::manager as proto;
 
+/// How long a booted destination is given when the order does not say.
+const DEFAULT_BOOT_WAIT_S: u32 = 10;
+
 /// Where the destination comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -111,6 +114,9 @@ pub struct Spec {
     pub keep_source: bool,
     /// The switch goes on recording sessions after the release.
     pub keep_tracking: bool,
+    /// How long a booted destination is given until it is taken to serve.
+    #[serde(default)]
+    pub boot_wait_s: u32,
     /// When the drain takes longer the migration is aborted.
     pub drain_deadline_s: Option<u32>,
 }
@@ -256,6 +262,11 @@ impl Spec {
             cmdline: Some(spec.destination_cmdline).filter(|text| !text.is_empty()),
             keep_source: spec.keep_source,
             keep_tracking: spec.keep_tracking,
+            boot_wait_s: match (kind, spec.destination_boot_wait_s) {
+                (DestinationKind::Clone, _) => 0,
+                (DestinationKind::Boot, 0) => DEFAULT_BOOT_WAIT_S,
+                (DestinationKind::Boot, seconds) => seconds,
+            },
             drain_deadline_s: Some(spec.drain_deadline_s).filter(|&seconds| seconds > 0),
         })
     }
@@ -289,6 +300,7 @@ impl Spec {
             keep_source: self.keep_source,
             keep_tracking: self.keep_tracking,
             drain_deadline_s: self.drain_deadline_s.unwrap_or_default(),
+            destination_boot_wait_s: self.boot_wait_s,
         }
     }
 }

@@ -14,6 +14,9 @@ use crate::{
     record::Outcome,
 };
 
+/// Between looks at a guest.
+const POLL: Duration = Duration::from_millis(100);
+
 /// The guest of this name; None when the host has none.
 pub(super) async fn find(
     peer: &Peer,
@@ -28,52 +31,44 @@ pub(super) async fn find(
     }
 }
 
-/// Start the destination and wait until it runs.
+/// Start the destination, wait until it runs, and give a booting one time to come up.
 pub(super) async fn destination(work: &Work) -> Result<Outcome, Error> {
     let name = &work.progress.spec.destination_guest;
     let (peer, mut host) = work.destination_host().await?;
-    // The name was free at preflight: a guest that has it now is ours, started before a restart.
-    let mut guest = match find(peer, &mut host, name).await? {
-        Some(guest) => guest,
-        None => {
-            let request =
-                proto::StartDestinationRequest { migration_id: work.id.to_string(), paused: false };
-            let call = host.start_destination(request);
-            peer.answer("StartDestination", MEMORY_CALL, call).await?
-        }
+    let request =
+        proto::StartDestinationRequest { migration_id: work.id.to_string(), paused: false };
+    // Idempotent: a host that has started it before answers with that one.
+    let call = host.start_destination(request);
+    let mut guest = peer.answer("StartDestination", MEMORY_CALL, call).await?;
+    let stopped = |found| Error::Unexpected {
+        peer: peer.title().clone(),
+        found,
+        remedy: "look at its console on that host",
     };
     let deadline = tokio::time::Instant::now() + work.pace.boot;
-    loop {
-        match guest.state() {
-            GuestState::Running => return Ok(Outcome::Destination { pid: guest.pid }),
-            GuestState::Exited => {
-                return Err(Error::Unexpected {
-                    peer: peer.title().clone(),
-                    found: format!("destination `{name}` ended right after its start"),
-                    remedy: "look at its console on that host",
-                });
-            }
-            state if tokio::time::Instant::now() >= deadline => {
-                return Err(Error::Unexpected {
-                    peer: peer.title().clone(),
-                    found: format!(
-                        "destination `{name}` is still {} after {} s",
-                        state_word(state),
-                        work.pace.boot.as_secs()
-                    ),
-                    remedy: "look at its console on that host",
-                });
-            }
-            GuestState::Paused => {
-                let request = proto::ContinueGuestRequest { name: name.clone() };
-                guest = peer.answer("ContinueGuest", CALL, host.continue_guest(request)).await?;
-            }
-            GuestState::Unspecified => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                guest = find(peer, &mut host, name).await?.unwrap_or_default();
-            }
+    while guest.state() != GuestState::Running {
+        let state = guest.state();
+        if state == GuestState::Exited || tokio::time::Instant::now() >= deadline {
+            let state = state_word(state);
+            return Err(stopped(format!("destination `{name}` is {state} after its start")));
+        }
+        if state == GuestState::Paused {
+            let request = proto::ContinueGuestRequest { name: name.clone() };
+            guest = peer.answer("ContinueGuest", CALL, host.continue_guest(request)).await?;
+        } else {
+            tokio::time::sleep(POLL).await;
+            guest = find(peer, &mut host, name).await?.unwrap_or_default();
         }
     }
+    let boot_wait = Duration::from_secs(u64::from(work.progress.spec.boot_wait_s));
+    if !boot_wait.is_zero() {
+        tokio::time::sleep(boot_wait).await;
+        let there = find(peer, &mut host, name).await?;
+        if there.is_none_or(|guest| guest.state() != GuestState::Running) {
+            return Err(stopped(format!("destination `{name}` ended while it booted")));
+        }
+    }
+    Ok(Outcome::Destination { pid: guest.pid })
 }
 
 /// Pause the source for good.

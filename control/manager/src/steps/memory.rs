@@ -6,7 +6,7 @@ use super::Work;
 use crate::{
     error::Error,
     live::{self, Advance},
-    pace::{CALL, MEMORY_CALL},
+    pace::{CALL, COPY_SILENCE, MEMORY_CALL},
     phase::Phase,
     record::Outcome,
     spec::DestinationKind,
@@ -52,12 +52,14 @@ pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
         migration_id: work.id.to_string(),
         data_endpoint: ready.data_endpoint.clone(),
     };
-    let silence = work.pace.stream_silence;
     let mut stream = sender.answer("SendTwin", CALL, host.send_twin(request)).await?;
     loop {
-        let message = tokio::time::timeout(silence, stream.message()).await;
-        let timed_out =
-            |_| Error::TimedOut { peer: sender.title().clone(), call: "SendTwin", after: silence };
+        let message = tokio::time::timeout(COPY_SILENCE, stream.message()).await;
+        let timed_out = |_| Error::TimedOut {
+            peer: sender.title().clone(),
+            call: "SendTwin",
+            after: COPY_SILENCE,
+        };
         let progress = message
             .map_err(timed_out)?
             .map_err(|status| sender.refusal("SendTwin", &status))?

@@ -49,6 +49,7 @@ pub(crate) struct World {
     pub(crate) guests: BTreeMap<String, BTreeMap<String, Guest>>,
     pub(crate) prepared: BTreeMap<String, tidegate_api::host::GuestSpec>,
     pub(crate) captured: BTreeSet<String>,
+    pub(crate) destinations_started: u32,
     pub(crate) merges_applied: u32,
     pub(crate) qemu_versions: BTreeMap<String, String>,
     pub(crate) twin_free_bytes: u64,
