@@ -1,0 +1,141 @@
+//! The three APIs, asked one thing at a time.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tidegate_api::{
+    endpoint::{Endpoint, connect},
+    host::{self, host_client::HostClient},
+    manager::{self, manager_client::ManagerClient},
+    switch::{self, switch_client::SwitchClient},
+};
+use tokio::runtime::Runtime;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Where to ask.
+pub struct Api {
+    runtime: Runtime,
+    switch: Endpoint,
+    manager: Endpoint,
+    host: Endpoint,
+}
+
+impl Api {
+    /// Endpoints as on the command line.
+    ///
+    /// # Errors
+    /// When one is not an endpoint.
+    pub fn new(switch: &str, manager: &str, host: &str) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self {
+            runtime,
+            switch: switch.parse()?,
+            manager: manager.parse()?,
+            host: host.parse()?,
+        })
+    }
+
+    fn ask<T>(
+        &self,
+        what: &str,
+        asking: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        let answer = self.runtime.block_on(async { tokio::time::timeout(LIMIT, asking).await });
+        answer.with_context(|| format!("{what}: no answer in {LIMIT:?}"))?.context(what.to_owned())
+    }
+
+    /// State of the switch box.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn switch_status(&self) -> anyhow::Result<switch::Status> {
+        self.ask("switch status", async {
+            let mut client = SwitchClient::new(connect(&self.switch).await?);
+            Ok(client.get_status(switch::GetStatusRequest {}).await?.into_inner())
+        })
+    }
+
+    /// State of a managed address.
+    ///
+    /// # Errors
+    /// When the box does not answer or does not know it.
+    pub fn address(&self, address: &str) -> anyhow::Result<switch::Address> {
+        self.ask("address", async {
+            let mut client = SwitchClient::new(connect(&self.switch).await?);
+            let request = switch::GetAddressRequest { address: address.to_owned() };
+            Ok(client.get_address(request).await?.into_inner())
+        })
+    }
+
+    /// All sessions of the box.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn sessions(&self) -> anyhow::Result<Vec<switch::Session>> {
+        self.ask("sessions", async {
+            let mut client = SwitchClient::new(connect(&self.switch).await?);
+            let request = switch::ListSessionsRequest::default();
+            let mut stream = client.list_sessions(request).await?.into_inner();
+            let mut sessions = Vec::new();
+            while let Some(session) = stream.message().await? {
+                sessions.push(session);
+            }
+            Ok(sessions)
+        })
+    }
+
+    /// Counters of the box.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn counters(&self) -> anyhow::Result<switch::Counters> {
+        self.ask("counters", async {
+            let mut client = SwitchClient::new(connect(&self.switch).await?);
+            Ok(client.get_counters(switch::GetCountersRequest {}).await?.into_inner())
+        })
+    }
+
+    /// A guest, if the host has it.
+    ///
+    /// # Errors
+    /// When the host does not answer.
+    pub fn guest(&self, name: &str) -> anyhow::Result<Option<host::Guest>> {
+        self.ask("guests", async {
+            let mut client = HostClient::new(connect(&self.host).await?);
+            let list = client.list_guests(host::ListGuestsRequest {}).await?.into_inner();
+            let has =
+                |guest: &host::Guest| guest.spec.as_ref().is_some_and(|spec| spec.name == name);
+            Ok(list.guests.into_iter().find(has))
+        })
+    }
+
+    /// All migrations the manager knows.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn migrations(&self) -> anyhow::Result<Vec<manager::Migration>> {
+        self.ask("migrations", async {
+            let mut client = ManagerClient::new(connect(&self.manager).await?);
+            let list = client.list_migrations(manager::ListMigrationsRequest {}).await?;
+            Ok(list.into_inner().migrations)
+        })
+    }
+
+    /// Every event of an ended migration.
+    ///
+    /// # Errors
+    /// When the manager does not answer.
+    pub fn events(&self, id: &str) -> anyhow::Result<Vec<manager::MigrationEvent>> {
+        self.ask("events", async {
+            let mut client = ManagerClient::new(connect(&self.manager).await?);
+            let request = manager::WatchMigrationRequest { id: id.to_owned() };
+            let mut stream = client.watch_migration(request).await?.into_inner();
+            let mut events = Vec::new();
+            while let Some(event) = stream.message().await? {
+                events.push(event);
+            }
+            Ok(events)
+        })
+    }
+}

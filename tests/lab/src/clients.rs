@@ -1,0 +1,109 @@
+//! The load generator, seen from outside its namespace.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, ChildStdin, ChildStdout, Stdio},
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{
+    client::{Order, Report},
+    lab::Lab,
+    process::{built, run},
+};
+
+/// Limit of open files: a session has one.
+const FILES: &str = "16384";
+
+/// A running load generator; ends when dropped.
+pub struct Clients {
+    child: Child,
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Clients {
+    /// Start one whose sessions go to `service` (`address:port`).
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(lab: &Lab, service: &str) -> anyhow::Result<Self> {
+        // Tests find the demo's program beside them; the demo is that program.
+        let program = built("tidegate-demo").or_else(|_| env::current_exe())?;
+        let script = format!("ulimit -n {FILES}; exec \"$0\" \"$@\"");
+        let mut child = lab
+            .among_clients("sh")
+            .args(["-c", &script])
+            .arg(program)
+            .args(["client", service])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start the clients")?;
+        let orders = child.stdin.take();
+        let answers = BufReader::new(child.stdout.take().context("no output")?);
+        Ok(Self { child, orders, answers })
+    }
+
+    /// Give an order, and wait until it is carried out.
+    ///
+    /// # Errors
+    /// When the generator is gone.
+    pub fn order(&mut self, order: &Order) -> anyhow::Result<Report> {
+        let mut line = serde_json::to_string(order)?;
+        line.push('\n');
+        let orders = self.orders.as_mut().context("the clients were stopped")?;
+        orders.write_all(line.as_bytes()).context("the clients are gone")?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer)?;
+        if answer.is_empty() {
+            bail!("the clients ended ({})", self.child.wait()?);
+        }
+        serde_json::from_str(&answer).context("the clients' report")
+    }
+
+    /// How it stands.
+    ///
+    /// # Errors
+    /// As [`Self::order`].
+    pub fn report(&mut self) -> anyhow::Result<Report> {
+        self.order(&Order::Report)
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        // The end of its orders ends it; a session in the middle of something does not delay that.
+        self.orders = None;
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Give the clients their address on the uplink, and their way to `address`.
+///
+/// # Errors
+/// When a setting is refused.
+pub fn configure(lab: &Lab, uplink: &str, address: &str) -> anyhow::Result<()> {
+    use crate::switch_box::{BOX_ADDRESS, CLIENT_ADDRESS, CLIENT_MAC};
+    run(std::process::Command::new("ip").args([
+        "link",
+        "set",
+        uplink,
+        "netns",
+        crate::lab::CLIENTS,
+    ]))?;
+    let with_prefix = format!("{CLIENT_ADDRESS}/24");
+    for words in [
+        // The device has the box's MAC address on both its ends.
+        ["link", "set", uplink, "address", CLIENT_MAC].as_slice(),
+        &["addr", "add", &with_prefix, "dev", uplink],
+        &["link", "set", uplink, "up"],
+        &["route", "add", address, "via", BOX_ADDRESS],
+    ] {
+        run(lab.among_clients("ip").args(words))?;
+    }
+    Ok(())
+}

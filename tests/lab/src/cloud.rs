@@ -1,0 +1,193 @@
+//! Manager and host in one process, and the operator's command line.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    lab::Lab,
+    process::{Process, built, output, target_dir},
+    rig::Mode,
+};
+
+const READY: Duration = Duration::from_secs(20);
+/// Name of the declared region.
+pub const REGION: &str = "counters";
+const REGION_BYTES: u64 = 1 << 20;
+const MEMORY_MIB: u32 = 128;
+
+/// A running `tidegate-manager` with its embedded host.
+pub struct Cloud {
+    /// The process.
+    pub process: Process,
+    /// Where the manager's API is.
+    pub manager: String,
+    /// Where the host's API is.
+    pub host: String,
+    /// Where the switch's API is.
+    pub switch: String,
+    dir: PathBuf,
+}
+
+/// What differs between clouds.
+#[derive(Clone, Debug, Default)]
+pub struct CloudOptions {
+    /// Where twins are kept, instead of a directory of the lab.
+    pub twin_dir: Option<PathBuf>,
+    /// More of `manager.toml`.
+    pub inventory: String,
+}
+
+impl Cloud {
+    /// Write the configurations and start the manager.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start(lab: &Lab, switch: &str, options: &CloudOptions) -> anyhow::Result<Self> {
+        let dir = lab.dir().to_owned();
+        let unix = |name: &str| format!("unix:{}", dir.join(name).display());
+        let (manager, host) = (unix("manager.sock"), unix("host.sock"));
+        let twin_dir = options.twin_dir.clone().unwrap_or_else(|| dir.join("twin"));
+        for sub in [&twin_dir, &dir.join("memory"), &dir.join("host"), &dir.join("manager")] {
+            fs::create_dir_all(sub).with_context(|| format!("create {}", sub.display()))?;
+        }
+        let under = |name: &str| dir.join(name).display().to_string();
+        let (manager_toml, hostd_toml) = (dir.join("manager.toml"), dir.join("hostd.toml"));
+        let text = format!(
+            r#"state_dir = "{}"
+
+[api]
+listen = ["{manager}"]
+
+[[switch]]
+name = "edge"
+endpoint = "{switch}"
+{}"#,
+            under("manager"),
+            options.inventory
+        );
+        fs::write(&manager_toml, text)?;
+        let text = format!(
+            r#"name = "h1"
+state_dir = "{}"
+memory_dir = "{}"
+twin_dir = "{}"
+
+[api]
+listen = ["{host}"]
+
+[data]
+listen = "127.0.0.1:0"
+
+[qemu]
+binary = "qemu-system-x86_64"
+"#,
+            under("host"),
+            under("memory"),
+            twin_dir.display()
+        );
+        fs::write(&hostd_toml, text)?;
+        let mut command = Command::new(built("tidegate-manager")?);
+        command.arg("--config").arg(&manager_toml).arg("--embedded-host").arg(&hostd_toml);
+        let mut process = Process::start("manager", &mut command, &dir)?;
+        process.wait_for("ready", READY)?;
+        Ok(Self { process, manager, host, switch: switch.to_owned(), dir })
+    }
+
+    /// The operator's command line, with these arguments after the endpoints.
+    ///
+    /// # Errors
+    /// When the program is not built.
+    pub fn tidegate<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> anyhow::Result<Command> {
+        let mut command = Command::new(built("tidegate")?);
+        command.args(["--manager", &self.manager, "--switch", &self.switch, "--host", &self.host]);
+        command.args(arguments);
+        Ok(command)
+    }
+
+    /// Start the source by `tidegate guest start`.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn start_guest(&self, guest: &GuestFile<'_>) -> anyhow::Result<()> {
+        let file = self.dir.join(format!("{}.toml", guest.name));
+        fs::write(&file, guest.text()?)?;
+        let arguments = [OsStr::new("guest"), OsStr::new("start"), file.as_os_str()];
+        succeed(&output(&mut self.tidegate(arguments)?)?)
+    }
+}
+
+/// What the source is started with.
+pub struct GuestFile<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its address and how it is reached.
+    pub mode: Mode,
+    /// Whether its RAM is in a file, without which it cannot be cloned.
+    pub memory_shared: bool,
+    /// Where its network card meets the box.
+    pub vhost_socket: &'a Path,
+}
+
+impl GuestFile<'_> {
+    fn text(&self) -> anyhow::Result<String> {
+        let image = target_dir()?.join("guest");
+        let (kernel, initrd) = (image.join("vmlinuz"), image.join("initramfs.cpio.gz"));
+        anyhow::ensure!(
+            kernel.exists() && initrd.exists(),
+            "no guest image in {}: run `make guest`",
+            image.display()
+        );
+        Ok(format!(
+            r#"name = "{}"
+memory_mib = {MEMORY_MIB}
+memory_shared = {}
+cpus = 1
+accel = "tcg"
+kernel = "{}"
+initrd = "{}"
+cmdline = "{}"
+
+[[nics]]
+vhost_socket = "{}"
+mac = "{}"
+
+[[regions]]
+name = "{REGION}"
+size_bytes = {REGION_BYTES}
+"#,
+            self.name,
+            self.memory_shared,
+            kernel.display(),
+            initrd.display(),
+            self.mode.cmdline(0),
+            self.vhost_socket.display(),
+            self.mode.mac(0)
+        ))
+    }
+}
+
+/// Fail with what was printed unless the command succeeded.
+///
+/// # Errors
+/// When it did not.
+pub fn succeed(output: &Output) -> anyhow::Result<()> {
+    anyhow::ensure!(output.status.success(), "{}: {}", output.status, complaint(output));
+    Ok(())
+}
+
+/// Everything a command printed.
+#[must_use]
+pub fn complaint(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!("{}{}", String::from_utf8_lossy(err), String::from_utf8_lossy(out))
+}

@@ -1,0 +1,156 @@
+//! The switch box: its configuration and its process.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    clients,
+    lab::Lab,
+    process::{self, Process, built},
+    rig::{Mode, SOURCE},
+};
+
+/// The box's uplink, which is moved to the clients.
+pub const UPLINK: &str = "tg-uplink";
+/// MAC address of the uplink.
+pub const UPLINK_MAC: &str = "02:00:00:00:01:01";
+/// The managed address.
+pub const MANAGED: &str = "10.9.0.100";
+/// The box's own address.
+pub const BOX_ADDRESS: &str = "10.9.0.1";
+/// The clients' address.
+pub const CLIENT_ADDRESS: &str = "10.9.0.2";
+/// The clients' MAC address.
+pub const CLIENT_MAC: &str = "02:00:00:00:09:02";
+/// Where guests find their gateway, whatever port they are on.
+pub const GATEWAY: &str = "169.254.1.1";
+const GATEWAY_MAC: &str = "02:00:00:00:02:01";
+const READY: Duration = Duration::from_secs(20);
+
+/// A running `tidegated` with an uplink and two access ports.
+pub struct SwitchBox {
+    /// The process.
+    pub process: Process,
+    /// Where its API is.
+    pub endpoint: String,
+}
+
+impl SwitchBox {
+    /// Write the configuration, start the box, and give its uplink to the clients.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start(lab: &Lab, mode: Mode) -> anyhow::Result<Self> {
+        let text = config(lab.dir(), mode);
+        let file = lab.dir().join("tidegated.toml");
+        fs::write(&file, &text).with_context(|| format!("write {}", file.display()))?;
+        let mut command = Command::new(built("tidegated")?);
+        let mut process =
+            Process::start("tidegated", command.arg("--config").arg(&file), lab.dir())?;
+        process.wait_for("ready", READY)?;
+        clients::configure(lab, UPLINK, MANAGED)?;
+        Ok(Self { process, endpoint: endpoint(lab.dir()) })
+    }
+}
+
+/// Run `tidegated` with `text` as its configuration, which it is expected to refuse, and say what it printed.
+///
+/// # Errors
+/// When it cannot be started, or does not end with a failure.
+pub fn refusal(lab: &Lab, text: &str) -> anyhow::Result<String> {
+    let file = lab.dir().join("refused.toml");
+    fs::write(&file, text)?;
+    let mut command = Command::new(built("tidegated")?);
+    command.arg("--config").arg(&file).stdin(Stdio::null());
+    let mut process = Process::start("refused", &mut command, lab.dir())?;
+    let status = process.wait(READY)?;
+    anyhow::ensure!(!status.success(), "accepted:\n{text}\n{}", process.printed());
+    Ok(process.printed())
+}
+
+/// Where a guest's network card meets port `vm<index>`.
+#[must_use]
+pub fn vhost_socket(dir: &Path, index: usize) -> PathBuf {
+    dir.join(format!("vm{index}.sock"))
+}
+
+fn endpoint(dir: &Path) -> String {
+    format!("unix:{}", dir.join("tidegated.sock").display())
+}
+
+/// The configuration of the lab's box.
+#[must_use]
+pub fn config(dir: &Path, mode: Mode) -> String {
+    let (endpoint, home) = (endpoint(dir), mode.home());
+    let mut text = format!(
+        r#"[eal]
+hugepages = true
+memory_mib = 256
+args = ["--file-prefix=tidegate-lab"]
+
+[workers]
+cpus = [0]
+idle = "sleep"
+sessions = 65536
+
+[api]
+listen = ["{endpoint}"]
+
+[[port]]
+name = "uplink"
+device = "net_tap0,iface={UPLINK}"
+mac = "{UPLINK_MAC}"
+addresses = ["{BOX_ADDRESS}/24"]
+role = "uplink"
+"#
+    );
+    for index in 0..2 {
+        let socket = vhost_socket(dir, index);
+        text += &format!(
+            r#"
+[[port]]
+name = "vm{index}"
+device = "net_vhost{index},iface={}"
+mac = "{GATEWAY_MAC}"
+addresses = ["{GATEWAY}/32"]
+role = "access"
+"#,
+            socket.display()
+        );
+    }
+    text += &format!(
+        r#"
+[[neighbour]]
+address = "{CLIENT_ADDRESS}"
+mac = "{CLIENT_MAC}"
+port = "uplink"
+
+[[address]]
+address = "{MANAGED}"
+home = {{ name = "{SOURCE}", port = "vm0", mac = "{}"{home} }}
+"#,
+        mode.mac(0)
+    );
+    text
+}
+
+/// End the box as an operator would.
+///
+/// # Errors
+/// When it does not end, or not well.
+pub fn stop(mut switch: SwitchBox) -> anyhow::Result<()> {
+    let status = switch.process.terminate(Duration::from_secs(10))?;
+    anyhow::ensure!(status.success(), "tidegated: {status}\n{}", switch.process.printed());
+    let socket = switch.endpoint.trim_start_matches("unix:");
+    anyhow::ensure!(!Path::new(socket).exists(), "{socket} is left behind");
+    // The uplink goes with the box.
+    let left = process::output(Command::new("ip").args(["-n", "clients", "link", "show", UPLINK]))?;
+    anyhow::ensure!(!left.status.success(), "{UPLINK} is left behind");
+    Ok(())
+}
