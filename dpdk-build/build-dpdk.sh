@@ -71,7 +71,7 @@ command -v pkg-config >/dev/null || need pkg-config pkg-config
 command -v xz >/dev/null || need xz xz-utils
 # DPDK's build scripts read object files with it, from the python3 in PATH.
 python3 -c 'import elftools' 2>/dev/null || need pyelftools python3-pyelftools
-# net/tap and vhost need nothing more than glibc, NUMA awareness needs libnuma.
+# vhost places its memory on NUMA nodes with it.
 pkg-config --exists numa 2>/dev/null || need libnuma libnuma-dev
 [ -n "$source" ] || command -v curl >/dev/null || need curl curl
 [ -z "$missing" ] || fail "missing:$missing
@@ -108,6 +108,16 @@ rm -rf "$work/source" "$work/build"
 mkdir "$work/source"
 tar -xf "$source" -C "$work/source" --strip-components=1
 [ -f "$work/source/VERSION" ] || fail "$source holds no DPDK source: there is no VERSION file in it"
+# EAL refuses to load drivers from below a folder that everybody may write to, and the path is compiled in.
+folder=$prefix
+while :; do
+	[ -z "$(find "$folder" -maxdepth 0 -perm -0002)" ] ||
+		fail "$prefix cannot be used: $folder is writable by everybody, and DPDK loads no drivers from below
+  such a folder. Choose another --prefix, for example /opt/dpdk-$VERSION"
+	[ "$folder" != / ] || break
+	folder=$(dirname "$folder")
+done
+
 say "building DPDK $(cat "$work/source/VERSION") for $platform into $prefix"
 
 {

@@ -1,7 +1,7 @@
 //! What `build-dpdk.sh` says before it builds anything. The build itself takes minutes and is not a test.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -24,7 +24,8 @@ fn run(tools: &Path, arguments: &[&str]) -> (Output, String) {
 /// A folder with the ordinary tools the script calls, and stand-ins for the build tools named.
 fn tools(build_tools: &[&str]) -> TempDir {
     let folder = tempfile::tempdir().expect("folder");
-    for tool in ["cat", "cut", "mkdir", "mktemp", "rm", "sha256sum", "tar", "xz"] {
+    for tool in ["cat", "cut", "dirname", "find", "mkdir", "mktemp", "rm", "sha256sum", "tar", "xz"]
+    {
         let found = ["/usr/bin", "/bin"].map(|bin| Path::new(bin).join(tool));
         let found = found.iter().find(|path| path.exists()).expect("an ordinary tool is installed");
         symlink(found, folder.path().join(tool)).expect("link");
@@ -90,33 +91,38 @@ fn another_tarball_is_refused_before_it_is_unpacked() {
     assert!(said.contains("/no/such: no such file"), "{said}");
 }
 
-#[test]
-fn a_tarball_with_the_right_sum_must_still_be_dpdk() {
+/// Runs the script, with everything it needs, on a tarball that holds one file; what it said.
+fn run_on_tarball_with(file: &str, prefix: impl FnOnce(&Path) -> String) -> String {
     let tools = tools(ALL);
     let folder = tools.path();
-    fs::create_dir(folder.join("other-1.0")).expect("folder");
-    fs::write(folder.join("other-1.0/README"), "no DPDK").expect("file");
-    let tarball = folder.join("other.tar");
-    let packed = Command::new("tar")
-        .arg("-cf")
-        .arg(&tarball)
-        .args(["-C", &folder.to_string_lossy(), "other-1.0"])
-        .status();
-    assert!(packed.expect("tar runs").success());
+    fs::create_dir(folder.join("source-1.0")).expect("folder");
+    fs::write(folder.join("source-1.0").join(file), "1.0").expect("file");
+    let tarball = folder.join("source.tar").to_string_lossy().into_owned();
+    let (parent, packed) = (folder.to_string_lossy(), "source-1.0");
+    let status = Command::new("tar").args(["-cf", &tarball, "-C", &parent, packed]).status();
+    assert!(status.expect("tar runs").success());
     let sum = Command::new("sha256sum").arg(&tarball).output().expect("sha256sum runs").stdout;
     let sum = String::from_utf8_lossy(&sum[..64]).into_owned();
-    let prefix = folder.join("prefix");
-    let (output, said) = run(
-        folder,
-        &[
-            "--prefix",
-            &prefix.to_string_lossy(),
-            "--source",
-            &tarball.to_string_lossy(),
-            "--sha256",
-            &sum,
-        ],
-    );
+    let prefix = prefix(folder);
+    let arguments = ["--prefix", &prefix, "--source", &tarball, "--sha256", &sum];
+    let (output, said) = run(folder, &arguments);
     assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
+#[test]
+fn a_tarball_with_the_right_sum_must_still_be_dpdk() {
+    let said = run_on_tarball_with("README", |folder| folder.join("p").to_string_lossy().into());
     assert!(said.contains("holds no DPDK source"), "{said}");
+}
+
+#[test]
+fn a_prefix_that_eal_would_not_load_drivers_from_is_refused() {
+    let said = run_on_tarball_with("VERSION", |folder| {
+        let open = folder.join("open");
+        fs::create_dir(&open).expect("folder");
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).expect("opened");
+        open.join("prefix").to_string_lossy().into()
+    });
+    assert!(said.contains("open is writable by everybody"), "{said}");
 }
