@@ -84,6 +84,14 @@ impl Listed {
         }
         !taken
     }
+
+    /// Everything is there. Said before the sender is told: what it then asks for must not find us busy.
+    pub(crate) fn is_through(&self) {
+        let mut open = locked(&self.connections.open);
+        if let Some(entry) = open.iter_mut().find(|entry| entry.key == self.key) {
+            entry.migration = None;
+        }
+    }
 }
 
 impl Drop for Listed {

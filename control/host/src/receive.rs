@@ -114,27 +114,30 @@ impl Landing for Host<'_> {
     }
 
     fn arrived(&self, received: &Received) -> Result<(), String> {
-        let text = |error: HostError| error.to_string();
+        let kept = self.keep(received).map_err(|error| error.to_string());
+        self.listed.is_through();
+        kept
+    }
+}
+
+impl Host<'_> {
+    fn keep(&self, received: &Received) -> Result<(), HostError> {
         let (id, migrations) = (&received.migration, &self.inner.migrations);
         let dir = migrations.dir(id);
         if received.objects.iter().any(|object| object.kind == ObjectKind::Diff) {
             let diff = Receive::diff(&dir);
-            fs::rename(diff_aside(&dir), &diff)
-                .map_err(|error| format!("cannot keep {}: {error}", diff.display()))?;
-            return migrations
-                .update_receive(id, |receive| receive.diff_arrived = true)
-                .map_err(text);
+            fs::rename(diff_aside(&dir), &diff).map_err(HostError::file("keep", &diff))?;
+            return migrations.update_receive(id, |receive| receive.diff_arrived = true);
         }
-        let receive = migrations.receive(id).map_err(text)?;
-        let places = self.inner.places_of(&receive.spec.name);
+        let places = self.inner.places_of(&migrations.receive(id)?.spec.name);
         for object in &received.objects {
             if let ObjectKind::Region(name) = &object.kind {
                 // What was left out as zeros must have room before a guest writes it.
-                twin::reserve(&places.region(name)).map_err(|error| error.to_string())?;
+                twin::reserve(&places.region(name))?;
             }
         }
         let digest = received.digest.clone();
-        migrations.update_receive(id, |receive| receive.arrived = Some(digest)).map_err(text)
+        migrations.update_receive(id, |receive| receive.arrived = Some(digest))
     }
 }
 
