@@ -75,14 +75,20 @@ pub(super) fn from_direct_client(
     backend: &Backend,
     found: Option<&Session>,
 ) -> Decision {
-    let opens = matches!(packet.transport, Transport::Tcp(segment) if segment.flags.opens());
-    match found {
+    let flags = match packet.transport {
+        Transport::Tcp(segment) => Some(segment.flags),
+        _ => None,
+    };
+    let opens = flags.is_some_and(TcpFlags::opens);
+    // The locator may have been another backend's when the session began.
+    match found.filter(|session| session.owner == backend.slot) {
         Some(session) if session.is_live() || !opens => Decision::Follow(session.owner),
+        _ if flags.is_some_and(|flags| flags.has(TcpFlags::RST)) => Decision::Route,
         _ => Decision::Begin {
             owner: backend.slot,
             birth_epoch: address.epoch,
             state: if opens { SessionState::Opening } else { SessionState::Established },
-            adopted: matches!(packet.transport, Transport::Tcp(_)) && !opens,
+            adopted: flags.is_some() && !opens,
         },
     }
 }

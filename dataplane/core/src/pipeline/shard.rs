@@ -236,9 +236,8 @@ impl Shard {
                 classify::from_direct_client(packet, address, backend, session)
             }
             Sender::Backend(backend) => {
-                if session.is_none()
-                    && let Some(at) = self.find_direct(packet, backend)
-                {
+                let is_own = session.is_some_and(|it| it.is_live() && it.owner == backend.slot);
+                if !is_own && let Some(at) = self.find_direct(packet, backend) {
                     self.follow(at, packet, false, now_ms);
                     return egress::route(frame, packet, snapshot, &mut self.punts);
                 }
@@ -286,11 +285,14 @@ impl Shard {
         }
     }
 
-    /// The session in which a client speaks to the backend's own address.
+    /// The session in which a client speaks to the backend's own address and `packet` answers.
     fn find_direct(&self, packet: &Ipv4Packet, backend: &Backend) -> Option<u32> {
         let Rewrite::Nat(locator) = backend.rewrite else { return None };
         let key = backend_key(packet, locator);
-        self.table.find(&key, self.table.hash(&key))
+        let at = self.table.find(&key, self.table.hash(&key))?;
+        let session = self.table.get(at)?;
+        let opens = matches!(packet.transport, Transport::Tcp(segment) if segment.flags.opens());
+        (session.owner == backend.slot && (session.is_live() || !opens)).then_some(at)
     }
 
     /// Keep the session at `at` up to date with one of its packets.
