@@ -3,7 +3,7 @@
 //! Read-only: it looks at the packet, the address's steering and the session the table holds, and says what is to
 //! be done. The caller does it.
 
-use super::Outcome;
+use super::{Outcome, egress};
 use crate::{
     packet::{Ipv4Packet, TcpFlags, Transport},
     session::{Session, SessionState},
@@ -165,10 +165,14 @@ pub(super) fn unsupported(
     snapshot: &Snapshot,
     direction: Direction<'_>,
 ) -> Option<Outcome> {
-    if matches!(direction, Direction::FromBackend(..))
-        && snapshot.managed(packet.destination).is_some()
-    {
-        return Some(Outcome::ManagedToManaged);
+    if matches!(direction, Direction::FromBackend(..)) {
+        if snapshot.managed(packet.destination).is_some() {
+            return Some(Outcome::ManagedToManaged);
+        }
+        // What a VM says to its gateway is no session of the service, and must not hold a drain.
+        if let Some(outcome) = egress::ends_here(packet, snapshot) {
+            return Some(outcome);
+        }
     }
     match packet.transport {
         Transport::Tcp(_) | Transport::Udp { .. } | Transport::Echo { .. } => None,

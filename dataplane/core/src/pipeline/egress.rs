@@ -51,6 +51,16 @@ pub(super) fn to_client(
     verdict
 }
 
+/// How a packet ends that nobody beyond the box is meant to get: it is for a group or for the box itself.
+#[inline]
+pub(super) fn ends_here(packet: &Ipv4Packet, snapshot: &Snapshot) -> Option<Outcome> {
+    if packet.destination >> 24 >= 224 || packet.destination == 0 {
+        return Some(Outcome::Group);
+    }
+    let own = snapshot.ports.iter().any(|port| port.addresses.contains(&packet.destination));
+    own.then_some(Outcome::ForHost)
+}
+
 /// Route a packet that has nothing to do with managed addresses.
 #[inline]
 pub(super) fn route(
@@ -59,12 +69,8 @@ pub(super) fn route(
     snapshot: &Snapshot,
     punts: &mut Punts,
 ) -> Verdict {
-    let first = packet.destination >> 24;
-    if first >= 224 || packet.destination == 0 {
-        return Verdict::Drop(Outcome::Group);
-    }
-    if snapshot.ports.iter().any(|port| port.addresses.contains(&packet.destination)) {
-        return Verdict::Drop(Outcome::ForHost);
+    if let Some(outcome) = ends_here(packet, snapshot) {
+        return Verdict::Drop(outcome);
     }
     if packet.ttl <= 1 {
         return Verdict::Drop(Outcome::TtlExpired);
