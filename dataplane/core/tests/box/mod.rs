@@ -4,9 +4,9 @@
 //! keep their order. After each burst every shard's counters are compared with what its table really holds, and
 //! every IPv4 frame that leaves is read back by [`wire`].
 
-pub mod traffic;
-pub mod wire;
-pub mod world;
+pub(crate) mod traffic;
+pub(crate) mod wire;
+pub(crate) mod world;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,9 +14,7 @@ use tidegate_dataplane::{
     counters::ShardCounters,
     pipeline::{BURST, Outcome, Punt, Shard, ShardSelector, Verdict},
     session::SessionRecord,
-    steering::{
-        BackendSlot, Destination, ManagedAddress, PortId, Snapshot, Timeouts, UnknownTcp,
-    },
+    steering::{BackendSlot, Destination, ManagedAddress, PortId, Snapshot, Timeouts, UnknownTcp},
 };
 
 use traffic::Packet;
@@ -30,30 +28,32 @@ const SLOTS: u32 = 64;
 
 /// How one packet ended.
 #[derive(Clone, Debug)]
-pub struct Ended {
-    pub outcome: Outcome,
+pub(crate) struct Ended {
+    pub(crate) outcome: Outcome,
     /// The shard that said so.
-    pub shard: u16,
+    pub(crate) shard: u16,
     /// The frame that left and its port.
-    pub sent: Option<(PortId, Vec<u8>)>,
+    pub(crate) sent: Option<(PortId, Vec<u8>)>,
 }
 
 impl Ended {
     /// What left, read independently.
     #[track_caller]
-    pub fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> Seen {
         let (port, frame) = self.sent.as_ref().unwrap_or_else(|| panic!("not sent: {self:?}"));
         Seen::read(*port, frame)
     }
 }
 
 /// The box, and the managed address it steers.
-pub struct SwitchBox {
+pub(crate) struct SwitchBox {
     shards: Vec<Shard>,
     snapshot: Snapshot,
-    pub address: ManagedAddress,
-    pub timeouts: Timeouts,
-    pub now_ms: u64,
+    pub(crate) address: ManagedAddress,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) now_ms: u64,
+    /// Whether frames that leave must have right checksums: not when the test fed wrong ones.
+    pub(crate) verify: bool,
     bursts: usize,
     fed: u64,
     counted: [u64; Outcome::COUNT],
@@ -61,12 +61,12 @@ pub struct SwitchBox {
 
 impl SwitchBox {
     /// `shards` shards in front of `home`.
-    pub fn new(shards: u16, home: Vm) -> Self {
+    pub(crate) fn new(shards: u16, home: Vm) -> Self {
         Self::with_capacity(shards, CAPACITY, home)
     }
 
     /// As [`SwitchBox::new`], with room for `capacity` sessions on each shard.
-    pub fn with_capacity(shards: u16, capacity: u32, home: Vm) -> Self {
+    pub(crate) fn with_capacity(shards: u16, capacity: u32, home: Vm) -> Self {
         let selector = ShardSelector::new(shards);
         let shards = (0..shards)
             .map(|number| Shard::new(number, selector.clone(), capacity, Arc::default()))
@@ -78,6 +78,7 @@ impl SwitchBox {
             address,
             timeouts: Timeouts::default(),
             now_ms: 1_000,
+            verify: true,
             bursts: 0,
             fed: 0,
             counted: [0; Outcome::COUNT],
@@ -87,7 +88,7 @@ impl SwitchBox {
     }
 
     /// Publish `address` to every shard.
-    pub fn install(&mut self, address: ManagedAddress, counted: &[BackendSlot]) {
+    pub(crate) fn install(&mut self, address: ManagedAddress, counted: &[BackendSlot]) {
         self.address = address;
         let mut snapshot = snapshot(self.snapshot.generation + 1, [address]);
         snapshot.counted_at_install = counted.to_vec();
@@ -99,13 +100,13 @@ impl SwitchBox {
         self.snapshot = snapshot;
     }
 
-    pub fn set_destination(&mut self, vm: Vm) {
+    pub(crate) fn set_destination(&mut self, vm: Vm) {
         let destination = Some(Destination { backend: vm.backend, cut_over: None });
         self.install(ManagedAddress { destination, hosted: true, ..self.address }, &[]);
     }
 
     /// Cut over, and return the number of old sessions the shards counted.
-    pub fn cutover(&mut self, unknown_tcp: UnknownTcp) -> u32 {
+    pub(crate) fn cutover(&mut self, unknown_tcp: UnknownTcp) -> u32 {
         let destination = self.address.destination.expect("a destination to cut over to");
         let source = self.address.home.slot;
         let address = ManagedAddress {
@@ -114,27 +115,32 @@ impl SwitchBox {
             ..self.address
         };
         self.install(address, &[source]);
-        self.shards.iter().map(|shard| shard.counters().at_install(source)).sum()
+        self.at_install(source)
+    }
+
+    /// Live sessions of `slot` as the shards noted them when they were last asked to.
+    pub(crate) fn at_install(&self, slot: BackendSlot) -> u32 {
+        self.counters().map(|it| it.at_install(slot)).sum()
     }
 
     /// The source owns everything again.
-    pub fn abort(&mut self) {
-        self.install(ManagedAddress { destination: None, ..self.address }, &[]);
+    pub(crate) fn abort(&mut self) {
+        self.install(ManagedAddress { destination: None, hosted: false, ..self.address }, &[]);
     }
 
     /// The address belongs to the destination.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         let home = self.address.destination.expect("a destination to release to").backend;
         let released = ManagedAddress { home, destination: None, hosted: false, ..self.address };
         self.install(released, &[]);
     }
 
-    pub fn advance(&mut self, ms: u64) {
+    pub(crate) fn advance(&mut self, ms: u64) {
         self.now_ms += ms;
     }
 
     /// Sweep every shard from end to end.
-    pub fn sweep(&mut self) {
+    pub(crate) fn sweep(&mut self) {
         for shard in &mut self.shards {
             shard.sweep(&self.snapshot, self.now_ms, u32::MAX);
         }
@@ -142,17 +148,17 @@ impl SwitchBox {
     }
 
     /// Feed one packet.
-    pub fn one(&mut self, packet: &Packet) -> Ended {
+    pub(crate) fn one(&mut self, packet: &Packet) -> Ended {
         self.frames(vec![(packet.port, packet.frame())]).remove(0)
     }
 
     /// Feed packets in order, in bursts as large as can be.
-    pub fn feed(&mut self, packets: &[Packet]) -> Vec<Ended> {
+    pub(crate) fn feed(&mut self, packets: &[Packet]) -> Vec<Ended> {
         self.frames(packets.iter().map(|packet| (packet.port, packet.frame())).collect())
     }
 
     /// Feed frames in order, in bursts as large as can be.
-    pub fn frames(&mut self, frames: Vec<(PortId, Vec<u8>)>) -> Vec<Ended> {
+    pub(crate) fn frames(&mut self, frames: Vec<(PortId, Vec<u8>)>) -> Vec<Ended> {
         self.fed += frames.len() as u64;
         let ended = frames.chunks(BURST).flat_map(|burst| self.burst(burst)).collect();
         self.check_counts();
@@ -194,13 +200,7 @@ impl SwitchBox {
         let (ports, mut frames): (Vec<_>, Vec<_>) =
             indices.iter().map(|&index| burst[index].clone()).unzip();
         let mut verdicts = vec![Verdict::Redirect(u16::MAX); indices.len()];
-        self.shards[shard].process(
-            &self.snapshot,
-            self.now_ms,
-            &mut frames,
-            &ports,
-            &mut verdicts,
-        );
+        self.shards[shard].process(&self.snapshot, self.now_ms, &mut frames, &ports, &mut verdicts);
         let ended = indices.iter().zip(verdicts).zip(frames);
         ended.map(|((&index, verdict), frame)| (index, verdict, frame)).collect()
     }
@@ -210,6 +210,9 @@ impl SwitchBox {
         let (outcome, sent) = match verdict {
             Verdict::Transmit(port, outcome) => {
                 assert!(!outcome.is_drop(), "{outcome:?} is sent");
+                if self.verify && frame[12..14] == [8, 0] {
+                    Seen::read(port, &frame);
+                }
                 (outcome, Some((port, frame)))
             }
             Verdict::Drop(outcome) => {
@@ -223,7 +226,7 @@ impl SwitchBox {
     }
 
     /// Outcomes that moved since the last call. Their sum over all time is what was fed.
-    pub fn moved(&mut self) -> BTreeMap<&'static str, u64> {
+    pub(crate) fn moved(&mut self) -> BTreeMap<&'static str, u64> {
         let total = |outcome| self.shards.iter().map(|it| it.counters().outcome(outcome)).sum();
         let now = Outcome::ALL.map(total);
         assert_eq!(now.iter().sum::<u64>(), self.fed, "every packet ends in exactly one outcome");
@@ -235,11 +238,11 @@ impl SwitchBox {
             .collect()
     }
 
-    pub fn live(&self, vm: Vm) -> u32 {
+    pub(crate) fn live(&self, vm: Vm) -> u32 {
         self.counters().map(|it| it.live(vm.backend.slot)).sum()
     }
 
-    pub fn entries(&self, vm: Vm) -> u32 {
+    pub(crate) fn entries(&self, vm: Vm) -> u32 {
         self.counters().map(|it| it.entries(vm.backend.slot)).sum()
     }
 
@@ -247,12 +250,12 @@ impl SwitchBox {
         self.shards.iter().map(Shard::counters)
     }
 
-    pub fn take_punts(&mut self) -> Vec<Punt> {
+    pub(crate) fn take_punts(&mut self) -> Vec<Punt> {
         self.shards.iter_mut().flat_map(Shard::take_punts).collect()
     }
 
     /// All sessions of all shards, as a listing shows them.
-    pub fn sessions(&self) -> Vec<SessionRecord> {
+    pub(crate) fn sessions(&self) -> Vec<SessionRecord> {
         self.shards.iter().flat_map(|shard| sessions(shard, self.now_ms)).collect()
     }
 

@@ -7,16 +7,20 @@ use tidegate_dataplane::{packet::TcpFlags, steering::PortId};
 
 use super::world::{SERVICE, UPLINK, Vm, host_mac, port_mac};
 
-pub const SYN: TcpFlags = TcpFlags::SYN;
-pub const ACK: TcpFlags = TcpFlags::ACK;
-pub const RST: TcpFlags = TcpFlags::RST;
-pub const SYN_ACK: TcpFlags = TcpFlags(0x12);
-pub const FIN_ACK: TcpFlags = TcpFlags(0x11);
+pub(crate) const SYN: TcpFlags = TcpFlags::SYN;
+pub(crate) const ACK: TcpFlags = TcpFlags::ACK;
+pub(crate) const RST: TcpFlags = TcpFlags::RST;
+pub(crate) const SYN_ACK: TcpFlags = TcpFlags(0x12);
+pub(crate) const FIN_ACK: TcpFlags = TcpFlags(0x11);
 
 /// What follows the IPv4 header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
-    Tcp { flags: TcpFlags, sequence: u32, acknowledgement: u32 },
+pub(crate) enum Body {
+    Tcp {
+        flags: TcpFlags,
+        sequence: u32,
+        acknowledgement: u32,
+    },
     Udp,
     /// Checksum field zero.
     UdpWithoutChecksum,
@@ -33,36 +37,36 @@ pub enum Body {
 }
 
 /// A TCP segment whose numbers do not matter.
-pub fn tcp(flags: TcpFlags) -> Body {
+pub(crate) fn tcp(flags: TcpFlags) -> Body {
     Body::Tcp { flags, sequence: 1000, acknowledgement: 2000 }
 }
 
 /// A TCP segment.
-pub fn segment(flags: TcpFlags, sequence: u32, acknowledgement: u32) -> Body {
+pub(crate) fn segment(flags: TcpFlags, sequence: u32, acknowledgement: u32) -> Body {
     Body::Tcp { flags, sequence, acknowledgement }
 }
 
 /// A client's end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Flow {
-    pub client: u32,
+pub(crate) struct Flow {
+    pub(crate) client: u32,
     /// Or echo identifier.
-    pub client_port: u16,
-    pub service_port: u16,
+    pub(crate) client_port: u16,
+    pub(crate) service_port: u16,
 }
 
 impl Flow {
-    pub fn new(client: u32, client_port: u16) -> Self {
+    pub(crate) fn new(client: u32, client_port: u16) -> Self {
         Self { client, client_port, service_port: 80 }
     }
 
     /// From the client to the managed address.
-    pub fn to_service(&self, body: Body) -> Packet {
+    pub(crate) fn to_service(self, body: Body) -> Packet {
         self.to(SERVICE, body)
     }
 
     /// From the client to `address`.
-    pub fn to(&self, address: u32, body: Body) -> Packet {
+    pub(crate) fn to(self, address: u32, body: Body) -> Packet {
         Packet {
             port: UPLINK,
             source: self.client,
@@ -77,7 +81,7 @@ impl Flow {
     }
 
     /// From `vm` to the client, under the address it serves under.
-    pub fn from_vm(&self, vm: Vm, body: Body) -> Packet {
+    pub(crate) fn sent_by(self, vm: Vm, body: Body) -> Packet {
         Packet {
             port: vm.backend.port,
             source: vm.speaks_as(),
@@ -91,44 +95,43 @@ impl Flow {
 
 /// One packet and the port it arrives on.
 #[derive(Clone, Debug)]
-pub struct Packet {
-    pub port: PortId,
-    pub source: u32,
-    pub destination: u32,
-    /// The echo identifier is the larger of the two ports' client side: see [`Packet::identifier`].
-    pub source_port: u16,
-    pub destination_port: u16,
-    pub body: Body,
-    pub payload: &'static [u8],
-    pub ttl: u8,
-    pub ip_options: bool,
+pub(crate) struct Packet {
+    pub(crate) port: PortId,
+    pub(crate) source: u32,
+    pub(crate) destination: u32,
+    pub(crate) source_port: u16,
+    pub(crate) destination_port: u16,
+    pub(crate) body: Body,
+    pub(crate) payload: &'static [u8],
+    pub(crate) ttl: u8,
+    pub(crate) ip_options: bool,
 }
 
 impl Packet {
-    pub fn with_payload(self, payload: &'static [u8]) -> Self {
+    pub(crate) fn with_payload(self, payload: &'static [u8]) -> Self {
         Self { payload, ..self }
     }
 
-    pub fn with_ttl(self, ttl: u8) -> Self {
+    pub(crate) fn with_ttl(self, ttl: u8) -> Self {
         Self { ttl, ..self }
     }
 
     /// Arriving somewhere else.
-    pub fn on(self, port: PortId) -> Self {
+    pub(crate) fn on(self, port: PortId) -> Self {
         Self { port, ..self }
     }
 
-    pub fn with_options(self) -> Self {
+    pub(crate) fn with_options(self) -> Self {
         Self { ip_options: true, ..self }
     }
 
-    /// The client's port: requests come from it, replies go to it.
-    fn identifier(&self) -> u16 {
+    /// The identifier, when it is an echo: requests come from that port, replies go to it.
+    pub(crate) fn identifier(&self) -> u16 {
         if self.body == Body::EchoReply { self.destination_port } else { self.source_port }
     }
 
     /// The frame on the wire, addressed to the box's port.
-    pub fn frame(&self) -> Vec<u8> {
+    pub(crate) fn frame(&self) -> Vec<u8> {
         let (source, destination) = (self.source.to_be_bytes(), self.destination.to_be_bytes());
         let mut ip = Ipv4Header::new(0, self.ttl, IpNumber::UDP, source, destination)
             .expect("an IPv4 header");
@@ -156,7 +159,9 @@ impl Packet {
                 tcp.acknowledgment_number = acknowledgement;
                 ip.tcp_header(tcp).write(out, self.payload)
             }
-            Body::EchoRequest => ip.icmpv4_echo_request(self.identifier(), 1).write(out, self.payload),
+            Body::EchoRequest => {
+                ip.icmpv4_echo_request(self.identifier(), 1).write(out, self.payload)
+            }
             Body::EchoReply => ip.icmpv4_echo_reply(self.identifier(), 1).write(out, self.payload),
             Body::Unreachable => ip.icmpv4_raw(3, 3, [0; 4]).write(out, self.payload),
             Body::Protocol(number) => ip.write(out, IpNumber(number), self.payload),

@@ -5,25 +5,25 @@ use tidegate_dataplane::{packet::Mac, steering::PortId};
 
 /// What a transmitted IPv4 frame says. Its checksums were right, or [`Seen::read`] would have panicked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    pub port: PortId,
-    pub from_mac: Mac,
-    pub to_mac: Mac,
-    pub source: u32,
-    pub destination: u32,
+pub(crate) struct Seen {
+    pub(crate) port: PortId,
+    pub(crate) from_mac: Mac,
+    pub(crate) to_mac: Mac,
+    pub(crate) source: u32,
+    pub(crate) destination: u32,
     /// Or echo identifier, in both.
-    pub source_port: u16,
-    pub destination_port: u16,
-    pub ttl: u8,
+    pub(crate) source_port: u16,
+    pub(crate) destination_port: u16,
+    pub(crate) ttl: u8,
     /// UDP's checksum field; 0 for other protocols.
-    pub udp_checksum: u16,
-    pub payload: Vec<u8>,
+    pub(crate) udp_checksum: u16,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Seen {
     /// Read `frame`, and verify the IPv4 header's and the transport's checksum.
     #[track_caller]
-    pub fn read(port: PortId, frame: &[u8]) -> Self {
+    pub(crate) fn read(port: PortId, frame: &[u8]) -> Self {
         let (ethernet, rest) = Ethernet2Header::from_slice(frame).expect("Ethernet");
         let (ip, rest) = Ipv4Header::from_slice(rest).expect("IPv4");
         assert_eq!(ip.header_checksum, ip.calc_header_checksum(), "IPv4 checksum");
@@ -81,7 +81,7 @@ impl Seen {
     }
 
     /// Addresses and ports: source, its port, destination, its port.
-    pub fn tuple(&self) -> (u32, u16, u32, u16) {
+    pub(crate) fn tuple(&self) -> (u32, u16, u32, u16) {
         (self.source, self.source_port, self.destination, self.destination_port)
     }
 }

@@ -15,52 +15,52 @@ use tidegate_dataplane::{
     },
 };
 
-pub const UPLINK: PortId = PortId(0);
-pub const OLD_PORT: PortId = PortId(1);
-pub const NEW_PORT: PortId = PortId(2);
-pub const OTHER_PORT: PortId = PortId(3);
+pub(crate) const UPLINK: PortId = PortId(0);
+pub(crate) const OLD_PORT: PortId = PortId(1);
+pub(crate) const NEW_PORT: PortId = PortId(2);
+pub(crate) const OTHER_PORT: PortId = PortId(3);
 
 /// The managed address.
-pub const SERVICE: u32 = 0x0a09_0064;
+pub(crate) const SERVICE: u32 = 0x0a09_0064;
 /// The box's own address on the uplink.
-pub const BOX: u32 = 0x0a09_0001;
+pub(crate) const BOX: u32 = 0x0a09_0001;
 /// The box's own address on port 3.
-pub const BOX_INSIDE: u32 = 0x0a07_0001;
-pub const CLIENT: u32 = 0x0a09_0002;
-pub const CLIENT_2: u32 = 0x0a09_0003;
+pub(crate) const BOX_INSIDE: u32 = 0x0a07_0001;
+pub(crate) const CLIENT: u32 = 0x0a09_0002;
+pub(crate) const CLIENT_2: u32 = 0x0a09_0003;
 /// A client behind the router.
-pub const FAR_CLIENT: u32 = 0x0a4d_0005;
-pub const ROUTER: u32 = 0x0a09_00fe;
+pub(crate) const FAR_CLIENT: u32 = 0x0a4d_0005;
+pub(crate) const ROUTER: u32 = 0x0a09_00fe;
 /// On the uplink's link, MAC not known.
-pub const SILENT: u32 = 0x0a09_0077;
-pub const BYSTANDER: u32 = 0x0a07_0021;
-pub const UNROUTED: u32 = 0x0808_0808;
+pub(crate) const SILENT: u32 = 0x0a09_0077;
+pub(crate) const BYSTANDER: u32 = 0x0a07_0021;
+pub(crate) const UNROUTED: u32 = 0x0808_0808;
 const OLD_LOCATOR: u32 = 0x0a08_000b;
 const NEW_LOCATOR: u32 = 0x0a08_000c;
 
 /// How a VM is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     Nat,
     L2,
 }
 
 /// A VM that can be a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vm {
-    pub backend: Backend,
+pub(crate) struct Vm {
+    pub(crate) backend: Backend,
     /// Its own address, whether or not the box rewrites to it.
-    pub locator: u32,
+    pub(crate) locator: u32,
 }
 
 impl Vm {
     /// The VM on port 1.
-    pub fn old(slot: u32, mode: Mode) -> Self {
+    pub(crate) fn old(slot: u32, mode: Mode) -> Self {
         Self::on(OLD_PORT, OLD_LOCATOR, slot, mode)
     }
 
     /// The VM on port 2.
-    pub fn new(slot: u32, mode: Mode) -> Self {
+    pub(crate) fn new(slot: u32, mode: Mode) -> Self {
         Self::on(NEW_PORT, NEW_LOCATOR, slot, mode)
     }
 
@@ -73,29 +73,29 @@ impl Vm {
         Self { backend: Backend { slot: BackendSlot(slot), port, mac, rewrite }, locator }
     }
 
-    pub fn mode(&self) -> Mode {
+    pub(crate) fn mode(&self) -> Mode {
         if self.backend.rewrite == Rewrite::L2 { Mode::L2 } else { Mode::Nat }
     }
 
     /// The address it serves under, as it knows it itself.
-    pub fn speaks_as(&self) -> u32 {
+    pub(crate) fn speaks_as(&self) -> u32 {
         if self.mode() == Mode::L2 { SERVICE } else { self.locator }
     }
 }
 
 /// MAC of the box's port.
-pub fn port_mac(port: PortId) -> Mac {
+pub(crate) fn port_mac(port: PortId) -> Mac {
     Mac([2, 0, 0, 0, 0, port.0 as u8])
 }
 
 /// MAC of the host with this address.
-pub fn host_mac(address: u32) -> Mac {
+pub(crate) fn host_mac(address: u32) -> Mac {
     let [a, b, c, d] = address.to_be_bytes();
     Mac([6, 0, a, b, c, d])
 }
 
 /// The managed address at rest, tracked, not hosted yet.
-pub fn managed(home: Vm) -> ManagedAddress {
+pub(crate) fn managed(home: Vm) -> ManagedAddress {
     ManagedAddress {
         address: SERVICE,
         hosted: false,
@@ -106,7 +106,7 @@ pub fn managed(home: Vm) -> ManagedAddress {
     }
 }
 
-pub fn snapshot(
+pub(crate) fn snapshot(
     generation: u64,
     addresses: impl IntoIterator<Item = ManagedAddress>,
 ) -> Snapshot {
@@ -137,6 +137,6 @@ pub fn snapshot(
     Snapshot::new(generation, ports, addresses, Fib::new(routes), neighbours).expect("snapshot")
 }
 
-pub fn is_live(session: &SessionRecord) -> bool {
+pub(crate) fn is_live(session: &SessionRecord) -> bool {
     session.state != SessionState::Lingering
 }

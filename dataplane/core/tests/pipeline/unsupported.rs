@@ -1,0 +1,45 @@
+//! What is not steered yet is dropped by name, in both directions, and leaves no session.
+
+use tidegate_dataplane::steering::UnknownTcp;
+
+use crate::switch_box::{
+    SwitchBox, assert_moved,
+    traffic::{Body, Flow, Packet},
+    world::{CLIENT, Mode, SERVICE, Vm},
+};
+
+#[test]
+fn fragments_icmp_errors_and_other_protocols() {
+    for mode in [Mode::Nat, Mode::L2] {
+        let (old, new) = (Vm::old(1, mode), Vm::new(2, mode));
+        let mut switch_box = SwitchBox::new(1, old);
+        switch_box.set_destination(new);
+        switch_box.cutover(UnknownTcp::Source);
+        let flow = Flow::new(CLIENT, 7);
+        for body in
+            [Body::FirstFragment, Body::LaterFragment, Body::Unreachable, Body::Protocol(50)]
+        {
+            let packets = [flow.to_service(body), flow.sent_by(old, body), flow.sent_by(new, body)];
+            switch_box.feed(&packets.map(|packet| packet.with_payload(b"01234567")));
+        }
+        assert_moved!(
+            switch_box,
+            FragmentUnsupported 6,
+            IcmpUnsupported 3,
+            ProtocolUnsupported 3,
+        );
+        assert!(switch_box.sessions().is_empty());
+    }
+}
+
+#[test]
+fn a_backend_speaking_to_a_managed_address() {
+    for mode in [Mode::Nat, Mode::L2] {
+        let old = Vm::old(1, mode);
+        let mut switch_box = SwitchBox::new(1, old);
+        let packet = Flow::new(CLIENT, 7).sent_by(old, Body::Udp);
+        switch_box.one(&Packet { destination: SERVICE, ..packet });
+        assert_moved!(switch_box, ManagedToManaged 1);
+        assert!(switch_box.sessions().is_empty());
+    }
+}
