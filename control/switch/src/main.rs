@@ -77,23 +77,29 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         network: network.clone(),
     };
     let core = Core::new(dataplane, network, config.addresses.iter().cloned())?;
-    let core = CoreThread::start(core).context("no thread for the control core")?;
+    let mut core = CoreThread::start(core).context("no thread for the control core")?;
     let (stop, stopping) = watch::channel(false);
     let service = SwitchService::new(core.handle(), info, stopping.clone());
+    announce_ready(&server, &config);
     let served = runtime.block_on(async {
         let serving = server.serve(service, stopping);
-        announce_ready(&config);
         tokio::pin!(serving);
         tokio::select! {
-            served = &mut serving => served,
-            name = signals.next() => {
-                tracing::info!(signal = name, "stopping");
-                // The servers have the other end until they have stopped.
-                let _ = stop.send(true);
-                serving.await
-            }
+            served = &mut serving => return served,
+            name = signals.next() => tracing::info!(signal = name, "stopping"),
+            () = core.ended() => tracing::error!("the control core has ended; stopping"),
         }
+        // The servers have the other end until they have stopped.
+        let _ = stop.send(true);
+        serving.await
     });
+    let migrations = runtime.block_on(core.handle().call(|core| Ok(core.status().migrations)));
+    if let Ok(migrations @ 1..) = migrations {
+        tracing::warn!(
+            migrations,
+            "stopped in the middle of migrations; their sessions are no longer steered"
+        );
+    }
     runtime.shutdown_background();
     // Workers stop when they are dropped, after the last request.
     drop(core.stop().context("the control core panicked; its message is above")?);
@@ -102,18 +108,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// Tell whoever started the box, a person or a script, that it answers now.
-fn announce_ready(config: &Config) {
-    let endpoints: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
-    let endpoints = endpoints.join(", ");
-    tracing::info!(
-        endpoints,
-        workers = config.workers.cpus.len(),
-        ports = config.ports.len(),
-        "ready"
-    );
-    println!("tidegated is ready on {endpoints}");
+fn announce_ready(server: &Server, config: &Config) {
+    let endpoints = server.endpoints().collect::<Vec<_>>().join(", ");
+    let (workers, ports) = (config.workers.cpus.len(), config.ports.len());
+    tracing::info!(endpoints, workers, ports, "ready");
     // Nobody reading is no reason to fail.
-    let _ = std::io::stdout().flush();
+    let _ = writeln!(std::io::stdout(), "tidegated is ready on {endpoints}");
 }
 
 /// Whether only this machine can reach the endpoint.

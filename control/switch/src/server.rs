@@ -1,6 +1,6 @@
 //! Serving the gRPC interface on every endpoint, with health and reflection.
 
-use std::{fs, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use tidegate_api::{
     FILE_DESCRIPTORS,
@@ -29,7 +29,20 @@ pub enum ServerError {
 /// The bound endpoints.
 pub struct Server {
     listeners: Vec<Listener>,
-    unix: Vec<Endpoint>,
+    endpoints: Vec<Endpoint>,
+    sockets: Sockets,
+}
+
+/// Files of Unix sockets, removed however serving ends.
+struct Sockets(Vec<PathBuf>);
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // A server that ended in order has removed it already.
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 impl Server {
@@ -39,16 +52,23 @@ impl Server {
     /// [`ServerError::Endpoint`] for the first that is taken or not permitted.
     pub async fn bind(endpoints: &[Endpoint]) -> Result<Self, ServerError> {
         let mut listeners = Vec::new();
+        let mut sockets = Sockets(Vec::new());
         for endpoint in endpoints {
             listeners.push(Listener::bind(endpoint).await?);
+            if let Endpoint::Unix(path) = endpoint {
+                sockets.0.push(path.clone());
+            }
         }
-        let unix = endpoints.iter().filter(|endpoint| matches!(endpoint, Endpoint::Unix(_)));
-        Ok(Self { listeners, unix: unix.cloned().collect() })
+        Ok(Self { listeners, endpoints: endpoints.to_vec(), sockets })
     }
 
-    /// Where TCP endpoints are bound, in order.
-    pub fn local_addrs(&self) -> impl Iterator<Item = std::net::SocketAddr> {
-        self.listeners.iter().filter_map(Listener::local_addr)
+    /// Where it can be reached: as configured, with the port the system chose where that was 0.
+    pub fn endpoints(&self) -> impl Iterator<Item = String> {
+        let bound = |(listener, endpoint): (&Listener, &Endpoint)| match listener.local_addr() {
+            Some(address) => address.to_string(),
+            None => endpoint.to_string(),
+        };
+        self.listeners.iter().zip(&self.endpoints).map(bound)
     }
 
     /// Serve until `stopping` becomes true, or an endpoint fails.
@@ -84,12 +104,7 @@ impl Server {
             },
         };
         servers.shutdown().await;
-        for endpoint in &self.unix {
-            if let Endpoint::Unix(path) = endpoint {
-                // A server that ended in order has removed it already.
-                let _ = fs::remove_file(path);
-            }
-        }
+        drop(self.sockets);
         served
     }
 }

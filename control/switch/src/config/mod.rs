@@ -5,6 +5,7 @@
 
 mod check;
 mod file;
+mod topology;
 
 use std::path::Path;
 

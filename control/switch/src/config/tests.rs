@@ -74,7 +74,10 @@ fn says(message: &str, words: &[&str]) {
 #[test]
 fn a_right_file_gives_valid_types() {
     let config = parse_text(GOOD).expect("valid");
-    assert_eq!(config.eal, Eal { hugepages: false, memory_mib: 64, args: vec!["--log-level=4".into()] });
+    assert_eq!(
+        config.eal,
+        Eal { hugepages: false, memory_mib: 64, args: vec!["--log-level=4".into()] }
+    );
     assert_eq!(config.workers, Workers { cpus: vec![0, 1], idle: Idle::Poll, sessions: 4096 });
     assert_eq!(config.listen.len(), 2);
     assert_eq!((config.timeouts.linger_ms, config.timeouts.udp_ms), (2_000, 30_000));
@@ -83,7 +86,10 @@ fn a_right_file_gives_valid_types() {
     assert_eq!(config.ports[0].addresses[0].to_string(), "10.9.0.1/24");
     let hop = NextHop { port: tidegate_dataplane::steering::PortId(0), via: Some(0x0a09_00fe) };
     assert_eq!(config.routes, [("0.0.0.0/0".parse().expect("prefix"), hop)]);
-    assert_eq!(config.addresses[1].1.rewrite, tidegate_dataplane::steering::Rewrite::Nat(0x0a08_000c));
+    assert_eq!(
+        config.addresses[1].1.rewrite,
+        tidegate_dataplane::steering::Rewrite::Nat(0x0a08_000c)
+    );
 }
 
 #[test]
@@ -99,7 +105,10 @@ fn most_of_it_can_be_left_out() {
 
 #[test]
 fn keys_that_do_not_exist() {
-    says(&wrong("memory_mib", "memory", 3), &["`memory`", "allowed here: `hugepages`, `memory_mib`, `args`"]);
+    says(
+        &wrong("memory_mib", "memory", 3),
+        &["`memory`", "allowed here: `hugepages`, `memory_mib`, `args`"],
+    );
     says(&wrong("idle", "ilde", 7), &["`ilde`", "`idle`"]);
     says(&wrong("[[neighbour]]", "[[neighbor]]", 31), &["`neighbor`", "`neighbour`"]);
     says(&wrong("locator =", "locater =", 43), &["`locater`", "`locator`"]);
@@ -119,10 +128,17 @@ fn values_out_of_range() {
 
 #[test]
 fn endpoints() {
-    says(&wrong("unix:/run/tidegated.sock", "tidegated.sock", 10), &["`tidegated.sock`", "unix:/absolute/path"]);
+    says(
+        &wrong("unix:/run/tidegated.sock", "tidegated.sock", 10),
+        &["`tidegated.sock`", "unix:/absolute/path"],
+    );
     says(&wrong("127.0.0.1:7430", "unix:/run/tidegated.sock", 10), &["listed twice"]);
-    let none = GOOD.replace("listen = [\"unix:/run/tidegated.sock\", \"127.0.0.1:7430\"]", "listen = []");
-    says(&parse_text(&none).expect_err("none").to_string(), &["tidegated.toml:10:", "listen is empty"]);
+    let none =
+        GOOD.replace("listen = [\"unix:/run/tidegated.sock\", \"127.0.0.1:7430\"]", "listen = []");
+    says(
+        &parse_text(&none).expect_err("none").to_string(),
+        &["tidegated.toml:10:", "listen is empty"],
+    );
 }
 
 #[test]
@@ -134,8 +150,12 @@ fn ports() {
     says(&wrong("10.9.0.1/24", "10.9.0.1", 17), &["`10.9.0.1`", "10.0.0.0/24"]);
     says(&wrong("10.9.0.1/24", "10.9.0.1/33", 17), &["at most 32"]);
     says(&wrong("10.9.0.1/24", "127.0.0.1/8", 17), &["127.0.0.1", "unicast"]);
-    says(&wrong("role = \"access\"\n[[port]]", "role = \"inside\"\n[[port]]", 24), &["`inside`", "`uplink`"]);
-    let message = wrong("mac = \"02:00:00:00:00:fe\"\naddresses", "mac = \"02:00:00:00:00\"\naddresses", 22);
+    says(
+        &wrong("role = \"access\"\n[[port]]", "role = \"inside\"\n[[port]]", 24),
+        &["`inside`", "`uplink`"],
+    );
+    let message =
+        wrong("mac = \"02:00:00:00:00:fe\"\naddresses", "mac = \"02:00:00:00:00\"\naddresses", 22);
     says(&message, &["`02:00:00:00:00`", "six hexadecimal bytes"]);
     says(&wrong("02:00:00:00:00:fe", "ff:ff:ff:ff:ff:ff", 22), &["group address"]);
     let none = "[api]\nlisten = [\"unix:/a\"]\n";
@@ -145,20 +165,37 @@ fn ports() {
 #[test]
 fn addresses_that_are_taken() {
     // An anycast gateway needs one MAC.
-    says(&wrong("02:00:00:00:00:fe", "02:00:00:00:00:fd", 29), &["10.8.0.1/24", "`east`", "same mac"]);
-    says(&wrong("[\"10.9.0.1/24\"]", "[\"10.9.0.1/24\", \"10.9.0.2/24\"]", 17), &[]);
+    says(
+        &wrong("02:00:00:00:00:fe", "02:00:00:00:00:fd", 29),
+        &["10.8.0.1/24", "`east`", "same mac"],
+    );
+    let twice = wrong("[\"10.9.0.1/24\"]", "[\"10.9.0.1/24\", \"10.9.0.1/24\"]", 17);
+    says(&twice, &["10.9.0.1", "already an address of port `uplink`"]);
+    let uplink = wrong("\"10.8.0.1/24\"]", "\"10.9.0.1/24\"]", 23);
+    says(&uplink, &["10.9.0.1/24", "port `uplink`", "role = \"access\""]);
+    let prefix = wrong("\"10.8.0.1/24\"]", "\"10.9.0.9/24\"]", 23);
+    says(&prefix, &["10.9.0.9/24", "`uplink`", "one link only"]);
 }
 
 #[test]
 fn managed_addresses() {
-    says(&wrong("10.8.0.101", "10.8.0.100", 42), &["10.8.0.100", "already the managed address"]);
-    says(&wrong("address = \"10.8.0.100\"", "address = \"10.9.0.1\"", 39), &["address of port `uplink`"]);
+    says(&wrong("10.8.0.101", "10.8.0.100", 42), &["10.8.0.100", "already a managed address"]);
+    says(
+        &wrong("address = \"10.8.0.100\"", "address = \"10.9.0.1\"", 39),
+        &["address of port `uplink`"],
+    );
     says(&wrong("10.8.0.12", "10.8.0.100", 43), &["10.8.0.100", "managed address"]);
     says(&wrong("10.8.0.12", "10.8.0.1", 43), &["10.8.0.1", "address of port `east`"]);
     says(&wrong("10.8.0.101", "10.8.0.256", 42), &["`10.8.0.256`", "IPv4"]);
-    says(&wrong("port = \"east\", mac", "port = \"north\", mac", 40), &["`north`", "`uplink`, `east`, `west`"]);
+    says(
+        &wrong("port = \"east\", mac", "port = \"north\", mac", 40),
+        &["`north`", "`uplink`, `east`, `west`"],
+    );
     says(&wrong(", locator = \"10.8.0.12\"", "", 43), &["needs a locator"]);
-    says(&wrong("rewrite = \"l2\"", "rewrite = \"l2\", locator = \"10.8.0.9\"", 40), &["remove it"]);
+    says(
+        &wrong("rewrite = \"l2\"", "rewrite = \"l2\", locator = \"10.8.0.9\"", 40),
+        &["remove it"],
+    );
     says(&wrong("rewrite = \"l2\"", "rewrite = \"l3\"", 40), &["`l3`", "`nat`"]);
     says(&wrong("02:00:00:00:08:0b", "02:00:00:00:08", 40), &["MAC"]);
     says(&wrong("name = \"blue\"", "name = \"\"", 40), &["backend", "letters"]);
@@ -167,13 +204,22 @@ fn managed_addresses() {
 #[test]
 fn neighbours_and_routes() {
     says(&wrong("port = \"uplink\"", "port = \"up\"", 34), &["`up`", "`uplink`"]);
-    says(&wrong("address = \"10.9.0.254\"", "address = \"10.8.0.100\"", 32), &["managed address", "remove"]);
+    says(
+        &wrong("address = \"10.9.0.254\"", "address = \"10.8.0.100\"", 32),
+        &["managed address", "remove"],
+    );
     let twice = "[[neighbour]]\naddress = \"10.9.0.254\"\nmac = \"02:00:00:00:09:01\"\nport = \"uplink\"\n[[route]]";
     says(&wrong("[[route]]", twice, 36), &["10.9.0.254", "twice"]);
     says(&wrong("0.0.0.0/0", "10.9.0.0/24", 36), &["already a route to 10.9.0.0/24"]);
     says(&wrong("0.0.0.0/0", "default", 36), &["`default`"]);
-    says(&wrong("via = \"10.9.0.254\"", "via = \"10.7.0.1\"", 37), &["10.7.0.1", "no link of any port"]);
-    says(&wrong("via = \"10.9.0.254\"", "via = \"10.9.0.254\"\nport = \"east\"", 37), &["port `east`"]);
+    says(
+        &wrong("via = \"10.9.0.254\"", "via = \"10.7.0.1\"", 37),
+        &["10.7.0.1", "no link of any port"],
+    );
+    says(
+        &wrong("via = \"10.9.0.254\"", "via = \"10.9.0.254\"\nport = \"east\"", 37),
+        &["port `east`"],
+    );
 }
 
 #[test]

@@ -45,6 +45,7 @@ impl CoreHandle {
 /// The running core.
 pub struct CoreThread {
     handle: CoreHandle,
+    ended: oneshot::Receiver<()>,
     thread: JoinHandle<Box<dyn Dataplane>>,
 }
 
@@ -55,15 +56,26 @@ impl CoreThread {
     /// The system has no thread to give.
     pub fn start(core: Core) -> io::Result<Self> {
         let (commands, queue) = mpsc::channel();
-        let thread =
-            thread::Builder::new().name("core".to_owned()).spawn(move || run(core, &queue))?;
-        Ok(Self { handle: CoreHandle { commands }, thread })
+        let (alive, ended) = oneshot::channel();
+        let work = move || {
+            // Dropped when the thread ends, however it ends.
+            let _alive = alive;
+            run(core, &queue)
+        };
+        let thread = thread::Builder::new().name("core".to_owned()).spawn(work)?;
+        Ok(Self { handle: CoreHandle { commands }, ended, thread })
     }
 
     /// A way to the core.
     #[must_use]
     pub fn handle(&self) -> CoreHandle {
         self.handle.clone()
+    }
+
+    /// Wait until the core has ended, which by itself it only does when it panics.
+    pub async fn ended(&mut self) {
+        // The sender is never used, only dropped.
+        let _ = (&mut self.ended).await;
     }
 
     /// Stop the core once it has done what was sent before, and give the workers back; `None` when it panicked.

@@ -1,9 +1,15 @@
 //! Random commands against an oracle that knows only the table of states.
 
-use std::{cell::RefCell, collections::{BTreeMap, BTreeSet}};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use proptest::prelude::*;
-use tidegate_dataplane::{packet::Mac, steering::{Fib, Port, PortId, PortRole, Snapshot}};
+use tidegate_dataplane::{
+    packet::Mac,
+    steering::{Fib, Port, PortId, PortRole, Snapshot},
+};
 
 use super::*;
 
@@ -31,18 +37,24 @@ fn command() -> impl Strategy<Value = Command> {
         (address.clone(), place.clone()).prop_map(|(address, place)| Command::Add(address, place)),
         address.clone().prop_map(Command::Remove),
         address.clone().prop_map(Command::Takeover),
-        (address.clone(), place).prop_map(|(address, place)| Command::SetDestination(address, place)),
+        (address.clone(), place)
+            .prop_map(|(address, place)| Command::SetDestination(address, place)),
         address.clone().prop_map(Command::Cutover),
         address.clone().prop_map(Command::Drained),
         address.clone().prop_map(Command::Abort),
-        (address, any::<bool>(), any::<bool>()).prop_map(|(a, keep, force)| Command::Release(a, keep, force)),
+        (address, any::<bool>(), any::<bool>())
+            .prop_map(|(a, keep, force)| Command::Release(a, keep, force)),
         Just(Command::Sweep),
     ]
 }
 
 /// Place `n` of an address: even ones are on the link, each behind a port; odd ones have a locator.
 fn backend(address: u32, place: u8) -> BackendSpec {
-    let rewrite = if place % 2 == 0 { Rewrite::L2 } else { Rewrite::Nat(1000 + address * 10 + u32::from(place)) };
+    let rewrite = if place.is_multiple_of(2) {
+        Rewrite::L2
+    } else {
+        Rewrite::Nat(1000 + address * 10 + u32::from(place))
+    };
     BackendSpec {
         name: format!("b{place}"),
         port: PortId(place.into()),
@@ -73,7 +85,13 @@ fn expected(model: Option<&Model>, command: &Command) -> Option<Option<Model>> {
     let mut next = match (model, command) {
         (None, Command::Add(_, place)) => {
             let home = *place;
-            return Some(Some(Model { hosted: false, tracked: true, epoch: 1, home, destination: None }));
+            return Some(Some(Model {
+                hosted: false,
+                tracked: true,
+                epoch: 1,
+                home,
+                destination: None,
+            }));
         }
         (None, _) | (Some(_), Command::Add(..)) => return None,
         (Some(model), _) => model.clone(),
@@ -109,7 +127,9 @@ fn expected(model: Option<&Model>, command: &Command) -> Option<Option<Model>> {
 
 fn apply(steering: &mut Steering, command: &Command, in_use: SlotInUse<'_>) -> bool {
     match *command {
-        Command::Add(address, place) => steering.add(address, backend(address, place), in_use).is_ok(),
+        Command::Add(address, place) => {
+            steering.add(address, backend(address, place), in_use).is_ok()
+        }
         Command::Remove(address) => steering.remove(address).is_ok(),
         Command::Takeover(address) => steering.takeover(address, in_use).is_ok(),
         Command::SetDestination(address, place) => {
@@ -139,7 +159,10 @@ fn seen(address: &Address) -> Model {
         tracked: address.tracked,
         epoch: address.epoch,
         home: place(&address.home),
-        destination: address.destination.as_ref().map(|target| (place(&target.placed), phase(target))),
+        destination: address
+            .destination
+            .as_ref()
+            .map(|target| (place(&target.placed), phase(target))),
     }
 }
 

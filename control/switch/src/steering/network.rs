@@ -10,7 +10,7 @@ use tidegate_dataplane::{
     },
 };
 
-use super::Steering;
+use super::{Address, Steering};
 use crate::config::{Config, InterfaceAddress, PortConfig};
 
 /// A port and what is configured on it.
@@ -103,13 +103,16 @@ impl Network {
         self.ports.iter().find(|port| port.addresses.iter().any(|own| own.address == address))
     }
 
-    /// The ports on whose links `address` can be, each with the box's own address there.
+    /// The ports on whose links `address` can be, those of the longest prefix, each with the box's own address there.
     pub fn links_of(&self, address: u32) -> impl Iterator<Item = (PortId, &NetworkPort, u32)> {
+        let on_link = move |own: &&InterfaceAddress| {
+            own.prefix().is_some_and(|prefix| prefix.contains(address))
+        };
+        let all = self.ports.iter().flat_map(|port| &port.addresses);
+        let longest = all.filter(on_link).map(|own| own.prefix_len).max();
         (0..).map(PortId).zip(&self.ports).filter_map(move |(id, port)| {
-            let on_link = |own: &&InterfaceAddress| {
-                own.prefix().is_some_and(|prefix| prefix.contains(address))
-            };
-            port.addresses.iter().find(on_link).map(|own| (id, port, own.address))
+            let here = |own: &&InterfaceAddress| on_link(own) && Some(own.prefix_len) == longest;
+            port.addresses.iter().find(here).map(|own| (id, port, own.address))
         })
     }
 
@@ -146,38 +149,26 @@ impl Network {
             addresses: port.addresses.iter().map(|address| address.address).collect(),
             role: port.role,
         });
-        // A guest with an address of its own is where its backend says, whatever the links' prefixes say.
-        let guests: Vec<(u32, Neighbour)> = steering
-            .addresses()
-            .flat_map(|record| {
-                record.backends().filter_map(|placed| match placed.spec.rewrite {
-                    Rewrite::Nat(locator) => {
-                        Some((locator, Neighbour { port: placed.spec.port, mac: placed.spec.mac }))
-                    }
-                    Rewrite::L2 => None,
-                })
-            })
-            .collect();
-        let neighbours = self
-            .learned
-            .iter()
-            .chain(&self.fixed)
-            .map(|(address, neighbour)| (*address, *neighbour));
-        let on_link = |(address, neighbour): &(u32, Neighbour)| {
+        let listed = |(address, neighbour): (&u32, &Neighbour)| (*address, *neighbour);
+        let mut neighbours: HashMap<u32, Neighbour> =
+            self.learned.iter().chain(&self.fixed).map(listed).collect();
+        // A guest with an address of its own is where its backend says, whatever was heard.
+        for placed in steering.addresses().flat_map(Address::backends) {
+            if let Rewrite::Nat(locator) = placed.spec.rewrite {
+                let neighbour = Neighbour { port: placed.spec.port, mac: placed.spec.mac };
+                neighbours.insert(locator, neighbour);
+            }
+        }
+        // Who is not where the prefixes lead, as behind the second port of an anycast gateway, has a route of its own.
+        let elsewhere = neighbours.iter().filter_map(|(address, neighbour)| {
+            let expected = self.links_of(*address).next().map(|(port, ..)| port);
             let hop = NextHop { port: neighbour.port, via: None };
-            Ipv4Prefix::new(*address, 32).map(|prefix| (prefix, hop))
-        };
-        let fixed: Vec<_> =
-            self.fixed.iter().map(|(address, neighbour)| (*address, *neighbour)).collect();
-        let host_routes = fixed.iter().chain(&guests).filter_map(on_link);
-        let fib = Fib::new(self.routes.iter().copied().chain(host_routes));
-        let mut snapshot = Snapshot::new(
-            generation,
-            ports.collect(),
-            steering.managed(),
-            fib,
-            neighbours.chain(guests.iter().copied()),
-        )?;
+            let prefix = Ipv4Prefix::new(*address, 32)?;
+            (expected != Some(neighbour.port)).then_some((prefix, hop))
+        });
+        let fib = Fib::new(self.routes.iter().copied().chain(elsewhere));
+        let mut snapshot =
+            Snapshot::new(generation, ports.collect(), steering.managed(), fib, neighbours)?;
         snapshot.timeouts = self.timeouts;
         snapshot.counted_at_install = counted;
         Ok(snapshot)

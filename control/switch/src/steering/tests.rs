@@ -13,7 +13,12 @@ use crate::config;
 const A: u32 = 0x0a08_0064;
 
 fn spec(name: &str, port: u16, rewrite: Rewrite) -> BackendSpec {
-    BackendSpec { name: name.into(), port: PortId(port), mac: Mac([2, 0, 0, 0, 8, port as u8]), rewrite }
+    BackendSpec {
+        name: name.into(),
+        port: PortId(port),
+        mac: Mac([2, 0, 0, 0, 8, port as u8]),
+        rewrite,
+    }
 }
 
 fn network() -> Network {
@@ -46,7 +51,10 @@ fn network() -> Network {
         via = "10.9.0.254"
     "#;
     let config = config::parse(Path::new("test.toml"), text).expect("valid");
-    Network::new(&config, &[Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 0xfe]), Mac([2, 0, 0, 0, 0, 0xfe])])
+    Network::new(
+        &config,
+        &[Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 0xfe]), Mac([2, 0, 0, 0, 0, 0xfe])],
+    )
 }
 
 #[test]
@@ -87,7 +95,9 @@ fn a_snapshot_says_what_is_counted_and_who_is_where() {
     assert_eq!((managed.hosted, managed.tracked, managed.epoch), (true, true, 2));
     let (destination, policy) = managed.active_destination().expect("cut over");
     assert_eq!((destination.port, policy), (PortId(2), UnknownTcp::Drop));
-    assert!(matches!(snapshot.direction(PortId(2), A, 1), Direction::FromBackend(_, backend) if backend.port == PortId(2)));
+    assert!(
+        matches!(snapshot.direction(PortId(2), A, 1), Direction::FromBackend(_, backend) if backend.port == PortId(2))
+    );
 }
 
 #[test]

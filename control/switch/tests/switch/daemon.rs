@@ -29,7 +29,7 @@ fn write(folder: &Path, device: &str) -> std::path::PathBuf {
 hugepages = false
 memory_mib = 64
 [api]
-listen = ["unix:{}"]
+listen = ["unix:{}", "127.0.0.1:0"]
 [workers]
 sessions = 1024
 [[port]]
@@ -58,13 +58,19 @@ fn check_says_valid_or_what_is_wrong() {
     let path = write(folder.path(), "net_null0");
     let output = tidegated(&path, &["--check"]).output().expect("runs");
     let (out, err) = text(&output);
-    assert!(output.status.success() && out.contains("valid; 1 ports, 1 managed addresses"), "{out}{err}");
+    assert!(
+        output.status.success() && out.contains("valid; 1 ports, 1 managed addresses"),
+        "{out}{err}"
+    );
 
     std::fs::write(&path, "[api]\nlisten = []\n  lisen = 3\n").expect("written");
     let output = tidegated(&path, &["--check"]).output().expect("runs");
     let (_, err) = text(&output);
     assert_eq!(output.status.code(), Some(1));
-    assert!(err.contains("tidegated.toml:3:3: unknown key `lisen`; allowed here: `listen`"), "{err}");
+    assert!(
+        err.contains("tidegated.toml:3:3: unknown key `lisen`; allowed here: `listen`"),
+        "{err}"
+    );
 
     let output = tidegated(&folder.path().join("none.toml"), &["--check"]).output().expect("runs");
     let (_, err) = text(&output);
@@ -100,10 +106,14 @@ async fn serves_until_it_is_told_to_stop() {
         panic!("not ready: {read:?} {line} {err}");
     }
     let socket = folder.path().join("tidegated.sock");
-    let mut client = SwitchClient::new(connect(&Endpoint::Unix(socket.clone())).await.expect("connected"));
+    let mut client =
+        SwitchClient::new(connect(&Endpoint::Unix(socket.clone())).await.expect("connected"));
     let status = client.get_status(proto::GetStatusRequest {}).await.expect("status").into_inner();
     assert_eq!((status.workers, status.ports[0].name.as_str()), (1, "uplink"));
     assert!(status.dpdk_version.starts_with("DPDK"), "{}", status.dpdk_version);
+    let tcp = line.trim_end().rsplit(' ').next().expect("the last endpoint");
+    let tcp = connect(&tcp.parse().expect("an endpoint")).await.expect("connected");
+    let mut client = SwitchClient::new(tcp);
     let request = proto::TakeoverRequest { address: "10.8.0.100".into() };
     assert!(client.takeover(request).await.expect("taken over").into_inner().hosted);
 

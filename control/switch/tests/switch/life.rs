@@ -7,6 +7,10 @@ use tidegate_dataplane::{
     packet::arp,
     pipeline::{Outcome, Verdict},
 };
+use tidegate_switch::{
+    core::{Core, CoreError, CoreThread},
+    steering::Network,
+};
 use tonic::Code;
 
 use crate::{
@@ -257,4 +261,20 @@ async fn a_removed_address_is_forgotten() {
     assert_eq!(tested.tcp(1).talk(), Err(Verdict::Drop(Outcome::NeighbourUnknown)));
     assert_eq!(tested.add(east()).await.expect("again").home_sessions, 0);
     tested.stop().await;
+}
+
+#[tokio::test]
+async fn a_core_that_panics_is_noticed() {
+    let (double, _) = crate::double::Double::new(Vec::new(), 1);
+    let config = tidegate_switch::config::parse(
+        std::path::Path::new("test.toml"),
+        "[api]\nlisten = [\"unix:/a\"]\n[[port]]\nname = \"p\"\ndevice = \"net_null0\"\nrole = \"access\"\n",
+    );
+    let network = Network::new(&config.expect("valid"), &[]);
+    let mut core =
+        CoreThread::start(Core::new(Box::new(double), network, []).expect("core")).expect("thread");
+    let answer = core.handle().call(|_| -> Result<(), CoreError> { panic!("on purpose") }).await;
+    assert!(matches!(answer, Err(CoreError::Stopped)));
+    core.ended().await;
+    assert!(core.stop().is_none());
 }

@@ -1,0 +1,253 @@
+//! Ports, managed addresses, neighbours and routes: what refers to each other.
+
+use std::net::Ipv4Addr;
+
+use tidegate_dataplane::{
+    counters::MAX_PORTS,
+    packet::Mac,
+    steering::{Ipv4Prefix, Neighbour, NextHop, PortId, PortRole, Rewrite},
+};
+use toml::Spanned;
+
+use super::{
+    InterfaceAddress, PortConfig,
+    check::{Check, Checked, Owner},
+    file,
+};
+use crate::steering::BackendSpec;
+
+impl Check<'_> {
+    pub(super) fn ports(&mut self, file: &[file::Port]) -> Checked<Vec<PortConfig>> {
+        if file.is_empty() {
+            return Err(self.error(0..0, "there is no [[port]]; the box needs at least one"));
+        }
+        if let Some(one_too_many) = file.get(MAX_PORTS) {
+            let message =
+                format!("there are {} ports; a box can have {MAX_PORTS}, remove some", file.len());
+            return Err(self.error(one_too_many.name.span(), message));
+        }
+        let mut ports: Vec<PortConfig> = Vec::new();
+        for written in file {
+            let name = self.name("port", &written.name)?;
+            if ports.iter().any(|port| port.name == name) {
+                let message = format!("two ports are named `{name}`; give each its own name");
+                return Err(self.error(written.name.span(), message));
+            }
+            let device = self.device(&written.device, &ports)?;
+            let mac = written.mac.as_ref().map(|mac| self.parse(mac)).transpose()?;
+            let role = match written.role {
+                file::Role::Uplink => PortRole::Uplink,
+                file::Role::Access => PortRole::Access,
+            };
+            let mut port = PortConfig { name, device, mac, addresses: Vec::new(), role };
+            for text in &written.addresses {
+                let address = self.interface_address(text, &port, &ports)?;
+                port.addresses.push(address);
+            }
+            ports.push(port);
+        }
+        Ok(ports)
+    }
+
+    fn device(&self, device: &Spanned<String>, ports: &[PortConfig]) -> Checked<String> {
+        let text = device.get_ref();
+        if text.is_empty() || text.chars().any(char::is_whitespace) {
+            let message = format!(
+                "`{text}` is not a DPDK device; write a virtual device as in net_tap0,iface=tg0 or a PCI address"
+            );
+            return Err(self.error(device.span(), message));
+        }
+        // EAL knows a virtual device by what stands before its arguments.
+        let id = |device: &str| device.split(',').next().map(str::to_owned);
+        if let Some(port) = ports.iter().find(|port| id(&port.device) == id(text)) {
+            let message = format!(
+                "device `{text}` is already port `{}`; give each port its own device",
+                port.name
+            );
+            return Err(self.error(device.span(), message));
+        }
+        Ok(text.clone())
+    }
+
+    /// An address of the box itself. Access ports may share one when they share its prefix and a MAC (anycast gateway).
+    fn interface_address(
+        &mut self,
+        text: &Spanned<String>,
+        port: &PortConfig,
+        ports: &[PortConfig],
+    ) -> Checked<InterfaceAddress> {
+        let _: Ipv4Prefix = self.parse(text)?;
+        let Some((address, length)) = text.get_ref().split_once('/') else {
+            return Err(
+                self.error(text.span(), "an address needs its prefix length, as in 10.0.0.1/24")
+            );
+        };
+        let address = self.ipv4(&Spanned::new(text.span(), address.to_owned()))?;
+        let prefix_len = length
+            .parse()
+            .map_err(|_| self.error(text.span(), "the prefix length is not a number"))?;
+        let here = InterfaceAddress { address, prefix_len };
+        let sharing = ports.iter().find(|other| other.addresses.contains(&here));
+        if let Some(other) = sharing {
+            let anycast = port.role == PortRole::Access && other.role == PortRole::Access;
+            if anycast
+                && port.mac.is_some()
+                && port.mac == other.mac
+                && !port.addresses.contains(&here)
+            {
+                return Ok(here);
+            }
+            let message = format!(
+                "{here} is already an address of port `{}`; choose another, or make both ports role = \"access\" with the same mac",
+                other.name
+            );
+            return Err(self.error(text.span(), message));
+        }
+        if let Some(other) =
+            ports.iter().find(|other| other.addresses.iter().any(|a| a.prefix() == here.prefix()))
+        {
+            let message = format!(
+                "the prefix of {here} is already on port `{}`; a prefix can be on one link only",
+                other.name
+            );
+            return Err(self.error(text.span(), message));
+        }
+        self.claim(address, text.span(), Owner::Port(port.name.clone()))?;
+        Ok(here)
+    }
+
+    fn port(&self, name: &Spanned<String>, ports: &[PortConfig]) -> Checked<PortId> {
+        let at = ports.iter().position(|port| port.name == *name.get_ref());
+        at.and_then(|at| u16::try_from(at).ok()).map(PortId).ok_or_else(|| {
+            let known: Vec<_> = ports.iter().map(|port| format!("`{}`", port.name)).collect();
+            let message =
+                format!("there is no port `{}`; ports here: {}", name.get_ref(), known.join(", "));
+            self.error(name.span(), message)
+        })
+    }
+
+    pub(super) fn managed(
+        &mut self,
+        file: &[file::Address],
+        ports: &[PortConfig],
+    ) -> Checked<Vec<(u32, BackendSpec)>> {
+        let mut managed = Vec::new();
+        for written in file {
+            let address = self.ipv4(&written.address)?;
+            self.claim(address, written.address.span(), Owner::Managed)?;
+            let home = self.backend(&written.home, ports, address)?;
+            managed.push((address, home));
+        }
+        Ok(managed)
+    }
+
+    fn backend(
+        &mut self,
+        written: &Spanned<file::Backend>,
+        ports: &[PortConfig],
+        address: u32,
+    ) -> Checked<BackendSpec> {
+        let backend = written.get_ref();
+        let name = self.name("backend", &backend.name)?;
+        let port = self.port(&backend.port, ports)?;
+        let mac: Mac = self.parse(&backend.mac)?;
+        let rewrite = match (&backend.rewrite, &backend.locator) {
+            (file::Rewrite::L2, None) => Rewrite::L2,
+            (file::Rewrite::L2, Some(locator)) => {
+                let message = "locator does not go with rewrite = \"l2\": the guest owns the managed address itself; remove it, or use \"nat\"";
+                return Err(self.error(locator.span(), message));
+            }
+            (file::Rewrite::Nat, None) => {
+                let message = "rewrite = \"nat\" needs a locator, the guest's own address, as in locator = \"10.0.1.11\"";
+                return Err(self.error(written.span(), message));
+            }
+            (file::Rewrite::Nat, Some(text)) => {
+                let locator = self.ipv4(text)?;
+                let owner = Owner::BackendOf(address.into());
+                self.claim(locator, text.span(), owner)?;
+                Rewrite::Nat(locator)
+            }
+        };
+        Ok(BackendSpec { name, port, mac, rewrite })
+    }
+
+    pub(super) fn neighbours(
+        &mut self,
+        file: &[file::Neighbour],
+        ports: &[PortConfig],
+    ) -> Checked<Vec<(u32, Neighbour)>> {
+        let mut neighbours: Vec<(u32, Neighbour)> = Vec::new();
+        for written in file {
+            let address = self.ipv4(&written.address)?;
+            let mac = self.parse(&written.mac)?;
+            let port = self.port(&written.port, ports)?;
+            // A locator may be listed: it is a guest on a link like any other.
+            let owner = self.addresses.get(&address);
+            let owner = owner.filter(|owner| !matches!(owner, Owner::BackendOf(_)));
+            if let Some(owner) = owner {
+                let message = format!(
+                    "{} is already {owner}; it cannot be a neighbour, remove it",
+                    Ipv4Addr::from_bits(address)
+                );
+                return Err(self.error(written.address.span(), message));
+            }
+            if neighbours.iter().any(|(other, _)| *other == address) {
+                let message = format!(
+                    "neighbour {} is listed twice; remove one",
+                    Ipv4Addr::from_bits(address)
+                );
+                return Err(self.error(written.address.span(), message));
+            }
+            neighbours.push((address, Neighbour { port, mac }));
+        }
+        Ok(neighbours)
+    }
+
+    pub(super) fn routes(
+        &self,
+        file: &[file::Route],
+        ports: &[PortConfig],
+        neighbours: &[(u32, Neighbour)],
+    ) -> Checked<Vec<(Ipv4Prefix, NextHop)>> {
+        let mut routes: Vec<(Ipv4Prefix, NextHop)> = Vec::new();
+        for written in file {
+            let to: Ipv4Prefix = self.parse(&written.to)?;
+            let connected = ports
+                .iter()
+                .any(|port| port.addresses.iter().any(|address| address.prefix() == Some(to)));
+            if connected || routes.iter().any(|(other, _)| *other == to) {
+                let message = format!("there is already a route to {to}; remove one");
+                return Err(self.error(written.to.span(), message));
+            }
+            let via = self.ipv4(&written.via)?;
+            let named = written.port.as_ref().map(|port| self.port(port, ports)).transpose()?;
+            let on_link = |port: PortId| {
+                let addresses = &ports[usize::from(port.0)].addresses;
+                addresses
+                    .iter()
+                    .any(|address| address.prefix().is_some_and(|prefix| prefix.contains(via)))
+                    || neighbours
+                        .iter()
+                        .any(|(address, neighbour)| *address == via && neighbour.port == port)
+            };
+            let mut candidates = (0..).take(ports.len()).map(PortId).filter(|port| on_link(*port));
+            let port = match named {
+                Some(port) => on_link(port).then_some(port),
+                None => candidates.next(),
+            };
+            let Some(port) = port else {
+                let message = format!(
+                    "{} is on no link of {}; give a port an address in its prefix, or list it as a [[neighbour]]",
+                    written.via.get_ref(),
+                    written
+                        .port
+                        .as_ref()
+                        .map_or("any port".to_owned(), |port| format!("port `{}`", port.get_ref())),
+                );
+                return Err(self.error(written.via.span(), message));
+            };
+            routes.push((to, NextHop { port, via: Some(via) }));
+        }
+        Ok(routes)
+    }
+}
