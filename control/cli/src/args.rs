@@ -45,7 +45,7 @@ pub struct Cli {
         global = true,
         value_name = "ENDPOINT",
         env = "TIDEGATE_HOST",
-        default_value = "unix:/run/tidegate/hostd.sock"
+        default_value = "unix:/run/tidegate/host.sock"
     )]
     pub host: Endpoint,
     /// One JSON object per line.
@@ -177,6 +177,9 @@ pub struct Migrate {
     /// Kernel command line of a booted destination; left out: the source's.
     #[arg(long, value_name = "TEXT", conflicts_with = "clone", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
+    /// How long a booted destination is given before new sessions go to it; left out: 10.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "clone")]
+    pub boot_wait: Option<u32>,
     /// What happens at the end to what the source changed since it was captured.
     #[arg(long, value_enum, default_value_t = Finish::Merge)]
     pub finish: Finish,
@@ -248,6 +251,7 @@ impl Migrate {
             keep_source: self.keep_source,
             keep_tracking: self.keep_tracking,
             drain_deadline_s: self.drain_deadline.unwrap_or_default(),
+            destination_boot_wait_s: self.boot_wait.unwrap_or_default(),
         }
     }
 }

@@ -185,7 +185,7 @@ fn counters(counters: &Counters, all: bool, output: &mut Output) -> Result<(), E
         .collect();
     output.text(&format!(
         "{}\n{}\n{}",
-        table(["OUTCOME", "PACKETS", "", "MEANING"], &outcomes),
+        table(["OUTCOME", "PACKETS", "DROP", "MEANING"], &outcomes),
         table(["PORT", "RX", "TX", "RX BYTES", "TX BYTES", "TX FULL"], &ports),
         table(["WORKER", "RECEIVED", "REDIRECTED", "SESSIONS", "POLLS", "SLEEPS"], &workers),
     ))?;

@@ -77,7 +77,7 @@ impl Driver {
         let corrupt = |id: &MigrationId, source| Error::Corrupt { id: id.clone(), source };
         for record in self.journal.append(&self.id, vec![fact]).await? {
             self.progress.apply(&record).map_err(|source| corrupt(&self.id, source))?;
-            tracing::info!(migration = %self.id, fact = ?record.fact, "record {}", record.sequence);
+            tracing::info!(migration = %self.id, "{}", record.fact);
         }
         let sequence = self.progress.last_sequence;
         self.live.send_modify(|live| {

@@ -99,6 +99,25 @@ pub enum Fact {
     },
 }
 
+/// One line for the log.
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted { spec } => write!(f, "accepted for {}", spec.address),
+            Self::Started { phase } => write!(f, "{phase} started"),
+            Self::Finished { phase, elapsed_us, outcome } => {
+                write!(f, "{phase} finished in {} ms", elapsed_us / 1000)?;
+                let detail = outcome.detail();
+                if detail.is_empty() { Ok(()) } else { write!(f, ": {detail}") }
+            }
+            Self::AbortBegun { reason, .. } => write!(f, "aborting: {reason}"),
+            Self::Resumed { by: Resumer::Restart } => f.write_str("resumed after a restart"),
+            Self::Resumed { by: Resumer::Operator } => f.write_str("resumed by an operator"),
+            Self::Ended { end, message } => write!(f, "ended, {end:?} {message}"),
+        }
+    }
+}
+
 /// Why a migration is undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

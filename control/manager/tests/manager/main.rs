@@ -4,3 +4,5 @@
 mod fakes;
 mod migrations;
 mod preflight;
+mod process;
+mod service;

@@ -1,0 +1,6 @@
+//! The command line against processes that answer from a script.
+#![forbid(unsafe_code)]
+
+mod fakes;
+mod lists;
+mod migrate;
