@@ -65,12 +65,12 @@ async fn give_back(work: &Work) -> Result<(), Error> {
         Err(error) if error.is_not_found() => return Ok(()),
         other => other?,
     };
-    let Some(destination) = found.destination else {
-        // Taken over, but no destination set: the address has only its home. There is nothing to abort.
-        return Ok(());
-    };
-    if destination.name != work.progress.spec.destination_guest {
-        return Ok(());
+    match &found.destination {
+        // Nothing was done yet, or it is undone already.
+        None if !found.hosted => return Ok(()),
+        // Somebody else's migration by now.
+        Some(other) if other.name != work.progress.spec.destination_guest => return Ok(()),
+        _ => {}
     }
     let request = proto::AbortRequest { address: work.address() };
     peer.answer("Abort", CALL, switch.abort(request)).await?;

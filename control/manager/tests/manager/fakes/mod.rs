@@ -188,6 +188,7 @@ impl Lab {
         let address = &world.address;
         assert_eq!(address.home.as_ref().expect("home").name, "vm-a");
         assert_eq!(address.destination, None);
+        assert!(!address.hosted);
         assert!(!matches!(address.state(), AddressState::Draining | AddressState::Drained));
         assert_eq!(world.guests["h1"]["vm-a"].state(), tidegate_api::host::GuestState::Running);
         let others: usize = world.guests.values().map(BTreeMap::len).sum();

@@ -185,7 +185,7 @@ impl Switch for FakeSwitch {
         request: Request<proto::AbortRequest>,
     ) -> Result<Response<Address>, Status> {
         self.act("Abort", &request.into_inner().address, |world| {
-            if world.address.destination.take().is_none() {
+            if world.address.destination.take().is_none() && !world.address.hosted {
                 return Err(Status::failed_precondition("not in a migration"));
             }
             world.address.set_state(AddressState::Tracked);
