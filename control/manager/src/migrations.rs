@@ -60,9 +60,12 @@ struct Running {
 }
 
 impl Table {
-    fn busy(&self, address: Ipv4Addr) -> Option<String> {
+    /// Who has the address. The journal decides: a driver that has written its last record is about to end.
+    fn busy(&self, address: Ipv4Addr, journal: &Journal) -> Option<String> {
+        let runs = |id: &MigrationId| journal.progress(id).is_ok_and(|it| it.end.is_none());
         let of_address = |(id, running): (&MigrationId, &Running)| {
-            (running.address == address && !running.live.borrow().over).then(|| id.to_string())
+            let has_it = running.address == address && !running.live.borrow().over && runs(id);
+            has_it.then(|| id.to_string())
         };
         let reserved =
             || self.reserved.contains(&address).then(|| "another one, in preflight".to_owned());
@@ -137,7 +140,7 @@ impl Migrations {
         spec: Option<proto::MigrationSpec>,
     ) -> Result<(Spec, Findings), Error> {
         let spec = Spec::from_proto(spec, self.inventory())?;
-        let busy = self.shared.table().busy(spec.address);
+        let busy = self.shared.table().busy(spec.address, self.journal());
         let findings = preflight::check(&spec, self.inventory(), busy).await;
         Ok((spec, findings))
     }
@@ -171,7 +174,7 @@ impl Migrations {
 
     fn reserve(&self, address: Ipv4Addr) -> Result<Reservation, Error> {
         let mut table = self.shared.table();
-        if let Some(id) = table.busy(address) {
+        if let Some(id) = table.busy(address, self.journal()) {
             return Err(Error::Busy { address, id });
         }
         table.reserved.insert(address);
