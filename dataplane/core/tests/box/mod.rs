@@ -141,8 +141,13 @@ impl SwitchBox {
 
     /// Sweep every shard from end to end.
     pub(crate) fn sweep(&mut self) {
+        self.sweep_some(u32::MAX);
+    }
+
+    /// Sweep the next `budget` entries of every shard.
+    pub(crate) fn sweep_some(&mut self, budget: u32) {
         for shard in &mut self.shards {
-            shard.sweep(&self.snapshot, self.now_ms, u32::MAX);
+            shard.sweep(&self.snapshot, self.now_ms, budget);
         }
         self.check_counts();
     }
@@ -256,13 +261,19 @@ impl SwitchBox {
 
     /// All sessions of all shards, as a listing shows them.
     pub(crate) fn sessions(&self) -> Vec<SessionRecord> {
-        self.shards.iter().flat_map(|shard| sessions(shard, self.now_ms)).collect()
+        self.sessions_of(None)
+    }
+
+    /// Those of one address, the address a client named.
+    pub(crate) fn sessions_of(&self, address: Option<u32>) -> Vec<SessionRecord> {
+        let shards = self.shards.iter();
+        shards.flat_map(|shard| sessions(shard, address, self.now_ms)).collect()
     }
 
     /// Each shard's counters say what its table holds.
     fn check_counts(&self) {
         for shard in &self.shards {
-            let (counters, listed) = (shard.counters(), sessions(shard, self.now_ms));
+            let (counters, listed) = (shard.counters(), sessions(shard, None, self.now_ms));
             assert_eq!(counters.sessions.get(), listed.len() as u64);
             for slot in (0..SLOTS).map(BackendSlot) {
                 let owned = || listed.iter().filter(|session| session.owner == slot);
@@ -275,11 +286,11 @@ impl SwitchBox {
 }
 
 /// All sessions of a shard, listed a few at a time.
-fn sessions(shard: &Shard, now_ms: u64) -> Vec<SessionRecord> {
+fn sessions(shard: &Shard, address: Option<u32>, now_ms: u64) -> Vec<SessionRecord> {
     let (mut all, mut from) = (Vec::new(), Some(0));
     while let Some(at) = from {
         let mut piece = Vec::with_capacity(64);
-        from = shard.list(None, now_ms, at, 100, &mut piece);
+        from = shard.list(address, now_ms, at, 100, &mut piece);
         all.append(&mut piece);
     }
     all

@@ -5,7 +5,7 @@ use tidegate_dataplane::session::SessionState;
 use crate::switch_box::{
     SwitchBox,
     traffic::{ACK, Body, FIN_ACK, Flow, RST, SYN, tcp},
-    world::{CLIENT, Mode, Vm},
+    world::{CLIENT, Mode, SERVICE, Vm},
 };
 
 fn at_rest() -> (SwitchBox, Vm) {
@@ -94,4 +94,35 @@ fn an_expired_session_not_yet_swept_still_finds_its_owner() {
     switch_box.one(&flow.to_service(Body::Udp));
     switch_box.sweep();
     assert_eq!(switch_box.live(home), 1);
+}
+
+#[test]
+fn a_sweep_in_pieces_comes_round_to_every_entry() {
+    let home = Vm::old(1, Mode::L2);
+    let mut switch_box = SwitchBox::with_capacity(1, 10, home);
+    for port in 0..10 {
+        switch_box.one(&Flow::new(CLIENT, port).to_service(Body::Udp));
+    }
+    switch_box.sweep_some(7);
+    assert_eq!(switch_box.entries(home), 10, "nothing is due");
+    switch_box.advance(switch_box.timeouts.udp_ms + 1);
+    for left in [7, 4, 1, 0] {
+        switch_box.sweep_some(3);
+        assert_eq!(switch_box.live(home), left);
+    }
+}
+
+#[test]
+fn listings_are_by_the_address_the_client_named() {
+    let home = Vm::old(1, Mode::Nat);
+    let mut switch_box = SwitchBox::new(3, home);
+    for port in 0..200 {
+        switch_box.one(&Flow::new(CLIENT, port).to_service(Body::Udp));
+    }
+    for port in 300..310 {
+        switch_box.one(&Flow::new(CLIENT, port).to(home.locator, Body::Udp));
+    }
+    let listed = |address| switch_box.sessions_of(address).len();
+    assert_eq!((listed(Some(SERVICE)), listed(Some(home.locator))), (200, 10));
+    assert_eq!((listed(Some(CLIENT)), listed(None)), (0, 210));
 }

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use proptest::prelude::*;
-use tidegate_dataplane::{packet::TcpFlags, steering::UnknownTcp};
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+use tidegate_dataplane::{packet::TcpFlags, pipeline::Outcome, steering::UnknownTcp};
 
 use crate::{
     model::{Model, sortable},
@@ -76,7 +76,7 @@ fn packet() -> impl Strategy<Value = Move> {
     ];
     let client = prop_oneof![Just(CLIENT), Just(CLIENT_2)];
     let payload = prop_oneof![3 => Just(&b""[..]), 1 => Just(&b"x"[..])];
-    (way, client, 0u16..3, body(), payload).prop_map(|(way, client, port, body, payload)| Move {
+    (way, client, 0u16..5, body(), payload).prop_map(|(way, client, port, body, payload)| Move {
         way,
         flow: Flow::new(client, port),
         body,
@@ -219,17 +219,53 @@ impl Pair {
     }
 }
 
-fn run(shards: u16, modes: (Mode, Mode), steps: &[Step]) -> Result<(), TestCaseError> {
+/// Run `steps` on both, and give the outcomes they had.
+fn run(shards: u16, modes: (Mode, Mode), steps: &[Step]) -> Result<Outcomes, TestCaseError> {
     let mut pair = Pair::new(shards, modes);
     for step in steps {
         pair.step(step)?;
     }
-    pair.switch_box.moved();
-    Ok(())
+    Ok(pair.switch_box.moved())
 }
+
+type Outcomes = BTreeMap<&'static str, u64>;
 
 fn mode() -> impl Strategy<Value = Mode> {
     prop_oneof![Just(Mode::Nat), Just(Mode::L2)]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(), 1..40)
+}
+
+/// The comparison is worth nothing for what the streams never reach.
+#[test]
+fn the_streams_reach_every_outcome_of_steering() {
+    let mut runner = TestRunner::deterministic();
+    let strategy = (mode(), mode(), steps());
+    let mut reached = Outcomes::new();
+    for _ in 0..100 {
+        let (old, new, steps) = strategy.new_tree(&mut runner).expect("a case").current();
+        for (name, count) in run(2, (old, new), &steps).expect("model and box agree") {
+            *reached.entry(name).or_default() += count;
+        }
+    }
+    let expected = [
+        Outcome::ToSource,
+        Outcome::ToDestination,
+        Outcome::ToClient,
+        Outcome::Forwarded,
+        Outcome::Spoofed,
+        Outcome::OtherOwner,
+        Outcome::BeforeCutover,
+        Outcome::StaleClone,
+        Outcome::UnknownTcp,
+    ];
+    for outcome in expected {
+        let count = reached.remove(outcome.name()).unwrap_or(0);
+        assert!(count >= 10, "{} only {count} times of {reached:?}", outcome.name());
+    }
+    assert!(reached.is_empty(), "the model does not know {reached:?}");
 }
 
 /// Cases that fit an ordinary test run; proptest's own default reads `PROPTEST_CASES`.
@@ -247,7 +283,7 @@ macro_rules! on_shards {
             #![proptest_config(config())]
             $(
                 #[test]
-                fn $name(old in mode(), new in mode(), steps in prop::collection::vec(step(), 1..40)) {
+                fn $name(old in mode(), new in mode(), steps in steps()) {
                     run($shards, (old, new), &steps)?;
                 }
             )*
