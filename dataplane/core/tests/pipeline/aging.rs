@@ -53,11 +53,13 @@ fn a_packet_of_either_side_keeps_a_session() {
     let (mut switch_box, home) = at_rest();
     let flow = Flow::new(CLIENT, 7);
     switch_box.one(&flow.to_service(Body::Udp));
-    for _ in 0..3 {
+    for packet in [flow.sent_by(home, Body::Udp), flow.to_service(Body::Udp)] {
         switch_box.advance(switch_box.timeouts.udp_ms);
-        switch_box.one(&flow.sent_by(home, Body::Udp));
+        switch_box.one(&packet);
         switch_box.advance(switch_box.timeouts.udp_ms);
-        switch_box.one(&flow.to_service(Body::Udp));
+        switch_box.sweep();
+        assert_eq!(switch_box.live(home), 1, "after {packet:?}");
+        switch_box.one(&packet);
     }
     assert_eq!(switch_box.sessions()[0].idle_ms, 0);
     let limit_ms = switch_box.timeouts.udp_ms;
