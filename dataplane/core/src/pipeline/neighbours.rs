@@ -16,8 +16,8 @@ pub(super) fn arp(
 ) -> Verdict {
     let Some(packet) = arp::read(frame) else { return Verdict::Drop(Outcome::BadArp) };
     let (sender, mac) = (packet.sender, packet.sender_mac);
-    let hop = snapshot.fib.find(sender);
-    let on_link = hop.is_some_and(|hop| hop.port == port_id && hop.via.is_none());
+    // Several ports may share a prefix, so the route need not lead to this one; the control core checks the link.
+    let on_link = snapshot.fib.find(sender).is_some_and(|hop| hop.via.is_none());
     let known = snapshot.neighbour(sender).is_some_and(|it| it.port == port_id && it.mac == mac);
     if on_link && !known && !mac.is_group() && snapshot.managed(sender).is_none() {
         punts.push(Punt::Neighbour { port: port_id, address: sender, mac });

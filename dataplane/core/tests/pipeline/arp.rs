@@ -137,10 +137,17 @@ fn a_changed_mac_is_learned_and_a_known_one_is_not() {
 }
 
 #[test]
+fn a_sender_behind_another_port_than_its_route_is_left_to_the_control_core() {
+    let mut switch_box = hosting();
+    ask(&mut switch_box, OTHER_PORT, SILENT, BOX_INSIDE);
+    let noticed = Punt::Neighbour { port: OTHER_PORT, address: SILENT, mac: host_mac(SILENT) };
+    assert_eq!(switch_box.take_punts(), [noticed]);
+}
+
+#[test]
 fn senders_that_cannot_be_neighbours_are_not_learned() {
     let mut switch_box = hosting();
-    // Behind another port, without route, in a probe's place, and the managed address itself.
-    ask(&mut switch_box, OTHER_PORT, SILENT, BOX_INSIDE);
+    // Without route, in a probe's place, and the managed address itself.
     ask(&mut switch_box, UPLINK, UNROUTED, BOX);
     ask(&mut switch_box, UPLINK, 0, BOX);
     ask(&mut switch_box, UPLINK, SERVICE, BOX);
