@@ -27,7 +27,9 @@ impl Api {
     /// # Errors
     /// When one is not an endpoint.
     pub fn new(switch: &str, manager: &str, host: &str) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        // A thread of its own, so that connections are closed when they are dropped, not at the next question.
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build()?;
         Ok(Self {
             runtime,
             switch: switch.parse()?,

@@ -96,7 +96,7 @@ binary = "qemu-system-x86_64"
         let mut command = Command::new(built("tidegate-manager")?);
         command.arg("--config").arg(&manager_toml).arg("--embedded-host").arg(&hostd_toml);
         let mut process = Process::start("manager", &mut command, &dir)?;
-        process.wait_for("ready", READY)?;
+        process.wait_for(&format!("serving on {manager}"), READY)?;
         Ok(Self { process, manager, host, switch: switch.to_owned(), dir })
     }
 
