@@ -75,12 +75,13 @@ impl Findings {
 /// Check `order`. `busy` is the migration that has the address in this manager already, if one has.
 pub async fn check(order: &Spec, inventory: &Inventory, busy: Option<String>) -> Findings {
     let mut findings = Findings::default();
+    let ours = busy.is_some();
     let free = match busy {
         None => Ok("no migration of it runs here".to_owned()),
         Some(id) => Err(format!("migration {id} of {} runs; watch or abort it", order.address)),
     };
     findings.note("address free", free);
-    let home = switch_checks(order, inventory, &mut findings).await;
+    let home = switch_checks(order, inventory, ours, &mut findings).await;
     let source = source_checks(order, inventory, &mut findings).await;
     let destination = destination_checks(order, inventory, &mut findings).await;
     if let (Some(source), Some(destination), DestinationKind::Clone) =
@@ -117,26 +118,17 @@ pub async fn check(order: &Spec, inventory: &Inventory, busy: Option<String>) ->
 async fn switch_checks(
     order: &Spec,
     inventory: &Inventory,
+    ours: bool,
     findings: &mut Findings,
 ) -> Option<switch_proto::Backend> {
     let (peer, status) =
         findings.take("switch reachable", switch_status(order, inventory).await)?;
     let address = findings.take("address known", address(order, peer).await)?;
     let state = address.state();
-    let steered = address.destination.is_some()
-        || matches!(state, AddressState::Draining | AddressState::Drained);
-    findings.note(
-        "address not in a migration",
-        if steered {
-            Err(format!(
-                "{} is in a migration on {} that this manager did not start; abort it there first",
-                order.address,
-                peer.title()
-            ))
-        } else {
-            Ok(format!("epoch {}", address.epoch))
-        },
-    );
+    // A migration of our own is named by the first check already.
+    if !ours {
+        findings.note("address not in a migration", unsteered(order, peer, &address));
+    }
     let ports: Vec<_> = status.ports.iter().map(|port| port.name.as_str()).collect();
     findings.note(
         "destination port",
@@ -156,6 +148,17 @@ async fn switch_checks(
         findings.note("home", Err(format!("{} has no home backend", order.address)));
     }
     home
+}
+
+fn unsteered(order: &Spec, peer: &Peer, address: &switch_proto::Address) -> Result<String, String> {
+    let cut_over = matches!(address.state(), AddressState::Draining | AddressState::Drained);
+    if address.destination.is_none() && !cut_over {
+        return Ok(format!("epoch {}", address.epoch));
+    }
+    let (address, switch) = (order.address, peer.title());
+    Err(format!(
+        "{address} is in a migration on {switch} that this manager does not drive; abort it there first"
+    ))
 }
 
 async fn switch_status<'a>(

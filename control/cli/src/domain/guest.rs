@@ -22,6 +22,7 @@ pub struct GuestSpec {
     pub cpus: u32,
     #[serde(default)]
     pub accel: String,
+    #[serde(default)]
     pub kernel: String,
     #[serde(default)]
     pub initrd: String,
