@@ -93,11 +93,17 @@ binary = "qemu-system-x86_64"
             twin_dir.display()
         );
         fs::write(&hostd_toml, text)?;
-        let mut command = Command::new(built("tidegate-manager")?);
-        command.arg("--config").arg(&manager_toml).arg("--embedded-host").arg(&hostd_toml);
-        let mut process = Process::start("manager", &mut command, &dir)?;
-        process.wait_for(&format!("serving on {manager}"), READY)?;
+        let process = start_manager(&dir)?;
         Ok(Self { process, manager, host, switch: switch.to_owned(), dir })
+    }
+
+    /// Start the manager again, after it has ended.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.process = start_manager(&self.dir)?;
+        Ok(())
     }
 
     /// The operator's command line, with these arguments after the endpoints.
@@ -126,6 +132,16 @@ binary = "qemu-system-x86_64"
     }
 }
 
+/// With the configurations in `dir`.
+fn start_manager(dir: &Path) -> anyhow::Result<Process> {
+    let mut command = Command::new(built("tidegate-manager")?);
+    command.arg("--config").arg(dir.join("manager.toml"));
+    command.arg("--embedded-host").arg(dir.join("hostd.toml"));
+    let mut process = Process::start("manager", &mut command, dir)?;
+    process.wait_for("serving on unix:", READY)?;
+    Ok(process)
+}
+
 /// What the source is started with.
 pub struct GuestFile<'a> {
     /// Its name.
@@ -134,8 +150,8 @@ pub struct GuestFile<'a> {
     pub mode: Mode,
     /// Whether its RAM is in a file, without which it cannot be cloned.
     pub memory_shared: bool,
-    /// Where its network card meets the box.
-    pub vhost_socket: &'a Path,
+    /// Where its network card meets the box; none: it has no card.
+    pub vhost_socket: Option<&'a Path>,
 }
 
 impl GuestFile<'_> {
@@ -147,7 +163,7 @@ impl GuestFile<'_> {
             "no guest image in {}: run `make guest`",
             image.display()
         );
-        Ok(format!(
+        let mut text = format!(
             r#"name = "{}"
 memory_mib = {MEMORY_MIB}
 memory_shared = {}
@@ -156,10 +172,6 @@ accel = "tcg"
 kernel = "{}"
 initrd = "{}"
 cmdline = "{}"
-
-[[nics]]
-vhost_socket = "{}"
-mac = "{}"
 
 [[regions]]
 name = "{REGION}"
@@ -170,9 +182,12 @@ size_bytes = {REGION_BYTES}
             kernel.display(),
             initrd.display(),
             self.mode.cmdline(0),
-            self.vhost_socket.display(),
-            self.mode.mac(0)
-        ))
+        );
+        if let Some(socket) = self.vhost_socket {
+            let (socket, mac) = (socket.display(), self.mode.mac(0));
+            text += &format!("\n[[nics]]\nvhost_socket = \"{socket}\"\nmac = \"{mac}\"\n");
+        }
+        Ok(text)
     }
 }
 

@@ -8,7 +8,7 @@ use tidegate_api::manager::{
 };
 
 use crate::{
-    process::{POLL, Process, wait_until},
+    process::{Process, wait_until},
     rig::{DESTINATION, Mode, Rig, SOURCE},
     switch_box::MANAGED,
 };
@@ -99,29 +99,42 @@ impl Migrating {
         })
     }
 
-    /// Wait until it has ended and its command with it; everything that happened.
+    /// Wait until it has completed.
     ///
     /// # Errors
-    /// When it does not complete within `limit`.
-    pub fn complete(
-        mut self,
+    /// When it does not within `limit`.
+    pub fn ended(
+        &self,
         rig: &Rig,
         limit: Duration,
         mut watch: impl FnMut(&Migration) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Completed> {
+    ) -> anyhow::Result<Migration> {
         let ended = wait_until("the migration ends", limit, || {
             let now = self.now(rig)?;
             watch(&now)?;
-            std::thread::sleep(POLL);
             Ok((now.state() != MigrationState::Running).then_some(now))
         })?;
         if ended.state() != MigrationState::Completed {
             bail!("the migration ended as {}: {}", ended.state().as_str_name(), ended.message);
         }
+        Ok(ended)
+    }
+
+    /// Wait until it has completed, and its command with it; everything that happened.
+    ///
+    /// # Errors
+    /// When it does not within `limit`, or the command fails.
+    pub fn complete(
+        mut self,
+        rig: &Rig,
+        limit: Duration,
+        watch: impl FnMut(&Migration) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Completed> {
+        let migration = self.ended(rig, limit, watch)?;
         let status = self.process.wait(Duration::from_secs(5))?;
         anyhow::ensure!(status.success(), "tidegate migrate: {status}\n{}", self.process.printed());
         let events = rig.api.events(&self.id)?;
-        Ok(Completed { migration: ended, events })
+        Ok(Completed { migration, events })
     }
 }
 

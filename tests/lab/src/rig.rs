@@ -125,7 +125,7 @@ impl Rig {
             name: SOURCE,
             mode,
             memory_shared,
-            vhost_socket: &vhost_socket,
+            vhost_socket: Some(&vhost_socket),
         })?;
         rig.serves(SOURCE, BOOT)?;
         Ok(rig)

@@ -159,6 +159,11 @@ fn after(rig: &Rig, source: &tidegate_api::host::Guest, view: &View) -> anyhow::
     ensure!(left == (0, 0, 0), "left at the box: {left:?} (hosted, migrations, sessions)");
     let sessions = rig.api.sessions()?;
     ensure!(sessions.is_empty(), "sessions left at the box: {sessions:?}");
+    wait_until("every packet ends in one outcome", Duration::from_secs(2), || {
+        let counters = rig.api.counters()?;
+        let outcomes: u64 = counters.outcomes.iter().map(|outcome| outcome.packets).sum();
+        Ok((outcomes == counters.received).then_some(()))
+    })?;
     let address = rig.api.address(MANAGED)?;
     let home = address.home.as_ref().map(|home| home.name.as_str());
     ensure!(home == Some(DESTINATION) && address.destination.is_none(), "{address:?}");
