@@ -73,7 +73,9 @@ fn sigterm_interrupts_the_manager_not_the_sessions() {
     let now = migrating.now(&rig).expect("the journal has it");
     assert_eq!(now.phase(), Phase::Drain, "{now:?}");
     clients.order(&Order::Close { sessions: vec![0] }).expect("closed");
-    migrating.ended(&rig, LIMIT, |_| Ok(())).expect("completes");
+    if let Err(error) = migrating.ended(&rig, LIMIT, |_| Ok(())) {
+        panic!("{error:#}\n{}", rig.cloud.process.printed());
+    }
     rig.answered_by(&mut clients, DESTINATION, 2).expect("the destination serves");
     drop(clients);
     rig.stop().expect("everything ends well");

@@ -19,6 +19,8 @@ fn refused(rig: &Rig, what: &str, replace: &[(&str, &str)], add: &[&str], parts:
         let at = words.iter().position(|word| word == option).expect("the option is there");
         words[at + 1] = (*value).to_owned();
     }
+    // There are two hosts here: the source's has to be said.
+    words.extend(["--from-host", "h1"].map(str::to_owned));
     words.extend(add.iter().map(|word| (*word).to_owned()));
     let mut command = rig.cloud.tidegate(&words).expect("built");
     let output = output(&mut command).expect("runs");
@@ -48,7 +50,6 @@ fn what_cannot_be_migrated_is_refused_and_serves_on() {
         GuestFile { name: "vm-p", mode: Mode::L2, memory_shared: false, vhost_socket: None };
     rig.cloud.start_guest(&private).expect("a guest without a RAM file");
 
-    // The embedded host and h2: the source's has to be said.
     refused(&rig, "unknown address", &[("--address", "10.9.0.200")], &[], &["10.9.0.200"]);
     refused(&rig, "destination is the source", &[("--to", SOURCE)], &[], &[SOURCE]);
     refused(&rig, "no RAM file", &[("--guest", "vm-p")], &[], &["vm-p", "memory_shared"]);
