@@ -1,12 +1,15 @@
 //! Opening ports and sharing their queues out.
 
-use tidegate_dpdk::{Eal, PktMbufPool, Port, PortConfig, QueuePair};
+use tidegate_dataplane::packet::Mac;
+use tidegate_dpdk::{Eal, Error, PktMbufPool, Port, PortConfig, QueuePair};
 
 use crate::{PortSpec, StartError, config::is_virtual};
 
 /// A started port and its queue pairs.
 pub(crate) struct OpenPort {
     pub(crate) port: Port,
+    /// What it is known by on the link.
+    pub(crate) mac: Mac,
     pub(crate) queues: Vec<QueuePair>,
 }
 
@@ -17,24 +20,42 @@ pub(crate) fn open(
     workers: u16,
     pool: &PktMbufPool,
 ) -> Result<OpenPort, StartError> {
-    let failed = |source| StartError::Port {
+    try_open(eal, spec, workers, pool).map_err(|reason| StartError::Port {
         port: spec.name.clone(),
         device: spec.device.clone(),
-        source: Box::new(source),
-    };
+        reason: Box::new(reason),
+    })
+}
+
+fn try_open(
+    eal: &Eal,
+    spec: &PortSpec,
+    workers: u16,
+    pool: &PktMbufPool,
+) -> Result<OpenPort, Error> {
     if is_virtual(&spec.device) {
-        eal.attach_vdev(&device_with_queues(&spec.device, workers)).map_err(failed)?;
+        eal.attach_vdev(&device_with_queues(&spec.device, workers))?;
     }
-    let port = eal.port(&spec.device).map_err(failed)?;
+    let port = eal.port(&spec.device)?;
+    // Promiscuous, because a device may have no address to set (vhost): shards look at it themselves.
     let config = PortConfig {
         queue_pairs: port.max_queue_pairs().min(workers).max(1),
         promiscuous: true,
-        mac: spec.mac.map(|mac| mac.0),
         ..PortConfig::default()
     };
-    let queues = port.start(&config, pool).map_err(failed)?;
-    Ok(OpenPort { port, queues })
+    let queues = port.start(&config, pool)?;
+    let mac = match spec.mac {
+        None => Mac(port.mac()?),
+        Some(mac) => match port.set_mac(mac.0) {
+            Err(Error::Call { errno, .. }) if errno.0 == ENOTSUP => mac,
+            answer => answer.map(|()| mac)?,
+        },
+    };
+    Ok(OpenPort { port, mac, queues })
 }
+
+/// The device has no such thing.
+const ENOTSUP: i32 = 95;
 
 /// vhost has one queue pair unless its device string asks for more.
 fn device_with_queues(device: &str, workers: u16) -> String {

@@ -40,7 +40,7 @@ pub enum StartError {
     Eal(Box<tidegate_dpdk::Error>),
     /// A port did not open.
     #[error(
-        "port `{port}` (device `{device}`) did not open: {source}; check the device string, that the device is free, and permissions"
+        "port `{port}` (device `{device}`) did not open: {reason}; check the device string, that the device is free, and permissions"
     )]
     Port {
         /// Name in the configuration.
@@ -48,18 +48,18 @@ pub enum StartError {
         /// DPDK device string.
         device: String,
         /// Why.
-        source: Box<tidegate_dpdk::Error>,
+        reason: Box<tidegate_dpdk::Error>,
     },
     /// Packet buffers could not be had.
     #[error("packet buffers could not be allocated: {0}; raise `memory_mib` in [eal]")]
     Pool(Box<tidegate_dpdk::Error>),
     /// A CPU could not be given a worker.
-    #[error("worker {worker} did not start: {source}")]
+    #[error("worker {worker} did not start: {reason}")]
     Launch {
         /// Which.
         worker: usize,
         /// Why.
-        source: Box<tidegate_dpdk::Error>,
+        reason: Box<tidegate_dpdk::Error>,
     },
 }
 
@@ -109,7 +109,7 @@ pub struct PortReport {
 pub struct Workers {
     links: Vec<ControlEnd>,
     tasks: Vec<Option<LcoreTask<()>>>,
-    ports: Vec<(Port, u16)>,
+    ports: Vec<(Port, PortReport)>,
     pool: PktMbufPool,
     noticed: Vec<Punt>,
 }
@@ -130,9 +130,7 @@ impl Workers {
         for spec in &config.ports {
             opened.push(ports::open(&eal, spec, workers as u16, &pool)?);
         }
-        let queues: Vec<u16> = opened.iter().map(|open| open.queues.len() as u16).collect();
         let (ports, mut shares) = share_out(opened, workers);
-        let ports: Vec<(Port, u16)> = ports.into_iter().zip(queues).collect();
         let snapshot = Arc::new(Snapshot::empty());
         let selector = ShardSelector::new(workers as u16);
         let mut this =
@@ -157,7 +155,7 @@ impl Workers {
                 stopped: false,
             };
             let task = eal.launch(lcores[number], move || worker.run()).map_err(|source| {
-                StartError::Launch { worker: number, source: Box::new(source) }
+                StartError::Launch { worker: number, reason: Box::new(source) }
             })?;
             this.links.push(control_end);
             this.tasks.push(Some(task));
@@ -183,7 +181,11 @@ impl Workers {
     /// The ports as they are now, by [`PortId`].
     #[must_use]
     pub fn ports(&self) -> Vec<PortReport> {
-        self.ports.iter().map(report).collect()
+        let now = |(port, report): &(Port, PortReport)| PortReport {
+            link_up: port.link().is_ok_and(|link| link.up),
+            ..*report
+        };
+        self.ports.iter().map(now).collect()
     }
 
     /// What the ports have moved, by [`PortId`]; a port that cannot say is all zeros.
@@ -346,19 +348,11 @@ fn pool_config(config: &WorkersConfig) -> PoolConfig {
     PoolConfig { mbufs, ..PoolConfig::default() }
 }
 
-fn report((port, queues): &(Port, u16)) -> PortReport {
-    PortReport {
-        mac: port.mac().map_or(Mac([0; 6]), Mac),
-        link_up: port.link().is_ok_and(|link| link.up),
-        queues: *queues,
-    }
-}
-
 /// What one worker gets of the ports.
 type Share = (Vec<(PortId, tidegate_dpdk::RxQueue)>, Vec<Exit>);
 
 /// Queue `n` of each port goes to worker `n`. A worker without a transmit queue on a port sends by another's.
-fn share_out(opened: Vec<OpenPort>, workers: usize) -> (Vec<Port>, Vec<Share>) {
+fn share_out(opened: Vec<OpenPort>, workers: usize) -> (Vec<(Port, PortReport)>, Vec<Share>) {
     let mut shares: Vec<Share> = (0..workers).map(|_| (Vec::new(), Vec::new())).collect();
     let mut ports = Vec::new();
     for (id, open) in (0..).map(PortId).zip(opened) {
@@ -372,7 +366,8 @@ fn share_out(opened: Vec<OpenPort>, workers: usize) -> (Vec<Port>, Vec<Share>) {
                 exits.push(Exit::Worker((number % queues.max(1)) as u16));
             }
         }
-        ports.push(open.port);
+        let report = PortReport { mac: open.mac, link_up: false, queues: queues as u16 };
+        ports.push((open.port, report));
     }
     (ports, shares)
 }
