@@ -89,14 +89,13 @@ pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
 
 /// Send what the source changed since T0.
 pub(super) async fn diff(work: &Work) -> Result<Outcome, Error> {
-    let Outcome::Copy { data_endpoint, .. } = work.outcome(Phase::Copy)? else {
-        return Err(Error::Missing { phase: Phase::Copy });
-    };
+    // Asked anew: a host that was started again during the drain may listen elsewhere than at the copy.
+    let (peer, mut host) = work.destination_host().await?;
+    let request = proto::GetStatusRequest {};
+    let data_endpoint =
+        peer.answer("GetStatus", MEMORY_CALL, host.get_status(request)).await?.data_endpoint;
     let (peer, mut host) = work.source_host().await?;
-    let request = proto::SendDiffRequest {
-        migration_id: work.id.to_string(),
-        data_endpoint: data_endpoint.clone(),
-    };
+    let request = proto::SendDiffRequest { migration_id: work.id.to_string(), data_endpoint };
     let report = peer.answer("SendDiff", MEMORY_CALL, host.send_diff(request)).await?;
     Ok(Outcome::Diff {
         compared_bytes: report.compared_bytes,
