@@ -30,6 +30,8 @@ use crate::{
 const START_PATIENCE: Duration = Duration::from_secs(15);
 /// How long it may take to end when asked.
 const QUIT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a process may still show after its monitor was cut.
+const DYING: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(10);
 /// How much of QEMU's last words is passed on.
 const TAIL_BYTES: usize = 2000;
@@ -154,7 +156,12 @@ impl Guest {
         if !self.is_alive() {
             return Ok(State::Exited);
         }
-        state(&mut self.qmp().await?).await
+        let asked = async { state(&mut self.qmp().await?).await }.await;
+        // A process that is just dying cuts its monitor before it is gone.
+        if asked.is_err() && self.is_gone_within(DYING).await {
+            return Ok(State::Exited);
+        }
+        asked
     }
 
     pub(crate) async fn pause(&self) -> Result<(), HostError> {

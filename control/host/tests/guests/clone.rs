@@ -1,13 +1,11 @@
 //! A guest is cloned to another host, both run on, and the source's changes are merged.
-#![allow(missing_docs)]
-
-mod rig;
 
 use std::fs;
 
-use rig::{COUNTER, Rig, format_region, number, spec, write};
 use tidegate_api::host as api;
 use tidegate_region::MergeType;
+
+use super::rig::{self, COUNTER, Rig, format_region, number, spec, write};
 
 fn id<T: From<String>>() -> T {
     T::from("m1".to_owned())
