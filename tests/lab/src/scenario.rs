@@ -198,7 +198,7 @@ fn judge(
     let counters = guest.regions.first().context("the destination has no region")?;
     let counted = region::counted(Path::new(&counters.path))?;
     run.region_found = counted.iter().sum();
-    view.summary(run, &figures, report);
+    view.summary(run, &figures, report, &dropped(rig)?);
     for record in report.records.iter().filter(|record| record.error.is_some()).take(10) {
         view.say(&format!("failed: {record:?}"));
     }
@@ -211,6 +211,14 @@ fn judge(
     ensure!(unfinished(report) == 0, "sessions did not end");
     ensure!(report.retransmitted <= STORM, "{} segments were retransmitted", report.retransmitted);
     Ok(())
+}
+
+/// What the box dropped, by reason.
+fn dropped(rig: &Rig) -> anyhow::Result<String> {
+    let outcomes = rig.api.counters()?.outcomes;
+    let drops = outcomes.iter().filter(|outcome| outcome.drop && outcome.packets > 0);
+    let drops: Vec<_> = drops.map(|it| format!("{} {}", it.name, it.packets)).collect();
+    Ok(if drops.is_empty() { "nothing".to_owned() } else { drops.join(", ") })
 }
 
 fn unfinished(report: &client::Report) -> usize {

@@ -72,7 +72,7 @@ impl View {
     }
 
     /// The run in a few lines.
-    pub fn summary(&self, run: &Run, figures: &Figures, report: &client::Report) {
+    pub fn summary(&self, run: &Run, figures: &Figures, report: &client::Report, dropped: &str) {
         self.clear();
         let slowest = report.records.iter().map(|record| record.slowest_us).max().unwrap_or(0);
         println!("\n  {} {}", run.mode, if run.is_clean() { "completed" } else { "FAILED" });
@@ -87,6 +87,7 @@ impl View {
             ("counted in the region", run.region_found.to_string()),
             ("retransmitted", format!("{} segments", report.retransmitted)),
             ("slowest answer", format!("{:.1} ms", ms(slowest))),
+            ("dropped by the box", dropped.to_owned()),
             ("RAM", bytes(run.ram_bytes)),
             ("copied at T0", bytes(run.copied_bytes)),
             ("diff, merged", format!("{}, {}", bytes(run.diff_bytes), bytes(figures.merged_bytes))),
