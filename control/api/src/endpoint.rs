@@ -30,7 +30,9 @@ pub enum Endpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// The text is neither `host:port` nor `unix:/path`.
-    #[error("`{0}` is not an endpoint; write `host:port`, `http://host:port` or `unix:/absolute/path`")]
+    #[error(
+        "`{0}` is not an endpoint; write `host:port`, `http://host:port` or `unix:/absolute/path`"
+    )]
     Syntax(String),
     /// Binding failed.
     #[error("cannot listen on {endpoint}: {source}")]
@@ -138,10 +140,14 @@ impl Listener {
         let router = Server::builder().add_routes(routes);
         let served = match self.socket {
             Socket::Tcp(listener) => {
-                router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown).await
+                router
+                    .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
+                    .await
             }
             Socket::Unix(listener) => {
-                router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown).await
+                router
+                    .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
+                    .await
             }
         };
         if let Endpoint::Unix(path) = &self.endpoint {
@@ -166,7 +172,10 @@ async fn remove_stale_socket(path: &Path) -> io::Result<()> {
             }
             fs::remove_file(path)
         }
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is there")),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "a file that is not a socket is there",
+        )),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
