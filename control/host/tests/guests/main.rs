@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod clone;
+mod daemon;
 mod refusals;
 mod restart;
 mod rig;
