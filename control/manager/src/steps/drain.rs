@@ -5,8 +5,11 @@
 
 use std::time::Duration;
 
-use tidegate_api::switch::{self as proto, MigrationEvent, MigrationState};
+use tidegate_api::switch::{
+    self as proto, AddressState, MigrationEvent, MigrationState, switch_client::SwitchClient,
+};
 use tokio::time::{Instant, timeout};
+use tonic::transport::Channel;
 
 use super::Work;
 use crate::{
@@ -49,6 +52,27 @@ fn deadline(work: &Work) -> Option<Instant> {
     Some(Instant::now() + allowed.saturating_sub(gone))
 }
 
+/// The switch, which must still have the cutover: one that was restarted has its configuration and nothing else.
+async fn still_cut_over(work: &Work) -> Result<(&Peer, SwitchClient<Channel>), Error> {
+    match work.steering().await {
+        Ok((peer, switch, found)) => match found.state() {
+            AddressState::Draining | AddressState::Drained => Ok((peer, switch)),
+            _ => Err(forgotten(work, peer)),
+        },
+        Err(error) if error.is_not_found() => Err(forgotten(work, work.switch_peer()?)),
+        Err(error) => Err(error),
+    }
+}
+
+fn forgotten(work: &Work, peer: &Peer) -> Error {
+    Error::Unexpected {
+        peer: peer.title().clone(),
+        found: format!("it no longer knows of the cutover of {}", work.address()),
+        remedy: "it was restarted, or somebody else gave the address back. Sessions of the source go on, those of \
+                 the destination are cut; start the migration again",
+    }
+}
+
 struct Watch {
     epoch: u32,
     old_sessions: u64,
@@ -59,7 +83,7 @@ impl Watch {
     /// Follow one stream; the destination's sessions when drained, None when the stream ended before.
     async fn once(&mut self, work: &Work, attempt: &mut u32) -> Result<Option<u64>, Error> {
         let open = async {
-            let (peer, mut switch) = work.switch().await?;
+            let (peer, mut switch) = still_cut_over(work).await?;
             let request = proto::WatchMigrationRequest { address: work.address(), interval_ms: 0 };
             let call = switch.watch_migration(request);
             Ok::<_, Error>((peer, peer.answer("WatchMigration", CALL, call).await?))
@@ -110,10 +134,7 @@ impl Watch {
                 );
             }
             MigrationState::Preparing | MigrationState::Unspecified => {
-                return unexpected(
-                    format!("it no longer knows of the cutover of {address}"),
-                    "it has been restarted; start the migration again",
-                );
+                return Err(forgotten(work, peer));
             }
         }
         self.old_sessions = event.old_sessions;

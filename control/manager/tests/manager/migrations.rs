@@ -279,6 +279,39 @@ async fn a_broken_drain_stream_is_opened_again_also_when_the_switch_was_away() {
 }
 
 #[tokio::test]
+async fn a_switch_that_comes_back_without_the_cutover_ends_the_migration_at_the_source() {
+    for knows_the_address in [true, false] {
+        let mut lab = Lab::new().await;
+        lab.old_sessions.send_replace(5);
+        let as_configured = lab.world().address.clone();
+        let manager = lab.manager().await;
+        let id = manager.start(Some(order())).await.expect("started");
+        recorded(&manager, &id, started(Phase::Drain)).await;
+        while lab.called("WatchMigration") == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        lab.unserve("edge").await;
+        lab.world().streams_to_break = 1;
+        while lab.world().streams_to_break > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        lab.world().address = as_configured;
+        if !knows_the_address {
+            let gone = Status::not_found("address 10.0.0.1 is not managed by this box");
+            // Asked for by the drain and by the abort.
+            lab.fail("GetAddress", [Fault::Refuse(gone.clone()), Fault::Refuse(gone)]);
+        }
+        lab.serve("edge").await;
+        let migration = finished(&manager, &id).await;
+        assert_eq!(migration.state(), MigrationState::Aborted);
+        for part in ["`edge`", "no longer knows", "10.0.0.1", "restarted", "start the migration"] {
+            assert!(migration.message.contains(part), "{part}: {}", migration.message);
+        }
+        lab.assert_source_owns_everything();
+    }
+}
+
+#[tokio::test]
 async fn a_passed_drain_deadline_cuts_nothing() {
     let lab = Lab::new().await;
     lab.old_sessions.send_replace(2);
