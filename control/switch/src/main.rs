@@ -8,6 +8,7 @@ mod workers;
 
 use std::{
     io::{IsTerminal as _, Write as _},
+    net::Ipv4Addr,
     path::PathBuf,
     process::ExitCode,
 };
@@ -17,7 +18,7 @@ use clap::Parser;
 use tidegate_api::endpoint::Endpoint;
 use tidegate_switch::{
     config::{self, Config},
-    core::{Core, CoreThread},
+    core::{AddressReport, Core, CoreThread},
     server::Server,
     service::{BoxInfo, SwitchService},
 };
@@ -102,12 +103,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let _ = stop.send(true);
         serving.await
     });
-    let migrations = runtime.block_on(core.handle().call(|core| Ok(core.status().migrations)));
-    if let Ok(migrations @ 1..) = migrations {
-        tracing::warn!(
-            migrations,
-            "stopped in the middle of migrations; their sessions are no longer steered"
-        );
+    // A core that has ended has said why.
+    if let Ok(addresses) = runtime.block_on(core.handle().call(|core| Ok(core.addresses()))) {
+        addresses.iter().for_each(warn_of_migration);
     }
     runtime.shutdown_background();
     // Workers stop when they are dropped, after the last request.
@@ -123,6 +121,21 @@ fn announce_ready(server: &Server, config: &Config) {
     tracing::info!(endpoints, workers, ports, "ready");
     // Nobody reading is no reason to fail.
     let _ = writeln!(std::io::stdout(), "tidegated is ready on {endpoints}");
+}
+
+/// Tell what the end of this process means to an address that is being migrated.
+fn warn_of_migration(report: &AddressReport) {
+    let Some(target) = &report.address.destination else { return };
+    tracing::warn!(
+        address = %Ipv4Addr::from_bits(report.address.address),
+        state = %report.address.state(),
+        source = report.address.home.spec.name,
+        source_sessions = report.home_sessions,
+        destination = target.placed.spec.name,
+        destination_sessions = report.destination_sessions,
+        "stopped in the middle of a migration; start tidegated again: sessions of the source go on, those of \
+         the destination are cut, and the manager aborts",
+    );
 }
 
 /// Whether only this machine can reach the endpoint.
