@@ -99,6 +99,20 @@ impl Migrating {
         })
     }
 
+    /// Wait until it is over.
+    fn over(
+        &self,
+        rig: &Rig,
+        limit: Duration,
+        mut watch: impl FnMut(&Migration) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Migration> {
+        wait_until("the migration ends", limit, || {
+            let now = self.now(rig)?;
+            watch(&now)?;
+            Ok((now.state() != MigrationState::Running).then_some(now))
+        })
+    }
+
     /// Wait until it has completed.
     ///
     /// # Errors
@@ -107,17 +121,27 @@ impl Migrating {
         &self,
         rig: &Rig,
         limit: Duration,
-        mut watch: impl FnMut(&Migration) -> anyhow::Result<()>,
+        watch: impl FnMut(&Migration) -> anyhow::Result<()>,
     ) -> anyhow::Result<Migration> {
-        let ended = wait_until("the migration ends", limit, || {
-            let now = self.now(rig)?;
-            watch(&now)?;
-            Ok((now.state() != MigrationState::Running).then_some(now))
-        })?;
+        let ended = self.over(rig, limit, watch)?;
         if ended.state() != MigrationState::Completed {
             bail!("the migration ended as {}: {}", ended.state().as_str_name(), ended.message);
         }
         Ok(ended)
+    }
+
+    /// Wait until it has been aborted, and its command has failed with the reason, which is given.
+    ///
+    /// # Errors
+    /// When it does not within `limit`, or ends otherwise.
+    pub fn aborted(mut self, rig: &Rig, limit: Duration) -> anyhow::Result<String> {
+        let Migration { message, state, .. } = self.over(rig, limit, |_| Ok(()))?;
+        anyhow::ensure!(state == MigrationState::Aborted as i32, "ended in {state}: {message}");
+        let status = self.process.wait(Duration::from_secs(5))?;
+        let printed = self.process.printed();
+        anyhow::ensure!(!status.success(), "tidegate migrate: {status}\n{printed}");
+        anyhow::ensure!(printed.contains(&message), "`{message}` is not in:\n{printed}");
+        Ok(message)
     }
 
     /// Wait until it has completed, and its command with it; everything that happened.

@@ -192,6 +192,6 @@ impl Rig {
         }
         let status = self.cloud.process.terminate(Duration::from_secs(10))?;
         anyhow::ensure!(status.success(), "manager: {status}\n{}", self.cloud.process.printed());
-        switch_box::stop(self.switch)
+        self.switch.stop()
     }
 }

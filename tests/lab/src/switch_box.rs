@@ -47,16 +47,50 @@ impl SwitchBox {
     /// # Errors
     /// When it does not become ready.
     pub fn start(lab: &Lab, mode: Mode) -> anyhow::Result<Self> {
-        let text = config(lab.dir(), mode);
-        let file = lab.dir().join("tidegated.toml");
-        fs::write(&file, &text).with_context(|| format!("write {}", file.display()))?;
-        let mut command = Command::new(built("tidegated")?);
-        let mut process =
-            Process::start("tidegated", command.arg("--config").arg(&file), lab.dir())?;
-        process.wait_for("ready", READY)?;
-        clients::configure(lab, UPLINK, MANAGED)?;
-        Ok(Self { process, endpoint: endpoint(lab.dir()) })
+        let file = config_file(lab.dir());
+        fs::write(&file, config(lab.dir(), mode))
+            .with_context(|| format!("write {}", file.display()))?;
+        Ok(Self { process: run(lab)?, endpoint: endpoint(lab.dir()) })
     }
+
+    /// Start the box again, with the same configuration, after it has ended.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn restart(&mut self, lab: &Lab) -> anyhow::Result<()> {
+        self.process = run(lab)?;
+        Ok(())
+    }
+
+    /// End the box as an operator would, and check that it leaves nothing behind.
+    ///
+    /// # Errors
+    /// When it does not end, or not well.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        let status = self.process.terminate(Duration::from_secs(10))?;
+        anyhow::ensure!(status.success(), "tidegated: {status}\n{}", self.process.printed());
+        let socket = self.endpoint.trim_start_matches("unix:");
+        anyhow::ensure!(!Path::new(socket).exists(), "{socket} is left behind");
+        // The uplink goes with the box.
+        let mut show = Command::new("ip");
+        let left = process::output(show.args(["-n", "clients", "link", "show", UPLINK]))?;
+        anyhow::ensure!(!left.status.success(), "{UPLINK} is left behind");
+        Ok(())
+    }
+}
+
+/// Start the box, and give its uplink to the clients.
+fn run(lab: &Lab) -> anyhow::Result<Process> {
+    let mut command = Command::new(built("tidegated")?);
+    command.arg("--config").arg(config_file(lab.dir()));
+    let mut process = Process::start("tidegated", &mut command, lab.dir())?;
+    process.wait_for("ready", READY)?;
+    clients::configure(lab, UPLINK, MANAGED)?;
+    Ok(process)
+}
+
+fn config_file(dir: &Path) -> PathBuf {
+    dir.join("tidegated.toml")
 }
 
 /// Run `tidegated` with `text` as its configuration, which it is expected to refuse, and say what it printed.
@@ -138,19 +172,4 @@ home = {{ name = "{SOURCE}", port = "vm0", mac = "{}"{home} }}
         mode.mac(0)
     );
     text
-}
-
-/// End the box as an operator would.
-///
-/// # Errors
-/// When it does not end, or not well.
-pub fn stop(mut switch: SwitchBox) -> anyhow::Result<()> {
-    let status = switch.process.terminate(Duration::from_secs(10))?;
-    anyhow::ensure!(status.success(), "tidegated: {status}\n{}", switch.process.printed());
-    let socket = switch.endpoint.trim_start_matches("unix:");
-    anyhow::ensure!(!Path::new(socket).exists(), "{socket} is left behind");
-    // The uplink goes with the box.
-    let left = process::output(Command::new("ip").args(["-n", "clients", "link", "show", UPLINK]))?;
-    anyhow::ensure!(!left.status.success(), "{UPLINK} is left behind");
-    Ok(())
 }
