@@ -121,12 +121,13 @@ impl From<HostError> for Status {
             HostError::Exists(_) => Code::AlreadyExists,
             HostError::Precondition(_)
             | HostError::Memory(
-                MemoryError::Conflicts { .. }
-                | MemoryError::Mismatch { .. }
+                MemoryError::Mismatch { .. }
                 | MemoryError::Header { .. }
                 | MemoryError::Refused(_)
                 | MemoryError::Version { .. },
             ) => Code::FailedPrecondition,
+            // Nothing was merged, and merging again would end the same: the migration can be given up.
+            HostError::Memory(MemoryError::Conflicts { .. }) => Code::Aborted,
             HostError::Memory(MemoryError::NoSpace { .. }) => Code::ResourceExhausted,
             HostError::Unreachable { .. } | HostError::Memory(MemoryError::Connection { .. }) => {
                 Code::Unavailable

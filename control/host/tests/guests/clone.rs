@@ -119,7 +119,7 @@ async fn a_booted_destination_on_the_same_host_gets_the_regions() {
     host.client.send_diff(diff.clone()).await.expect("diff");
     let merge = || api::MergeRequest { migration_id: id() };
     let (code, message) = rig::refusal(host.client.merge(merge()).await);
-    assert_eq!(code, tonic::Code::FailedPrecondition);
+    assert_eq!(code, tonic::Code::Aborted);
     assert!(message.contains("3 values were changed on both sides"), "{message}");
     assert!(message.contains("offset 8192: T0 0x6f, destination 0x73, source 0x74"), "{message}");
     assert_eq!(&fs::read(&destination).expect("region")[8192..8195], b"six");
