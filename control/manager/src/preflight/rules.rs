@@ -83,7 +83,8 @@ pub(super) fn rewrite(
         }
     } else if home.port == order.port {
         return Err(format!(
-            "port `{}` is the source's; with l2 the port tells the guests apart",
+            "port `{}` is the source's; with l2 the port tells the guests apart, \
+             put the destination behind another port",
             order.port
         ));
     }
