@@ -1,6 +1,7 @@
 //! All workers, as the control core holds them.
 
 use std::{
+    io,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -53,6 +54,16 @@ pub enum StartError {
     /// Packet buffers could not be had.
     #[error("packet buffers could not be allocated: {0}; raise `memory_mib` in [eal]")]
     Pool(Box<tidegate_dpdk::Error>),
+    /// The session tables could not be had.
+    #[error(
+        "no memory for a table of {sessions} sessions: {source}; lower `sessions` in [workers]"
+    )]
+    Sessions {
+        /// Sessions per worker.
+        sessions: u32,
+        /// Why.
+        source: io::Error,
+    },
     /// A CPU could not be given a worker.
     #[error("worker {worker} did not start: {reason}")]
     Launch {
@@ -141,7 +152,8 @@ impl Workers {
             let (control_end, worker_end) = link(Arc::clone(&counters));
             let (entries, exits) = std::mem::take(&mut shares[number]);
             let shard =
-                Shard::new(number as u16, selector.clone(), config.sessions, Arc::clone(&counters));
+                Shard::new(number as u16, selector.clone(), config.sessions, Arc::clone(&counters))
+                    .map_err(|source| StartError::Sessions { sessions: config.sessions, source })?;
             let worker = Worker {
                 shard,
                 snapshot: Arc::clone(&snapshot),

@@ -40,7 +40,7 @@ impl Double {
         let counters: Vec<_> = (0..workers).map(|_| Arc::new(ShardCounters::default())).collect();
         let selector = ShardSelector::new(workers);
         let shards = (0..workers).zip(&counters).map(|(number, counters)| {
-            Shard::new(number, selector.clone(), SESSIONS, Arc::clone(counters))
+            Shard::new(number, selector.clone(), SESSIONS, Arc::clone(counters)).expect("memory")
         });
         let inner = Inner {
             shards: shards.collect(),

@@ -33,6 +33,13 @@ impl TcpFlags {
         self.0 & other.0 == other.0
     }
 
+    /// FIN or RST: something ends.
+    #[inline]
+    #[must_use]
+    pub fn ends(self) -> bool {
+        self.0 & (Self::FIN.0 | Self::RST.0) != 0
+    }
+
     /// SYN without ACK: a conversation begins.
     #[inline]
     #[must_use]

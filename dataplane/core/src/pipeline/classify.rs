@@ -39,10 +39,10 @@ pub(super) fn from_client(
 ) -> Decision {
     let opens = matches!(packet.transport, Transport::Tcp(segment) if segment.flags.opens());
     if let Some(session) =
-        found.filter(|session| Snapshot::backend(address, session.owner).is_some())
+        found.filter(|session| Snapshot::backend(address, session.owner()).is_some())
         && (session.is_live() || !opens)
     {
-        return Decision::Follow(session.owner);
+        return Decision::Follow(session.owner());
     }
     let (newcomer, unknown_tcp) = match address.active_destination() {
         Some((destination, policy)) => (destination.slot, Some(policy)),
@@ -81,8 +81,8 @@ pub(super) fn from_direct_client(
     };
     let opens = flags.is_some_and(TcpFlags::opens);
     // The locator may have been another backend's when the session began.
-    match found.filter(|session| session.owner == backend.slot) {
-        Some(session) if session.is_live() || !opens => Decision::Follow(session.owner),
+    match found.filter(|session| session.owner() == backend.slot) {
+        Some(session) if session.is_live() || !opens => Decision::Follow(session.owner()),
         _ if flags.is_some_and(|flags| flags.has(TcpFlags::RST)) => Decision::Route,
         _ => Decision::Begin {
             owner: backend.slot,
@@ -108,11 +108,11 @@ pub(super) fn from_backend(
     let is_home = sender.slot == address.home.slot;
     let may_begin = is_home || address.active_destination().is_some();
     if let Some(session) =
-        found.filter(|session| Snapshot::backend(address, session.owner).is_some())
+        found.filter(|session| Snapshot::backend(address, session.owner()).is_some())
     {
         // A closed session's ports may be used anew by whichever VM may begin sessions.
         if session.is_live() || !opens || !may_begin {
-            return if session.owner == sender.slot {
+            return if session.owner() == sender.slot {
                 Decision::Follow(sender.slot)
             } else {
                 Decision::Drop(Outcome::OtherOwner)

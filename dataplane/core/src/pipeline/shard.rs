@@ -1,6 +1,6 @@
 //! One worker's part of the sessions, and the stages a burst goes through.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use super::{
     BURST, Outcome, Punt, ShardSelector, Verdict,
@@ -46,7 +46,6 @@ struct Steered<'a> {
     sender: Sender<'a>,
     key: SessionKey,
     hash: u64,
-    found: Option<u32>,
 }
 
 /// Who sent a packet of a tracked address.
@@ -76,22 +75,24 @@ impl Punts {
 
 impl Shard {
     /// Shard `number` of those `selector` chooses from, with room for `capacity` sessions.
-    #[must_use]
+    ///
+    /// # Errors
+    /// When the system has no memory for the table.
     pub fn new(
         number: u16,
         selector: ShardSelector,
         capacity: u32,
         counters: Arc<ShardCounters>,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        Ok(Self {
             number,
             selector,
-            table: SessionTable::with_capacity(capacity),
+            table: SessionTable::with_capacity(capacity)?,
             counters,
             adoption: AdoptionLimit::new(),
             punts: Punts(Vec::with_capacity(Punts::MOST)),
             sweep_at: 0,
-        }
+        })
     }
 
     /// Acknowledge a snapshot: from now on [`Shard::process`] is given this one. Call between two bursts.
@@ -137,8 +138,7 @@ impl Shard {
         }
         for work in &mut works[..count] {
             if let Work::Tracked(steered) = work {
-                steered.hash = self.table.hash(&steered.key);
-                steered.found = self.table.find(&steered.key, steered.hash);
+                self.table.prefetch_entry(steered.hash);
             }
         }
         for ((frame, verdict), work) in frames.iter_mut().zip(verdicts).zip(&works) {
@@ -214,7 +214,9 @@ impl Shard {
         if shard != self.number {
             return Err(Verdict::Redirect(shard));
         }
-        Ok(Work::Tracked(Steered { packet, address, sender, key, hash: 0, found: None }))
+        let hash = self.table.hash(&key);
+        self.table.prefetch(hash);
+        Ok(Work::Tracked(Steered { packet, address, sender, key, hash }))
     }
 
     /// Last stage for tracked addresses: decide, keep the session up to date, send on.
@@ -226,9 +228,8 @@ impl Shard {
         now_ms: u64,
         steered: &Steered<'_>,
     ) -> Verdict {
-        let Steered { packet, address, sender, key, hash, .. } = steered;
-        // A packet before this one in the burst may have begun the session.
-        let found = steered.found.or_else(|| self.table.find(key, *hash));
+        let Steered { packet, address, sender, key, hash } = steered;
+        let found = self.table.find(key, *hash);
         let session = found.and_then(|at| self.table.get(at));
         let decision = match sender {
             Sender::Client => classify::from_client(packet, address, session),
@@ -236,7 +237,7 @@ impl Shard {
                 classify::from_direct_client(packet, address, backend, session)
             }
             Sender::Backend(backend) => {
-                let is_own = session.is_some_and(|it| it.is_live() && it.owner == backend.slot);
+                let is_own = session.is_some_and(|it| it.is_live() && it.owner() == backend.slot);
                 if !is_own && let Some(at) = self.find_direct(packet, backend) {
                     self.follow(at, packet, false, now_ms);
                     return egress::route(frame, packet, snapshot, &mut self.punts);
@@ -262,7 +263,7 @@ impl Shard {
                 if let Some(at) = found {
                     self.remove(at);
                 }
-                let session = Session::new(*key, owner, birth_epoch, state, now_ms);
+                let session = Session::new(key, owner, birth_epoch, state, now_ms);
                 let Ok(at) = self.table.insert(session, *hash) else {
                     return Verdict::Drop(Outcome::TableFull);
                 };
@@ -292,24 +293,24 @@ impl Shard {
         let at = self.table.find(&key, self.table.hash(&key))?;
         let session = self.table.get(at)?;
         let opens = matches!(packet.transport, Transport::Tcp(segment) if segment.flags.opens());
-        (session.owner == backend.slot && (session.is_live() || !opens)).then_some(at)
+        (session.owner() == backend.slot && (session.is_live() || !opens)).then_some(at)
     }
 
     /// Keep the session at `at` up to date with one of its packets.
     #[inline]
     fn follow(&mut self, at: u32, packet: &Ipv4Packet, from_client: bool, now_ms: u64) {
         let Some(session) = self.table.get_mut(at) else { return };
-        session.last_seen_ms = now_ms;
+        session.seen(now_ms);
         if let Transport::Tcp(segment) = &packet.transport
             && session.follow_tcp(segment, from_client)
         {
-            self.counters.entry_closed(session.owner);
+            self.counters.entry_closed(session.owner());
         }
     }
 
     pub(super) fn remove(&mut self, at: u32) {
         if let Some(session) = self.table.remove(at) {
-            self.counters.entry_removed(session.owner, session.is_live());
+            self.counters.entry_removed(session.owner(), session.is_live());
             self.counters.sessions.set(self.table.len() as u64);
         }
     }

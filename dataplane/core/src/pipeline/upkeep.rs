@@ -10,9 +10,10 @@ impl Shard {
     /// Look at up to `budget` entries from where the last sweep stopped, and forget those that are
     /// expired, whose address is no longer tracked, or whose owner is no longer a backend of it.
     pub fn sweep(&mut self, snapshot: &Snapshot, now_ms: u64, budget: u32) {
-        for _ in 0..budget.min(self.table.capacity()) {
+        let end = self.table.used_below();
+        for _ in 0..budget.min(end) {
             let at = self.sweep_at;
-            self.sweep_at = (at + 1) % self.table.capacity();
+            self.sweep_at = if at + 1 < end { at + 1 } else { 0 };
             let Some(session) = self.table.get(at) else { continue };
             if !is_wanted(session, snapshot) || session.is_expired(&snapshot.timeouts, now_ms) {
                 self.remove(at);
@@ -30,22 +31,24 @@ impl Shard {
         budget: u32,
         out: &mut Vec<SessionRecord>,
     ) -> Option<u32> {
-        let end = from.saturating_add(budget).min(self.table.capacity());
+        let last = self.table.used_below();
+        let end = from.saturating_add(budget).min(last);
         for at in from..end {
             if out.len() == out.capacity() {
                 return Some(at);
             }
             let session = self.table.get(at);
-            let listed = session.filter(|it| address.is_none_or(|wanted| it.key.address == wanted));
+            let listed =
+                session.filter(|it| address.is_none_or(|wanted| it.key().address == wanted));
             out.extend(listed.map(|session| session.record(now_ms)));
         }
-        (end < self.table.capacity()).then_some(end)
+        (end < last).then_some(end)
     }
 }
 
 /// Whether the session's address is still tracked and its owner still a backend of it.
 fn is_wanted(session: &Session, snapshot: &Snapshot) -> bool {
-    let address = session.key.address;
+    let address = session.key().address;
     let address = snapshot.managed(address).or_else(|| Some(snapshot.by_locator(address)?.0));
-    address.is_some_and(|it| it.tracked && Snapshot::backend(it, session.owner).is_some())
+    address.is_some_and(|it| it.tracked && Snapshot::backend(it, session.owner()).is_some())
 }

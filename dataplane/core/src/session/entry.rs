@@ -1,6 +1,22 @@
-//! One session.
+//! One session, in half a cache line.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 4 | client's address; in a free entry, the next free one plus 1 |
+//! | 4 | 4 | managed address, or the locator a client chose itself |
+//! | 8 | 4 | client's port, service's port |
+//! | 12 | 4 | last seen, milliseconds modulo 2^32 |
+//! | 16 | 4 | birth epoch |
+//! | 20 | 8 | sequence numbers that acknowledge the client's and the backend's FIN |
+//! | 28 | 2 | owner |
+//! | 30 | 1 | protocol |
+//! | 31 | 1 | state (bits 0–2, zero is free), FINs (bits 4–7) |
+//!
+//! Two share a cache line and none lies across two. Host byte order: it never leaves the process.
 
-use super::tcp::TcpTrack;
+use zerocopy::FromZeros;
+
+use super::tcp::Fins;
 use crate::{
     packet::{TcpSegment, protocol},
     steering::{BackendSlot, Timeouts},
@@ -21,68 +37,176 @@ pub struct SessionKey {
     pub protocol: u8,
 }
 
-/// Where a session is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SessionState {
-    /// TCP: the handshake is not finished.
-    Opening,
-    /// In use.
-    Established,
-    /// TCP: a FIN was seen.
-    Closing,
-    /// Closed; kept a little so that late segments still find the owner. Not live.
-    Lingering,
+impl SessionKey {
+    #[inline]
+    fn ports(&self) -> u32 {
+        u32::from(self.client_port) << 16 | u32::from(self.address_port)
+    }
+
+    /// The key as two words, for hashing.
+    #[inline]
+    pub(super) fn words(&self) -> (u64, u64) {
+        let addresses = u64::from(self.client) << 32 | u64::from(self.address);
+        (addresses, u64::from(self.ports()) << 8 | u64::from(self.protocol))
+    }
 }
 
-/// A session as its shard keeps it.
-#[derive(Clone, Debug)]
-pub struct Session {
-    /// Its key.
-    pub key: SessionKey,
-    /// Its owner, from birth to death.
-    pub owner: BackendSlot,
-    /// Epoch it was born in.
-    pub birth_epoch: u32,
-    /// Where it is in its life.
-    pub state: SessionState,
-    /// When its last packet passed, milliseconds of the shard's clock.
-    pub last_seen_ms: u64,
-    tcp: TcpTrack,
+/// Where a session is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum SessionState {
+    /// TCP: the handshake is not finished.
+    Opening = 1,
+    /// In use.
+    Established = 2,
+    /// TCP: a FIN was seen.
+    Closing = 3,
+    /// Closed; kept a little so that late segments still find the owner. Not live.
+    Lingering = 4,
 }
+
+const STATE: u8 = 0b111;
+
+/// A session as its shard keeps it.
+#[derive(Clone, Debug, FromZeros)]
+#[repr(C, align(32))]
+pub struct Session {
+    client: u32,
+    address: u32,
+    ports: u32,
+    last_seen_ms: u32,
+    birth_epoch: u32,
+    fins: Fins,
+    owner: u16,
+    protocol: u8,
+    life: u8,
+}
+
+const _: () = assert!(size_of::<Session>() == 32);
 
 impl Session {
     /// A session that begins now.
+    ///
+    /// # Panics
+    /// When the owner's number does not fit: see [`MAX_BACKENDS`](crate::counters::MAX_BACKENDS).
     #[must_use]
     pub fn new(
-        key: SessionKey,
+        key: &SessionKey,
         owner: BackendSlot,
         birth_epoch: u32,
         state: SessionState,
         now_ms: u64,
     ) -> Self {
-        Self { key, owner, birth_epoch, state, last_seen_ms: now_ms, tcp: TcpTrack::default() }
+        Self {
+            client: key.client,
+            address: key.address,
+            ports: key.ports(),
+            last_seen_ms: now_ms as u32,
+            birth_epoch,
+            fins: Fins::default(),
+            owner: u16::try_from(owner.0).expect("slots are below MAX_BACKENDS"),
+            protocol: key.protocol,
+            life: state as u8,
+        }
+    }
+
+    /// Whether this is the session with `key`. A free entry is none.
+    #[inline]
+    pub(super) fn has(&self, key: &SessionKey) -> bool {
+        self.client == key.client
+            && self.address == key.address
+            && self.ports == key.ports()
+            && self.protocol == key.protocol
+            && !self.is_free()
+    }
+
+    #[inline]
+    pub(super) fn is_free(&self) -> bool {
+        self.life & STATE == 0
+    }
+
+    /// Make the entry free and link it to the next free one.
+    pub(super) fn free(&mut self, next_free: u32) {
+        *self = Self::new_zeroed();
+        self.client = next_free;
+    }
+
+    /// In a free entry: the link.
+    pub(super) fn next_free(&self) -> u32 {
+        self.client
+    }
+
+    /// Its key.
+    #[inline]
+    #[must_use]
+    pub fn key(&self) -> SessionKey {
+        SessionKey {
+            client: self.client,
+            address: self.address,
+            client_port: (self.ports >> 16) as u16,
+            address_port: self.ports as u16,
+            protocol: self.protocol,
+        }
+    }
+
+    /// Its owner, from birth to death.
+    #[inline]
+    #[must_use]
+    pub fn owner(&self) -> BackendSlot {
+        BackendSlot(u32::from(self.owner))
+    }
+
+    /// Where it is in its life.
+    #[inline]
+    #[must_use]
+    pub fn state(&self) -> SessionState {
+        match self.life & STATE {
+            1 => SessionState::Opening,
+            2 => SessionState::Established,
+            3 => SessionState::Closing,
+            _ => SessionState::Lingering,
+        }
     }
 
     /// Whether it counts.
     #[inline]
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.state != SessionState::Lingering
+        self.life & STATE != SessionState::Lingering as u8
+    }
+
+    /// A packet of it passed.
+    #[inline]
+    pub fn seen(&mut self, now_ms: u64) {
+        self.last_seen_ms = now_ms as u32;
     }
 
     /// Follow a TCP segment of this session. Returns true when the segment closed it.
     #[inline]
     pub fn follow_tcp(&mut self, segment: &TcpSegment, from_client: bool) -> bool {
-        let before = self.state;
-        self.state = self.tcp.follow(before, segment, from_client);
-        before != SessionState::Lingering && self.state == SessionState::Lingering
+        // Nearly every segment: nothing begins and nothing ends.
+        if self.life == SessionState::Established as u8 && !segment.flags.ends() {
+            return false;
+        }
+        let before = self.state();
+        let (after, seen) = self.fins.follow(self.life >> 4, before, segment, from_client);
+        self.life = seen << 4 | after as u8;
+        before != SessionState::Lingering && after == SessionState::Lingering
+    }
+
+    /// Milliseconds since its last packet.
+    #[inline]
+    #[must_use]
+    pub fn idle_ms(&self, now_ms: u64) -> u32 {
+        // Modulo 2^32 ms, 49 days: every session that silent has been swept long before.
+        (now_ms as u32).wrapping_sub(self.last_seen_ms)
     }
 
     /// Whether it has been silent for longer than its state allows.
     #[inline]
     #[must_use]
     pub fn is_expired(&self, timeouts: &Timeouts, now_ms: u64) -> bool {
-        let limit = match (self.state, self.key.protocol) {
+        let limit = match (self.state(), self.protocol) {
             (SessionState::Lingering, _) => timeouts.linger_ms,
             (_, protocol::UDP) => timeouts.udp_ms,
             (_, protocol::ICMP) => timeouts.echo_ms,
@@ -90,18 +214,18 @@ impl Session {
             (SessionState::Closing, _) => timeouts.tcp_closing_ms,
             (SessionState::Established, _) => timeouts.tcp_established_ms,
         };
-        now_ms.saturating_sub(self.last_seen_ms) > limit
+        u64::from(self.idle_ms(now_ms)) > limit
     }
 
     /// What a listing shows of it.
     #[must_use]
     pub fn record(&self, now_ms: u64) -> SessionRecord {
         SessionRecord {
-            key: self.key,
-            owner: self.owner,
+            key: self.key(),
+            owner: self.owner(),
             birth_epoch: self.birth_epoch,
-            state: self.state,
-            idle_ms: now_ms.saturating_sub(self.last_seen_ms),
+            state: self.state(),
+            idle_ms: u64::from(self.idle_ms(now_ms)),
         }
     }
 }

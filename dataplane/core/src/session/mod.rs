@@ -1,6 +1,7 @@
 //! Sessions: their key, their life, and the table one shard keeps them in.
 
 mod entry;
+mod index;
 mod table;
 mod tcp;
 

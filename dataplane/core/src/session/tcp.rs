@@ -2,65 +2,63 @@
 //!
 //! A session is closed when both FINs are acknowledged, or by RST. Windows are not looked at.
 
+use zerocopy::FromZeros;
+
 use super::SessionState;
 use crate::packet::{TcpFlags, TcpSegment};
 
-/// One direction's FIN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-enum Fin {
-    #[default]
-    NotSeen,
-    /// Holds the sequence number that acknowledges it.
-    Sent(u32),
-    Acknowledged,
+/// What is remembered of both directions' FINs: the sequence numbers that acknowledge them. Which of them are
+/// meant is in four bits kept elsewhere ([`SENT`], [`ACKNOWLEDGED`]).
+#[derive(Clone, Debug, Default, FromZeros)]
+#[repr(C)]
+pub(super) struct Fins {
+    /// By direction: the client's, the backend's.
+    ends: [u32; 2],
 }
 
-/// What is remembered of a TCP session beside its state.
-#[derive(Clone, Debug, Default)]
-pub(super) struct TcpTrack {
-    client: Fin,
-    backend: Fin,
-}
+/// The FIN of direction 0 was sent; shifted by one for direction 1.
+const SENT: u8 = 0b0001;
+/// The FIN of direction 0 was acknowledged; shifted by one for direction 1.
+const ACKNOWLEDGED: u8 = 0b0100;
+/// Both directions are closed.
+const BOTH_ACKNOWLEDGED: u8 = ACKNOWLEDGED | ACKNOWLEDGED << 1;
 
-impl TcpTrack {
-    /// The state after `segment`.
-    #[inline]
+impl Fins {
+    /// The state after `segment`, and what of FINs has been seen; `seen` is what had been before.
     pub(super) fn follow(
         &mut self,
+        seen: u8,
         state: SessionState,
         segment: &TcpSegment,
         from_client: bool,
-    ) -> SessionState {
+    ) -> (SessionState, u8) {
         if state == SessionState::Lingering || segment.flags.has(TcpFlags::RST) {
-            return SessionState::Lingering;
+            return (SessionState::Lingering, seen);
         }
-        let (mine, other) = if from_client {
-            (&mut self.client, &mut self.backend)
-        } else {
-            (&mut self.backend, &mut self.client)
-        };
-        if segment.flags.has(TcpFlags::FIN) && *mine == Fin::NotSeen {
-            *mine = Fin::Sent(segment.sequence.wrapping_add(segment.payload_len).wrapping_add(1));
+        let (mine, other) = if from_client { (0, 1) } else { (1, 0) };
+        let mut seen = seen;
+        if segment.flags.has(TcpFlags::FIN) && seen & SENT << mine == 0 {
+            self.ends[mine] = segment.sequence.wrapping_add(segment.payload_len).wrapping_add(1);
+            seen |= SENT << mine;
         }
         if segment.flags.has(TcpFlags::ACK)
-            && let Fin::Sent(end) = *other
-            && at_or_after(segment.acknowledgement, end)
+            && seen & SENT << other != 0
+            && at_or_after(segment.acknowledgement, self.ends[other])
         {
-            *other = Fin::Acknowledged;
+            seen |= ACKNOWLEDGED << other;
         }
-        match (self.client, self.backend) {
-            (Fin::Acknowledged, Fin::Acknowledged) => SessionState::Lingering,
-            (Fin::NotSeen, Fin::NotSeen) => {
-                let finishes_handshake =
-                    segment.flags.has(TcpFlags::ACK) && !segment.flags.has(TcpFlags::SYN);
-                if state == SessionState::Opening && finishes_handshake {
-                    SessionState::Established
-                } else {
-                    state
-                }
-            }
-            _ => SessionState::Closing,
-        }
+        let finishes_handshake =
+            segment.flags.has(TcpFlags::ACK) && !segment.flags.has(TcpFlags::SYN);
+        let state = if seen & BOTH_ACKNOWLEDGED == BOTH_ACKNOWLEDGED {
+            SessionState::Lingering
+        } else if seen != 0 {
+            SessionState::Closing
+        } else if state == SessionState::Opening && finishes_handshake {
+            SessionState::Established
+        } else {
+            state
+        };
+        (state, seen)
     }
 }
 
@@ -84,12 +82,12 @@ mod tests {
 
     /// Follow `(from_client, segment)` in turn and return each state.
     fn states(steps: &[(bool, TcpSegment)]) -> Vec<SessionState> {
-        let mut track = TcpTrack::default();
-        let mut state = Opening;
+        let mut fins = Fins::default();
+        let (mut state, mut seen) = (Opening, 0);
         steps
             .iter()
             .map(|(from_client, segment)| {
-                state = track.follow(state, segment, *from_client);
+                (state, seen) = fins.follow(seen, state, segment, *from_client);
                 state
             })
             .collect()

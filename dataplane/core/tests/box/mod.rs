@@ -69,7 +69,9 @@ impl SwitchBox {
     pub(crate) fn with_capacity(shards: u16, capacity: u32, home: Vm) -> Self {
         let selector = ShardSelector::new(shards);
         let shards = (0..shards)
-            .map(|number| Shard::new(number, selector.clone(), capacity, Arc::default()))
+            .map(|number| {
+                Shard::new(number, selector.clone(), capacity, Arc::default()).expect("memory")
+            })
             .collect();
         let address = managed(home);
         let mut made = Self {

@@ -1,0 +1,100 @@
+//! The table against a map, small and full, and large.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{session::SessionState, steering::BackendSlot};
+
+fn key(n: u32) -> SessionKey {
+    SessionKey { client: n >> 8, address: 2, client_port: n as u16, address_port: 80, protocol: 6 }
+}
+
+fn session(n: u32, owner: u32) -> Session {
+    Session::new(&key(n), BackendSlot(owner), 1, SessionState::Established, 0)
+}
+
+fn find(table: &SessionTable, n: u32) -> Option<u32> {
+    table.find(&key(n), table.hash(&key(n)))
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert(u32, u32),
+    Remove(u32),
+    Find(u32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0u32..40, 0u32..100).prop_map(|(n, owner)| Step::Insert(n, owner)),
+        (0u32..40).prop_map(Step::Remove),
+        (0u32..40).prop_map(Step::Find),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn equals_a_map(steps in prop::collection::vec(step(), 0..400)) {
+        let mut table = SessionTable::with_capacity(24).expect("memory");
+        let mut oracle = HashMap::new();
+        for step in steps {
+            match step {
+                Step::Insert(n, owner) => {
+                    if find(&table, n).is_some() { continue; }
+                    let fits = oracle.len() < 24;
+                    let hash = table.hash(&key(n));
+                    prop_assert_eq!(table.insert(session(n, owner), hash).is_ok(), fits);
+                    if fits { oracle.insert(n, owner); }
+                }
+                Step::Remove(n) => {
+                    let removed = find(&table, n).and_then(|at| table.remove(at));
+                    prop_assert_eq!(removed.map(|session| session.owner().0), oracle.remove(&n));
+                }
+                Step::Find(n) => {
+                    let found = find(&table, n).and_then(|at| table.get(at));
+                    prop_assert_eq!(found.map(|session| session.owner().0), oracle.get(&n).copied());
+                }
+            }
+            prop_assert_eq!(table.len(), oracle.len());
+        }
+    }
+}
+
+#[test]
+fn a_large_table_fills_to_its_capacity_and_survives_churn() {
+    // Capacity at the highest load the index allows: 3/4 of a power of two.
+    let capacity = 98_304;
+    let mut table = SessionTable::with_capacity(capacity).expect("memory");
+    let insert = |table: &mut SessionTable, n| {
+        let hash = table.hash(&key(n));
+        table.insert(session(n, n % 100), hash).is_ok()
+    };
+    for n in 0..capacity {
+        assert!(insert(&mut table, n), "{n}");
+    }
+    assert!(!insert(&mut table, capacity), "one more than it holds");
+    for round in 0..4 {
+        for n in (round..capacity).step_by(4) {
+            let old = n + round * capacity;
+            let at = find(&table, old).or_else(|| find(&table, n)).expect("is there");
+            assert!(table.remove(at).is_some());
+            assert!(insert(&mut table, n + (round + 1) * capacity), "{n} in round {round}");
+        }
+    }
+    assert_eq!(table.len(), capacity as usize);
+    for n in 0..capacity {
+        let now = n + (n % 4 + 1) * capacity;
+        let found = find(&table, now).and_then(|at| table.get(at)).expect("found");
+        assert_eq!(found.key(), key(now));
+        assert!(find(&table, n).is_none(), "{n} was replaced");
+    }
+}
+
+#[test]
+fn a_session_takes_less_than_a_cache_line() {
+    let capacity = 98_304;
+    let table = SessionTable::with_capacity(capacity).expect("memory");
+    assert!(table.bytes() / capacity as usize <= 64, "{} bytes", table.bytes());
+}
