@@ -128,7 +128,9 @@ impl Listener {
         }
     }
 
-    /// Serve `routes` until `shutdown` resolves; a Unix socket's file is removed at the end.
+    /// Serve `routes` until `shutdown` resolves and every connection has ended. A Unix socket's file is removed as
+    /// soon as `shutdown` resolves, while it is still ours: another process may listen there before the last
+    /// connection has ended.
     ///
     /// # Errors
     /// [`EndpointError::Serve`] when accepting fails for good.
@@ -138,6 +140,10 @@ impl Listener {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), EndpointError> {
         let router = Server::builder().add_routes(routes);
+        let shutdown = async {
+            shutdown.await;
+            self.endpoint.remove_socket();
+        };
         let served = match self.socket {
             Socket::Tcp(listener) => {
                 router
@@ -150,14 +156,19 @@ impl Listener {
                     .await
             }
         };
-        if let Endpoint::Unix(path) = &self.endpoint {
+        served.map_err(|error| {
+            self.endpoint.remove_socket();
+            EndpointError::Serve { endpoint: self.endpoint.clone(), reason: innermost(&error) }
+        })
+    }
+}
+
+impl Endpoint {
+    fn remove_socket(&self) {
+        if let Self::Unix(path) = self {
             // Already gone is fine: somebody tidied up before us.
             let _ = fs::remove_file(path);
         }
-        served.map_err(|error| EndpointError::Serve {
-            endpoint: self.endpoint.clone(),
-            reason: innermost(&error),
-        })
     }
 }
 
