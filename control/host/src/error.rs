@@ -94,6 +94,9 @@ pub enum HostError {
     /// The gRPC endpoint failed.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// This program is being ended.
+    #[error("the host is stopping and begins nothing; ask again when it was started again")]
+    Stopping,
     /// A defect of this program.
     #[error("internal error: {0}")]
     Internal(String),
@@ -129,9 +132,9 @@ impl From<HostError> for Status {
             // Nothing was merged, and merging again would end the same: the migration can be given up.
             HostError::Memory(MemoryError::Conflicts { .. }) => Code::Aborted,
             HostError::Memory(MemoryError::NoSpace { .. }) => Code::ResourceExhausted,
-            HostError::Unreachable { .. } | HostError::Memory(MemoryError::Connection { .. }) => {
-                Code::Unavailable
-            }
+            HostError::Unreachable { .. }
+            | HostError::Stopping
+            | HostError::Memory(MemoryError::Connection { .. }) => Code::Unavailable,
             HostError::Memory(MemoryError::Digest { .. }) => Code::DataLoss,
             HostError::Qemu { .. } | HostError::Refused { .. } | HostError::Monitor { .. } => {
                 Code::FailedPrecondition

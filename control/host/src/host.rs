@@ -1,17 +1,20 @@
 //! A running host.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tidegate_api::{
     FILE_DESCRIPTORS,
     endpoint::{Endpoint, Listener},
     host::host_server::HostServer,
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::timeout};
 use tonic::service::Routes;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{HostConfig, HostError, inner::Inner, receive, service::Service};
+
+/// Connections have this long to end once the host stops.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// A running host: its data listener, and its gRPC service on the configured endpoints.
 ///
@@ -20,7 +23,7 @@ pub struct Host {
     inner: Arc<Inner>,
     endpoints: Vec<Endpoint>,
     stop: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
+    servers: JoinSet<()>,
 }
 
 impl Host {
@@ -42,21 +45,21 @@ impl Host {
         recover(&inner).await;
 
         let (stop, stopped) = watch::channel(false);
-        let mut host = Self { inner, endpoints: Vec::new(), stop, tasks: Vec::new() };
+        let mut host = Self { inner, endpoints: Vec::new(), stop, servers: JoinSet::new() };
         let listening = receive::listen(data, host.inner.clone(), stopped.clone());
-        host.tasks.push(tokio::spawn(listening));
+        host.servers.spawn(listening);
         for (listener, endpoint) in listeners {
             let endpoint =
                 listener.local_addr().map_or(endpoint, |addr| Endpoint::Tcp(addr.to_string()));
             info!(%endpoint, "serving");
             host.endpoints.push(endpoint);
             let (routes, mut stopped) = (host.routes().await, stopped.clone());
-            host.tasks.push(tokio::spawn(async move {
+            host.servers.spawn(async move {
                 let shutdown = async move { drop(stopped.changed().await) };
                 if let Err(error) = listener.serve(routes, shutdown).await {
                     error!(%error, "the service ended");
                 }
-            }));
+            });
         }
         info!(data = host.inner.data_endpoint, "host started");
         Ok(host)
@@ -90,15 +93,24 @@ impl Host {
         routes
     }
 
-    /// Finish what was asked for, cut transfers, stop listening. Guests go on.
-    pub async fn shutdown(self) {
-        self.inner.connections.cut_all();
+    /// Stop listening, cut transfers, finish what was begun on guests. Clients get [`GRACE`] to end their
+    /// connections; guests go on.
+    pub async fn shutdown(mut self) {
         // All receivers may be gone already.
         let _ = self.stop.send(true);
-        for task in self.tasks {
-            if let Err(error) = task.await {
-                error!(%error, "a task did not end well");
+        self.inner.connections.cut_all();
+        // However long it takes: in the middle of a capture or a merge a guest is paused.
+        *self.inner.stopping.write().await = true;
+        let ended = async {
+            while let Some(ended) = self.servers.join_next().await {
+                if let Err(error) = ended {
+                    error!(%error, "a task did not end well");
+                }
             }
+        };
+        if timeout(GRACE, ended).await.is_err() {
+            warn!("clients kept their connections open; they are not waited for");
+            self.servers.shutdown().await;
         }
         info!("host stopped");
     }

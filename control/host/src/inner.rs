@@ -30,6 +30,8 @@ pub(crate) struct Inner {
     guests: Mutex<BTreeMap<String, Arc<Guest>>>,
     /// Held while a guest is made, so that a name is given once.
     pub(crate) making: tokio::sync::Mutex<()>,
+    /// No work on guests begins any more. Held for reading by such work, set once by the shutdown.
+    pub(crate) stopping: tokio::sync::RwLock<bool>,
 }
 
 impl Inner {
@@ -44,6 +46,7 @@ impl Inner {
             data_endpoint,
             guests: Mutex::default(),
             making: tokio::sync::Mutex::default(),
+            stopping: tokio::sync::RwLock::default(),
             config,
         };
         for record in records::load_all::<Record>(&inner.guests_dir(), records::GUEST)? {

@@ -35,8 +35,13 @@ impl Service {
         T: Send + 'static,
         W: Future<Output = Result<T, HostError>> + Send + 'static,
     {
-        let joined = tokio::spawn(work(self.0.clone())).await;
-        let done = joined.map_err(|error| HostError::Internal(error.to_string()))?;
+        let (inner, work) = (self.0.clone(), work(self.0.clone()));
+        let joined = tokio::spawn(async move {
+            // For as long as it works: the end of this program waits for it.
+            let stopping = inner.stopping.read().await;
+            if *stopping { Err(HostError::Stopping) } else { work.await }
+        });
+        let done = joined.await.map_err(|error| HostError::Internal(error.to_string()))?;
         Ok(Response::new(done?))
     }
 }

@@ -1,7 +1,12 @@
 //! The host daemon goes away and comes back; guests and migrations stay.
 
-use std::fs;
+use std::{
+    fs,
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tidegate_api::host as api;
 use tidegate_region::MergeType;
 
@@ -85,13 +90,13 @@ async fn a_source_paused_by_a_capture_that_died_is_continued() {
 async fn a_guest_that_ended_is_seen_and_can_be_deleted() {
     let mut host = Rig::new("h").await;
     let guest = host.start_guest(spec("web")).await;
-    let pid = rustix::process::Pid::from_raw(guest.pid as i32).expect("pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    let pid = Pid::from_raw(guest.pid as i32).expect("pid");
+    kill_process(pid, Signal::KILL).expect("killed");
     for _ in 0..100 {
         if host.state("web").await == api::GuestState::Exited {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(host.state("web").await, api::GuestState::Exited);
     let message = host.capture("web", true).await.expect_err("refused");
@@ -99,4 +104,49 @@ async fn a_guest_that_ended_is_seen_and_can_be_deleted() {
     let delete = api::DeleteGuestRequest { name: "web".into(), purge: true };
     host.client.delete_guest(delete).await.expect("deleted");
     host.start_guest(spec("web")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_keeps_its_connection_does_not_hold_up_the_end() {
+    let mut host = Rig::new("h").await;
+    let socket = host.dir.path().join("api");
+    let _silent = UnixStream::connect(&socket).expect("connects");
+    // Answered, so the one before has been accepted.
+    host.start_guest(spec("web")).await;
+    let began = Instant::now();
+    host.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert!(!socket.exists());
+    host.restart().await;
+    assert_eq!(host.state("web").await, api::GuestState::Running);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_begun_on_a_guest_is_finished_first() {
+    let mut host = Rig::new("h").await;
+    let mut client = host.client.clone();
+    let starting = tokio::spawn(async move {
+        client.start_guest(api::StartGuestRequest { spec: Some(spec("web")) }).await
+    });
+    let record = host.config.state_dir.join("guests/web/guest.json");
+    while !record.exists() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let record: serde_json::Value =
+        serde_json::from_slice(&fs::read(&record).expect("read")).expect("record");
+    let pid = Pid::from_raw(record["pid"].as_i64().expect("pid") as i32).expect("pid");
+    // Longer than clients are waited for.
+    kill_process(pid, Signal::STOP).expect("stopped");
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(3500)).await;
+        kill_process(pid, Signal::CONT).expect("goes on");
+    });
+    host.stop().await;
+    // Answered by now, but for the client's own turn to read it.
+    let answer = tokio::time::timeout(Duration::from_millis(500), starting).await;
+    let guest = answer.expect("not stopped in the middle").expect("no panic").expect("started");
+    let guest = guest.into_inner();
+    assert_eq!(guest.pid, pid.as_raw_nonzero().get() as u32);
+    host.restart().await;
+    assert_eq!(host.state("web").await, api::GuestState::Running);
 }
