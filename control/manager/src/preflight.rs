@@ -111,7 +111,7 @@ pub async fn check(order: &Spec, inventory: &Inventory, busy: Option<String>) ->
     }
     let Some(mac) = mac else { return findings };
     findings.settled = Some(Outcome::Preflight {
-        destination: GuestSpec::destination(&source.spec, order, mac),
+        destination: Box::new(GuestSpec::destination(&source.spec, order, mac)),
         mac,
         regions: source.capture.regions.iter().map(|region| region.name.clone()).collect(),
         twin_bytes: source.capture.ram_bytes + source.capture.region_bytes,

@@ -161,7 +161,7 @@ pub enum Outcome {
     /// What was settled before anything changed.
     Preflight {
         /// The guest to be made.
-        destination: GuestSpec,
+        destination: Box<GuestSpec>,
         /// Its MAC as a backend.
         mac: Mac,
         /// Regions to carry over.
@@ -184,8 +184,6 @@ pub enum Outcome {
     },
     /// The twin has arrived.
     Copy {
-        /// Where diffs go, too.
-        data_endpoint: String,
         /// On the wire.
         sent_bytes: u64,
         /// Of guest memory.

@@ -50,7 +50,7 @@ pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
     let (sender, mut host) = work.source_host().await?;
     let request = proto::SendTwinRequest {
         migration_id: work.id.to_string(),
-        data_endpoint: ready.data_endpoint.clone(),
+        data_endpoint: ready.data_endpoint,
     };
     let mut stream = sender.answer("SendTwin", CALL, host.send_twin(request)).await?;
     loop {
@@ -78,7 +78,6 @@ pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
         );
         if progress.done {
             return Ok(Outcome::Copy {
-                data_endpoint: ready.data_endpoint,
                 sent_bytes: progress.sent_bytes,
                 covered_bytes: progress.covered_bytes,
                 digest: progress.digest,
