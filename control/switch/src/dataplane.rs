@@ -80,6 +80,9 @@ pub trait Dataplane: Send {
     /// How many workers there are.
     fn workers(&self) -> usize;
 
+    /// A worker that has ended although nobody told it to: its sessions' packets go nowhere.
+    fn stopped_worker(&self) -> Option<usize>;
+
     /// The ports, by [`PortId`]; `link_up` is as of the last [`Dataplane::refresh_ports`].
     fn ports(&self) -> &[PortInfo];
 

@@ -73,6 +73,10 @@ impl Dataplane for DpdkWorkers {
         self.workers.count()
     }
 
+    fn stopped_worker(&self) -> Option<usize> {
+        self.workers.stopped()
+    }
+
     fn ports(&self) -> &[PortInfo] {
         &self.ports
     }

@@ -63,9 +63,13 @@ impl WorkersConfig {
 
     /// Lcore 0 is the control core's thread, which belongs to no CPU in particular; worker n is lcore n + 1.
     fn lcores(&self) -> String {
-        let everywhere = std::thread::available_parallelism().map_or(1, usize::from) - 1;
+        let allowed = core_affinity::get_core_ids().unwrap_or_default();
+        let mut control: Vec<_> = allowed.iter().map(|cpu| cpu.id.to_string()).collect();
+        if control.is_empty() {
+            control.push("0".to_owned());
+        }
         let workers = self.cpus.iter().zip(1..).map(|(cpu, lcore)| format!(",{lcore}@{cpu}"));
-        format!("--lcores=0@(0-{everywhere}){}", workers.collect::<String>())
+        format!("--lcores=0@({}){}", control.join(","), workers.collect::<String>())
     }
 }
 

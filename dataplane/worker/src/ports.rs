@@ -1,7 +1,13 @@
 //! Opening ports and sharing their queues out.
 
+use std::{
+    fs, io,
+    os::unix::{fs::FileTypeExt as _, net::UnixStream},
+    path::Path,
+};
+
 use tidegate_dataplane::packet::Mac;
-use tidegate_dpdk::{Eal, Error, PktMbufPool, Port, PortConfig, QueuePair};
+use tidegate_dpdk::{Eal, Errno, Error, PktMbufPool, Port, PortConfig, QueuePair};
 
 use crate::{PortSpec, StartError, config::is_virtual};
 
@@ -20,11 +26,42 @@ pub(crate) fn open(
     workers: u16,
     pool: &PktMbufPool,
 ) -> Result<OpenPort, StartError> {
+    if let Some(path) = vhost_socket(&spec.device) {
+        remove_stale_socket(path).map_err(|reason| StartError::Socket {
+            port: spec.name.clone(),
+            path: path.to_owned(),
+            reason,
+        })?;
+    }
     try_open(eal, spec, workers, pool).map_err(|reason| StartError::Port {
         port: spec.name.clone(),
         device: spec.device.clone(),
         reason: Box::new(reason),
     })
+}
+
+/// The socket a vhost device will listen on. vhost has one queue pair unless its device string asks for more, and it
+/// should not: a guest enables only the queues its own device has.
+fn vhost_socket(device: &str) -> Option<&Path> {
+    let (name, arguments) = device.split_once(',')?;
+    let argument = |key| arguments.split(',').find_map(|it| it.strip_prefix(key));
+    let listens = name.starts_with("net_vhost") && argument("client=").is_none_or(|it| it == "0");
+    listens.then(|| argument("iface=").map(Path::new))?
+}
+
+/// A process that was killed leaves its socket behind, and DPDK does not bind where one is.
+fn remove_stale_socket(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is there"))
+        }
+        Ok(_) if UnixStream::connect(path).is_ok() => {
+            Err(io::Error::new(io::ErrorKind::AddrInUse, "another process is listening there"))
+        }
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn try_open(
@@ -34,7 +71,7 @@ fn try_open(
     pool: &PktMbufPool,
 ) -> Result<OpenPort, Error> {
     if is_virtual(&spec.device) {
-        eal.attach_vdev(&device_with_queues(&spec.device, workers))?;
+        eal.attach_vdev(&spec.device)?;
     }
     let port = eal.port(&spec.device)?;
     // Promiscuous, because a device may have no address to set (vhost): shards look at it themselves.
@@ -47,21 +84,42 @@ fn try_open(
     let mac = match spec.mac {
         None => Mac(port.mac()?),
         Some(mac) => match port.set_mac(mac.0) {
-            Err(Error::Call { errno, .. }) if errno.0 == ENOTSUP => mac,
+            Err(Error::Call { errno, .. }) if errno == Errno::ENOTSUP => mac,
             answer => answer.map(|()| mac)?,
         },
     };
     Ok(OpenPort { port, mac, queues })
 }
 
-/// The device has no such thing.
-const ENOTSUP: i32 = 95;
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
 
-/// vhost has one queue pair unless its device string asks for more.
-fn device_with_queues(device: &str, workers: u16) -> String {
-    if workers > 1 && device.starts_with("net_vhost") && !device.contains("queues=") {
-        format!("{device},queues={workers}")
-    } else {
-        device.to_owned()
+    use super::*;
+
+    #[test]
+    fn only_listening_vhost_devices_have_a_socket() {
+        let socket = |device| vhost_socket(device).and_then(Path::to_str);
+        assert_eq!(socket("net_vhost0,iface=/a/b.sock"), Some("/a/b.sock"));
+        assert_eq!(socket("net_vhost0,queues=2,iface=/a,client=0"), Some("/a"));
+        assert_eq!(socket("net_vhost0,iface=/a,client=1"), None);
+        assert_eq!(socket("net_tap0,iface=tg0"), None);
+        assert_eq!(socket("net_null0"), None);
+    }
+
+    #[test]
+    fn a_socket_nobody_listens_on_is_removed_and_another_is_not() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("s");
+        remove_stale_socket(&path).expect("nothing is there");
+        let listener = UnixListener::bind(&path).expect("bound");
+        let error = remove_stale_socket(&path).expect_err("in use");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(listener);
+        remove_stale_socket(&path).expect("stale");
+        assert!(!path.exists());
+        fs::write(&path, "kept").expect("written");
+        assert!(remove_stale_socket(&path).is_err());
+        assert!(path.exists());
     }
 }

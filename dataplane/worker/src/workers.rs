@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::PathBuf,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -50,6 +51,19 @@ pub enum StartError {
         device: String,
         /// Why.
         reason: Box<tidegate_dpdk::Error>,
+    },
+    /// A guest's socket cannot be bound.
+    #[error(
+        "port `{port}` cannot listen on {}: {reason}; stop what uses it, or give the port another path",
+        path.display()
+    )]
+    Socket {
+        /// Name in the configuration.
+        port: String,
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        reason: io::Error,
     },
     /// Packet buffers could not be had.
     #[error("packet buffers could not be allocated: {0}; raise `memory_mib` in [eal]")]
@@ -179,6 +193,13 @@ impl Workers {
     #[must_use]
     pub fn count(&self) -> usize {
         self.links.len()
+    }
+
+    /// A worker that has ended although nobody told it to.
+    #[must_use]
+    pub fn stopped(&self) -> Option<usize> {
+        let ended = |task: &Option<LcoreTask<()>>| task.as_ref().is_none_or(LcoreTask::is_finished);
+        self.tasks.iter().position(ended)
     }
 
     /// The counters of a worker's shard.

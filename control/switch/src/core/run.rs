@@ -72,7 +72,7 @@ impl CoreThread {
         self.handle.clone()
     }
 
-    /// Wait until the core has ended, which by itself it only does when it panics.
+    /// Wait until the core has ended, which by itself it only does when it panics or a worker has ended.
     pub async fn ended(&mut self) {
         // The sender is never used, only dropped.
         let _ = (&mut self.ended).await;
@@ -89,6 +89,10 @@ impl CoreThread {
 
 fn run(mut core: Core, queue: &mpsc::Receiver<Command>) -> Box<dyn Dataplane> {
     loop {
+        if let Some(worker) = core.dataplane.stopped_worker() {
+            tracing::error!(worker, "a worker has ended: its sessions' packets would go nowhere");
+            return core.dataplane;
+        }
         let wake_at = core.tick(Instant::now());
         match queue.recv_timeout(wake_at.saturating_duration_since(Instant::now())) {
             Ok(Command::Do(work)) => work(&mut core),

@@ -33,6 +33,7 @@ struct Inner {
     /// Frames of the control core.
     sent: Vec<(PortId, Vec<u8>)>,
     stuck: bool,
+    stopped: Option<usize>,
 }
 
 impl Double {
@@ -48,6 +49,7 @@ impl Double {
             now_ms: 0,
             sent: Vec::new(),
             stuck: false,
+            stopped: None,
         };
         let shards = Shards(Arc::new(Mutex::new(inner)));
         (Self { ports, counters, shards: shards.clone() }, shards)
@@ -94,6 +96,11 @@ impl Shards {
         self.lock().stuck = stuck;
     }
 
+    /// From now on, this worker has ended.
+    pub(crate) fn end_worker(&self, worker: usize) {
+        self.lock().stopped = Some(worker);
+    }
+
     /// Generation that is in force.
     pub(crate) fn generation(&self) -> u64 {
         self.lock().snapshot.generation
@@ -108,6 +115,10 @@ impl Shards {
 impl Dataplane for Double {
     fn workers(&self) -> usize {
         self.counters.len()
+    }
+
+    fn stopped_worker(&self) -> Option<usize> {
+        self.shards.lock().stopped
     }
 
     fn ports(&self) -> &[PortInfo] {

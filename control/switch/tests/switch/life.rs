@@ -263,16 +263,29 @@ async fn a_removed_address_is_forgotten() {
     tested.stop().await;
 }
 
-#[tokio::test]
-async fn a_core_that_panics_is_noticed() {
-    let (double, _) = crate::double::Double::new(Vec::new(), 1);
+/// A core over one port and one worker, without a service.
+fn bare_core() -> (CoreThread, crate::double::Shards) {
+    let (double, shards) = crate::double::Double::new(Vec::new(), 1);
     let config = tidegate_switch::config::parse(
         std::path::Path::new("test.toml"),
         "[api]\nlisten = [\"unix:/a\"]\n[[port]]\nname = \"p\"\ndevice = \"net_null0\"\nrole = \"access\"\n",
     );
     let network = Network::new(&config.expect("valid"), &[]);
-    let mut core =
-        CoreThread::start(Core::new(Box::new(double), network, []).expect("core")).expect("thread");
+    let core = Core::new(Box::new(double), network, []).expect("core");
+    (CoreThread::start(core).expect("thread"), shards)
+}
+
+#[tokio::test]
+async fn a_worker_that_ends_ends_the_core() {
+    let (mut core, shards) = bare_core();
+    shards.end_worker(0);
+    core.ended().await;
+    assert!(core.stop().is_some());
+}
+
+#[tokio::test]
+async fn a_core_that_panics_is_noticed() {
+    let (mut core, _shards) = bare_core();
     let answer = core.handle().call(|_| -> Result<(), CoreError> { panic!("on purpose") }).await;
     assert!(matches!(answer, Err(CoreError::Stopped)));
     core.ended().await;
