@@ -39,6 +39,7 @@ fn workers_config(config: &Config) -> WorkersConfig {
     WorkersConfig {
         hugepages: config.eal.hugepages,
         memory_mib: config.eal.memory_mib,
+        mbufs: config.eal.mbufs,
         eal_args: config.eal.args.clone(),
         cpus: config.workers.cpus.clone(),
         idle: match config.workers.idle {

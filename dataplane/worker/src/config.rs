@@ -29,6 +29,8 @@ pub struct WorkersConfig {
     pub hugepages: bool,
     /// Packet memory, MiB.
     pub memory_mib: u32,
+    /// Packet buffers; `None` for as many as the ports' queues need.
+    pub mbufs: Option<u32>,
     /// Further EAL arguments, as they are.
     pub eal_args: Vec<String>,
     /// One worker per CPU listed.
@@ -88,6 +90,7 @@ mod tests {
         let mut config = WorkersConfig {
             hugepages: false,
             memory_mib: 64,
+            mbufs: None,
             eal_args: vec!["--log-level=4".into()],
             cpus: vec![0, 0],
             idle: Idle::Sleep,

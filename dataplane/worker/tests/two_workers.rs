@@ -34,6 +34,7 @@ fn config() -> WorkersConfig {
     WorkersConfig {
         hugepages: false,
         memory_mib: 128,
+        mbufs: None,
         eal_args: vec!["--log-level=*:error".into()],
         cpus: vec![0, 1],
         idle: Idle::Sleep,

@@ -20,6 +20,7 @@ use crate::steering::{NAME_RULE, is_name};
 const MAX_CPU: u32 = 1023;
 const SESSIONS: RangeInclusive<u32> = 1_024..=16_777_216;
 const MEMORY_MIB: RangeInclusive<u32> = 16..=1_048_576;
+const MBUFS: RangeInclusive<u32> = 2048..=16_777_215;
 /// A second to a week.
 const TIMEOUT_S: RangeInclusive<u64> = 1..=604_800;
 
@@ -139,7 +140,11 @@ impl<'a> Check<'a> {
             Some(memory) => self.within("memory_mib", memory, &MEMORY_MIB)?,
             None => 256,
         };
-        Ok(Eal { hugepages: eal.hugepages.unwrap_or(true), memory_mib, args: eal.args })
+        let mbufs = match &eal.mbufs {
+            Some(mbufs) => Some(self.within("mbufs", mbufs, &MBUFS)?),
+            None => None,
+        };
+        Ok(Eal { hugepages: eal.hugepages.unwrap_or(true), memory_mib, mbufs, args: eal.args })
     }
 
     fn workers(&self, workers: &file::Workers) -> Checked<Workers> {

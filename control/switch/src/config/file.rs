@@ -28,6 +28,7 @@ pub(super) struct File {
 pub(super) struct Eal {
     pub(super) hugepages: Option<bool>,
     pub(super) memory_mib: Option<Spanned<u32>>,
+    pub(super) mbufs: Option<Spanned<u32>>,
     #[serde(default)]
     pub(super) args: Vec<String>,
 }

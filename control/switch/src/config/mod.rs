@@ -49,6 +49,8 @@ pub struct Eal {
     pub hugepages: bool,
     /// Memory for DPDK.
     pub memory_mib: u32,
+    /// Packet buffers; `None` for as many as the ports' queues need.
+    pub mbufs: Option<u32>,
     /// Further EAL arguments, as they are.
     pub args: Vec<String>,
 }

@@ -76,7 +76,12 @@ fn a_right_file_gives_valid_types() {
     let config = parse_text(GOOD).expect("valid");
     assert_eq!(
         config.eal,
-        Eal { hugepages: false, memory_mib: 64, args: vec!["--log-level=4".into()] }
+        Eal {
+            hugepages: false,
+            memory_mib: 64,
+            mbufs: Some(4096),
+            args: vec!["--log-level=4".into()]
+        }
     );
     assert_eq!(config.workers, Workers { cpus: vec![0, 1], idle: Idle::Poll, sessions: 4096 });
     assert_eq!(config.listen.len(), 2);
@@ -98,7 +103,7 @@ fn most_of_it_can_be_left_out() {
         "[api]\nlisten = [\"unix:/a\"]\n[[port]]\nname = \"p\"\ndevice = \"net_null0\"\nrole = \"uplink\"\n",
     );
     let config = config.expect("valid");
-    assert_eq!(config.eal, Eal { hugepages: true, memory_mib: 256, args: vec![] });
+    assert_eq!(config.eal, Eal { hugepages: true, memory_mib: 256, mbufs: None, args: vec![] });
     assert_eq!(config.workers, Workers { cpus: vec![0], idle: Idle::Sleep, sessions: 65_536 });
     assert_eq!(config.timeouts, Timeouts::default());
 }
@@ -107,7 +112,7 @@ fn most_of_it_can_be_left_out() {
 fn keys_that_do_not_exist() {
     says(
         &wrong("memory_mib", "memory", 3),
-        &["`memory`", "allowed here: `hugepages`, `memory_mib`, `args`"],
+        &["`memory`", "allowed here: `hugepages`, `memory_mib`, `mbufs`, `args`"],
     );
     says(&wrong("idle", "ilde", 7), &["`ilde`", "`idle`"]);
     says(&wrong("[[neighbour]]", "[[neighbor]]", 31), &["`neighbor`", "`neighbour`"]);
@@ -122,6 +127,7 @@ fn values_out_of_range() {
     says(&wrong("sessions = 4096", "sessions = 1", 8), &["sessions = 1", "1024 to 16777216"]);
     says(&wrong("sessions = 4096", "sessions = 99999999", 8), &["sessions = 99999999"]);
     says(&wrong("memory_mib = 64", "memory_mib = 1", 3), &["memory_mib = 1", "16 to"]);
+    says(&wrong("memory_mib = 64", "mbufs = 1", 3), &["mbufs = 1", "2048 to"]);
     says(&wrong("linger = 2", "linger = 0", 12), &["linger = 0", "1 to 604800"]);
     says(&wrong("\"poll\"", "\"nap\"", 7), &["`nap`", "`sleep`", "`poll`"]);
 }
