@@ -76,12 +76,7 @@ fn a_right_file_gives_valid_types() {
     let config = parse_text(GOOD).expect("valid");
     assert_eq!(
         config.eal,
-        Eal {
-            hugepages: false,
-            memory_mib: 64,
-            mbufs: Some(4096),
-            args: vec!["--log-level=4".into()]
-        }
+        Eal { hugepages: false, memory_mib: 64, mbufs: None, args: vec!["--log-level=4".into()] }
     );
     assert_eq!(config.workers, Workers { cpus: vec![0, 1], idle: Idle::Poll, sessions: 4096 });
     assert_eq!(config.listen.len(), 2);
