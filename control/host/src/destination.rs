@@ -74,17 +74,24 @@ impl Inner {
             .map(drop)
     }
 
-    /// Start the destination, or answer the one that was started.
+    /// Start the destination, or answer the one that was started. With `say`, only one that can say that it is
+    /// ready.
     pub(crate) async fn start_destination(
         &self,
         id: &str,
         paused: bool,
+        say: bool,
     ) -> Result<Arc<Guest>, HostError> {
         let turn = self.migrations.turn(id, Side::Destination);
         let _turn = turn.lock().await;
         let _making = self.making.lock().await;
         let receive = self.migrations.receive(id)?;
         let name = receive.spec.name.clone();
+        if say && (paused || receive.clone) {
+            let what = if receive.clone { "a clone" } else { "a guest left paused" };
+            let reason = format!("{what} does not boot and prints nothing; leave it out");
+            return Err(HostError::Invalid { field: "ready_text", reason });
+        }
         if receive.started {
             return self.guest(&name);
         }

@@ -42,6 +42,23 @@ pub enum HostError {
         /// The end of that.
         tail: String,
     },
+    /// A guest that booted did not say in time that it is ready.
+    #[error(
+        "guest `{guest}` did not print `{text}` within {after_s} s; its console ends ({console}):\n{tail}",
+        console = console.display()
+    )]
+    NotReady {
+        /// The guest.
+        guest: String,
+        /// What it was to print.
+        text: String,
+        /// The limit.
+        after_s: u64,
+        /// Its console's file.
+        console: PathBuf,
+        /// The end of that.
+        tail: String,
+    },
     /// The hypervisor refused a command.
     #[error("QEMU refused `{command}`: {description} ({class})")]
     Refused {
@@ -129,6 +146,7 @@ impl From<HostError> for Status {
                 | MemoryError::Refused(_)
                 | MemoryError::Version { .. },
             ) => Code::FailedPrecondition,
+            HostError::NotReady { .. } => Code::DeadlineExceeded,
             // Nothing was merged, and merging again would end the same: the migration can be given up.
             HostError::Memory(MemoryError::Conflicts { .. }) => Code::Aborted,
             HostError::Memory(MemoryError::NoSpace { .. }) => Code::ResourceExhausted,

@@ -93,8 +93,8 @@ impl Host {
         routes
     }
 
-    /// Stop listening, cut transfers, finish what was begun on guests. Clients get [`GRACE`] to end their
-    /// connections; guests go on.
+    /// Stop listening, cut transfers, finish what was begun on guests; clients that stay connected are not waited
+    /// for. Guests go on.
     pub async fn shutdown(mut self) {
         // All receivers may be gone already.
         let _ = self.stop.send(true);

@@ -15,6 +15,7 @@ mod inner;
 mod migration;
 mod qemu;
 mod qmp;
+mod ready;
 mod receive;
 mod records;
 mod send;

@@ -14,6 +14,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use crate::{
     HostError,
     inner::Inner,
+    ready::Ready,
     spec::{GuestSpec, checked_migration, checked_name},
 };
 
@@ -207,12 +208,19 @@ impl host_server::Host for Service {
         &self,
         request: Request<api::StartDestinationRequest>,
     ) -> Answer<api::Guest> {
-        let api::StartDestinationRequest { migration_id, paused } = request.into_inner();
+        let api::StartDestinationRequest { migration_id, paused, ready_text, ready_timeout_s } =
+            request.into_inner();
         let id = checked_migration(&migration_id)?;
-        self.detached(|inner| async move {
-            inner.start_destination(&id, paused).await?.describe().await
-        })
-        .await
+        let ready = Ready::asked(ready_text, ready_timeout_s);
+        let say = ready.is_some();
+        let started = self
+            .detached(move |inner| async move { inner.start_destination(&id, paused, say).await });
+        let guest = started.await?.into_inner();
+        // Only for as long as the caller waits: whoever gives up must be able to delete the guest.
+        if let Some(ready) = ready {
+            guest.ready(&ready).await?;
+        }
+        Ok(Response::new(guest.describe().await?))
     }
 
     async fn send_diff(&self, request: Request<api::SendDiffRequest>) -> Answer<api::DiffReport> {

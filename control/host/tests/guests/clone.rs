@@ -46,7 +46,8 @@ async fn a_clone_is_the_source_at_t0_and_gets_its_changes() {
     let clone_ram = b.memory("web-2", "ram");
     assert!(fs::read(&clone_ram).expect("ram") == twin, "byte for byte");
 
-    let request = api::StartDestinationRequest { migration_id: id(), paused: true };
+    let request =
+        api::StartDestinationRequest { migration_id: id(), paused: true, ..Default::default() };
     let guest = b.client.start_destination(request.clone()).await.expect("started").into_inner();
     assert_eq!(guest.state(), api::GuestState::Paused);
     let now = fs::read(&clone_ram).expect("ram");
@@ -105,7 +106,7 @@ async fn a_booted_destination_on_the_same_host_gets_the_regions() {
     assert_eq!((report.ram_bytes, report.device_state_bytes), (0, 0));
     let data = host.prepare(spec("web-2"), false).await;
     host.send(&data).await.expect("sent");
-    let request = api::StartDestinationRequest { migration_id: id(), paused: false };
+    let request = api::StartDestinationRequest { migration_id: id(), ..Default::default() };
     let guest = host.client.start_destination(request).await.expect("started").into_inner();
     assert_eq!(guest.state(), api::GuestState::Running);
     let destination = host.memory("web-2", "region-counts");

@@ -3,6 +3,7 @@
 
 mod clone;
 mod daemon;
+mod ready;
 mod refusals;
 mod restart;
 mod rig;

@@ -135,7 +135,7 @@ async fn hosts_that_do_not_fit_refuse_each_other() {
     let data = b.prepare(small, true).await;
     let message = a.send(&data).await.expect_err("too large");
     assert!(message.contains("ram of 33554432 bytes does not fit"), "{message}");
-    let start = api::StartDestinationRequest { migration_id: "m1".into(), paused: false };
+    let start = api::StartDestinationRequest { migration_id: "m1".into(), ..Default::default() };
     let (_, message) = refusal(b.client.start_destination(start.clone()).await);
     assert!(message.contains("has not arrived whole"), "{message}");
     let forget = api::ForgetRequest { migration_id: "m1".into() };

@@ -36,7 +36,7 @@ async fn guests_and_migrations_outlive_the_daemon() {
     host.stop().await;
 
     host.restart().await;
-    let request = api::StartDestinationRequest { migration_id: id(), paused: false };
+    let request = api::StartDestinationRequest { migration_id: id(), ..Default::default() };
     host.client.start_destination(request).await.expect("started");
     write(&source, COUNTER, &5_u64.to_le_bytes());
     host.client.pause_guest(api::PauseGuestRequest { name: "web".into() }).await.expect("paused");

@@ -35,8 +35,10 @@ pub(super) async fn find(
 pub(super) async fn destination(work: &Work) -> Result<Outcome, Error> {
     let name = &work.progress.spec.destination_guest;
     let (peer, mut host) = work.destination_host().await?;
-    let request =
-        proto::StartDestinationRequest { migration_id: work.id.to_string(), paused: false };
+    let request = proto::StartDestinationRequest {
+        migration_id: work.id.to_string(),
+        ..proto::StartDestinationRequest::default()
+    };
     // Idempotent: a host that has started it before answers with that one.
     let call = host.start_destination(request);
     let mut guest = peer.answer("StartDestination", MEMORY_CALL, call).await?;
