@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use tidegate_api::{
     endpoint::Endpoint,
     manager::{DestinationKind, FinishMode, MigrationSpec},
@@ -180,6 +180,15 @@ pub struct Migrate {
     /// How long a booted destination is given before new sessions go to it; left out: 10.
     #[arg(long, value_name = "SECONDS", conflicts_with = "clone")]
     pub boot_wait: Option<u32>,
+    /// What a booted destination's console shows when it serves; new sessions go to it as soon as it does.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        conflicts_with_all = ["clone", "boot_wait"],
+        value_parser = NonEmptyStringValueParser::new(),
+        allow_hyphen_values = true
+    )]
+    pub ready_text: Option<String>,
     /// What happens at the end to what the source changed since it was captured.
     #[arg(long, value_enum, default_value_t = Finish::Merge)]
     pub finish: Finish,
@@ -252,6 +261,7 @@ impl Migrate {
             keep_tracking: self.keep_tracking,
             drain_deadline_s: self.drain_deadline.unwrap_or_default(),
             destination_boot_wait_s: self.boot_wait.unwrap_or_default(),
+            destination_ready_text: self.ready_text.clone().unwrap_or_default(),
         }
     }
 }
@@ -306,8 +316,29 @@ mod tests {
     }
 
     #[test]
+    fn a_booted_destination_is_given_time_or_says_that_it_is_ready() {
+        let line = CLONE.replace("--clone", "--boot --mac 02:00:00:00:00:02");
+        let order_of = |more: &str| order(&format!("{line} {more}"));
+        let timed = order_of("--boot-wait 25");
+        assert_eq!(
+            (timed.destination_boot_wait_s, timed.destination_ready_text.as_str()),
+            (25, "")
+        );
+        let words = line.split_whitespace().chain(["--ready-text", "-- it serves --"]);
+        let Command::Migrate(migrate) = Cli::try_parse_from(words).expect("good").command else {
+            panic!("not a migration")
+        };
+        assert_eq!(migrate.order().destination_ready_text, "-- it serves --");
+        assert_eq!(migrate.order().destination_boot_wait_s, 0);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_usage() {
+        let boot = CLONE.replace("--clone", "--boot --mac 02:00:00:00:00:02");
         let wrong = [
+            format!("{CLONE} --ready-text ready"),
+            format!("{boot} --ready-text ready --boot-wait 5"),
+            format!("{boot} --ready-text="),
             CLONE.replace("--clone", ""),
             CLONE.replace("--clone", "--clone --boot"),
             CLONE.replace("--clone", "--boot"),

@@ -91,7 +91,7 @@ impl Progress {
             return Err(FoldError::Hole { expected: 0, found: first.sequence });
         }
         let mut progress = Self {
-            spec: spec.clone(),
+            spec: Spec::clone(spec),
             accepted_unix_ms: first.unix_ms,
             last_sequence: 0,
             started: None,

@@ -25,6 +25,7 @@ pub(crate) fn order() -> Spec {
         keep_source: false,
         keep_tracking: false,
         boot_wait_s: 0,
+        ready_text: None,
         drain_deadline_s: None,
     }
 }
@@ -36,7 +37,7 @@ fn number(facts: impl IntoIterator<Item = Fact>) -> Vec<Record> {
 
 /// All records of a migration that goes well.
 fn complete(finish: FinishMode) -> Vec<Record> {
-    let mut facts = vec![Fact::Accepted { spec: Spec { finish, ..order() } }];
+    let mut facts = vec![Fact::Accepted { spec: Box::new(Spec { finish, ..order() }) }];
     for phase in Phase::sequence(finish) {
         facts.push(Fact::Started { phase });
         facts.push(Fact::Finished { phase, elapsed_us: 1, outcome: Outcome::Quiesce });
@@ -53,7 +54,7 @@ fn any_fact() -> impl Strategy<Value = Fact> {
     let cause = proptest::sample::select(vec![AbortCause::Operator, AbortCause::MergeRefused]);
     let end = proptest::sample::select(vec![End::Completed, End::Aborted, End::Failed]);
     prop_oneof![
-        Just(Fact::Accepted { spec: order() }),
+        Just(Fact::Accepted { spec: Box::new(order()) }),
         any_phase().prop_map(|phase| Fact::Started { phase }),
         any_phase().prop_map(|phase| {
             Fact::Finished { phase, elapsed_us: 5, outcome: Outcome::Release }
@@ -158,4 +159,24 @@ fn records_keep_their_json() {
     );
     assert_eq!(serde_json::from_str::<Record>(&json).expect("back"), record);
     assert!(MigrationId::at(1) < MigrationId::at(0x10_0000_0000));
+}
+
+#[test]
+fn records_of_earlier_versions_are_read() {
+    // The order had no ready text.
+    let accepted =
+        Record { sequence: 0, unix_ms: 1, fact: Fact::Accepted { spec: Box::new(order()) } };
+    let json = serde_json::to_string(&accepted).expect("json");
+    let earlier = json.replace(r#""ready_text":null,"#, "");
+    assert_ne!(earlier, json);
+    assert_eq!(serde_json::from_str::<Record>(&earlier).expect("read"), accepted);
+    // The copy kept where it went.
+    let earlier = r#"{"sequence":9,"unix_ms":5,"fact":"finished","phase":"copy","elapsed_us":1,"outcome":{"outcome":"copy","data_endpoint":"10.0.0.9:1","sent_bytes":2,"covered_bytes":3,"digest":"d"}}"#;
+    let Fact::Finished { outcome, .. } =
+        serde_json::from_str::<Record>(earlier).expect("read").fact
+    else {
+        panic!("{earlier}")
+    };
+    let copy = Outcome::Copy { sent_bytes: 2, covered_bytes: 3, digest: "d".to_owned() };
+    assert_eq!(outcome, copy);
 }

@@ -178,7 +178,7 @@ mod tests {
         let (first, second) = (MigrationId::at(1), MigrationId::at(2));
         {
             let journal = Journal::open(directory.path()).expect("open");
-            let accepted = || vec![Fact::Accepted { spec: order() }];
+            let accepted = || vec![Fact::Accepted { spec: Box::new(order()) }];
             journal.append(&second, accepted()).await.expect("append");
             journal.append(&first, accepted()).await.expect("append");
             let resumed = Fact::Resumed { by: Resumer::Restart };

@@ -162,7 +162,7 @@ impl Migrations {
         let id = self.unused_id()?;
         let phase = Phase::Preflight;
         let facts = vec![
-            Fact::Accepted { spec },
+            Fact::Accepted { spec: Box::new(spec) },
             Fact::Started { phase },
             Fact::Finished { phase, elapsed_us, outcome },
         ];

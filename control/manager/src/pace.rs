@@ -21,7 +21,7 @@ pub struct Pace {
     pub retry_budget: Duration,
     /// A drain stream without an event for this long is taken for broken.
     pub stream_silence: Duration,
-    /// How long a booting destination may take until it runs.
+    /// How long a booting destination may take until it runs, and until it says that it is ready.
     pub boot: Duration,
     /// How long a step may go on when the manager is stopped.
     pub stop_grace: Duration,

@@ -62,7 +62,7 @@ pub enum Fact {
     /// The first record: the order, complete.
     Accepted {
         /// The order.
-        spec: Spec,
+        spec: Box<Spec>,
     },
     /// Written before the phase acts.
     Started {

@@ -117,6 +117,9 @@ pub struct Spec {
     /// How long a booted destination is given until it is taken to serve.
     #[serde(default)]
     pub boot_wait_s: u32,
+    /// What a booted destination's console shows when it serves; it is waited for instead of `boot_wait_s`.
+    #[serde(default)]
+    pub ready_text: Option<String>,
     /// When the drain takes longer the migration is aborted.
     pub drain_deadline_s: Option<u32>,
 }
@@ -226,6 +229,13 @@ impl Spec {
             let remedy = "a booted destination needs a MAC of its own";
             return Err(InvalidSpec::Empty { field: "destination_mac", remedy });
         }
+        let ready_text = Some(spec.destination_ready_text).filter(|text| !text.is_empty());
+        if ready_text.is_some() && kind == DestinationKind::Clone {
+            return Err(InvalidSpec::Value {
+                field: "destination_ready_text",
+                reason: "a clone does not boot and prints nothing; leave it out".to_owned(),
+            });
+        }
         let vhost_socket = PathBuf::from(required(
             "destination_vhost_socket",
             spec.destination_vhost_socket,
@@ -264,9 +274,11 @@ impl Spec {
             keep_tracking: spec.keep_tracking,
             boot_wait_s: match (kind, spec.destination_boot_wait_s) {
                 (DestinationKind::Clone, _) => 0,
+                (DestinationKind::Boot, _) if ready_text.is_some() => 0,
                 (DestinationKind::Boot, 0) => DEFAULT_BOOT_WAIT_S,
                 (DestinationKind::Boot, seconds) => seconds,
             },
+            ready_text,
             drain_deadline_s: Some(spec.drain_deadline_s).filter(|&seconds| seconds > 0),
         })
     }
@@ -301,6 +313,7 @@ impl Spec {
             keep_tracking: self.keep_tracking,
             drain_deadline_s: self.drain_deadline_s.unwrap_or_default(),
             destination_boot_wait_s: self.boot_wait_s,
+            destination_ready_text: self.ready_text.clone().unwrap_or_default(),
         }
     }
 }

@@ -31,15 +31,19 @@ pub(super) async fn find(
     }
 }
 
-/// Start the destination, wait until it runs, and give a booting one time to come up.
+/// Start the destination, wait until it runs, and for a booting one until it says that it is ready or, when it
+/// has nothing to say, until it had time to come up.
 pub(super) async fn destination(work: &Work) -> Result<Outcome, Error> {
-    let name = &work.progress.spec.destination_guest;
+    let spec = &work.progress.spec;
+    let name = &spec.destination_guest;
     let (peer, mut host) = work.destination_host().await?;
     let request = proto::StartDestinationRequest {
         migration_id: work.id.to_string(),
-        ..proto::StartDestinationRequest::default()
+        paused: false,
+        ready_text: spec.ready_text.clone().unwrap_or_default(),
+        ready_timeout_s: whole_seconds(work.pace.boot),
     };
-    // Idempotent: a host that has started it before answers with that one.
+    // Idempotent: a host that has started it before answers with that one, and waits for what is not there yet.
     let call = host.start_destination(request);
     let mut guest = peer.answer("StartDestination", MEMORY_CALL, call).await?;
     let stopped = |found| Error::Unexpected {
@@ -62,7 +66,7 @@ pub(super) async fn destination(work: &Work) -> Result<Outcome, Error> {
             guest = find(peer, &mut host, name).await?.unwrap_or_default();
         }
     }
-    let boot_wait = Duration::from_secs(u64::from(work.progress.spec.boot_wait_s));
+    let boot_wait = Duration::from_secs(u64::from(spec.boot_wait_s));
     if !boot_wait.is_zero() {
         tokio::time::sleep(boot_wait).await;
         let there = find(peer, &mut host, name).await?;
@@ -71,6 +75,11 @@ pub(super) async fn destination(work: &Work) -> Result<Outcome, Error> {
         }
     }
     Ok(Outcome::Destination { pid: guest.pid })
+}
+
+/// Rounded up: the least that can be asked for is not nothing.
+fn whole_seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
 }
 
 /// Pause the source for good.

@@ -5,4 +5,5 @@ mod fakes;
 mod migrations;
 mod preflight;
 mod process;
+mod ready;
 mod service;

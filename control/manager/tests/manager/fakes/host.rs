@@ -1,4 +1,7 @@
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use tidegate_api::{
     Request, Response, Status,
@@ -209,9 +212,9 @@ impl Host for FakeHost {
         &self,
         request: Request<proto::StartDestinationRequest>,
     ) -> Result<Response<Guest>, Status> {
-        let id = request.into_inner().migration_id;
-        self.act("StartDestination", |world| {
-            let spec = world.prepared.get(&id).cloned();
+        let request = request.into_inner();
+        let started = self.act("StartDestination", |world| {
+            let spec = world.prepared.get(&request.migration_id).cloned();
             let spec = spec.ok_or_else(|| Status::failed_precondition("nothing was received"))?;
             let guests = world.guests.get_mut(&self.name).expect("host");
             let started = guests.entry(spec.name.clone()).or_insert_with(|| {
@@ -219,7 +222,20 @@ impl Host for FakeHost {
                 Guest { spec: Some(spec), ..guest("") }
             });
             Ok(started.clone())
-        })
+        });
+        let (text, seconds) = (&request.ready_text, request.ready_timeout_s);
+        let until = Instant::now() + Duration::from_secs(u64::from(seconds));
+        loop {
+            let console = self.world.lock().expect("world").console.clone();
+            if started.is_err() || console.contains(text) {
+                return started;
+            }
+            if Instant::now() >= until {
+                let late = format!("no `{text}` in {seconds} s; the console ends:\n{console}");
+                return Err(Status::deadline_exceeded(late));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     async fn send_diff(

@@ -50,6 +50,8 @@ pub(crate) struct World {
     pub(crate) prepared: BTreeMap<String, tidegate_api::host::GuestSpec>,
     pub(crate) captured: BTreeSet<String>,
     pub(crate) destinations_started: u32,
+    /// What destinations have printed.
+    pub(crate) console: String,
     pub(crate) merges_applied: u32,
     pub(crate) qemu_versions: BTreeMap<String, String>,
     pub(crate) twin_free_bytes: u64,
