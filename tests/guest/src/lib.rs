@@ -2,7 +2,8 @@
 //!
 //! A client sends `HELLO <session>` and then `REQ <session> <sequence>`, one per line; each request is answered
 //! by `<identity> <session> <sequence>`. The identity names the guest that answered. Every request is counted
-//! by its session in the declared region, before it is answered.
+//! by its session in the declared region, before it is answered. The service closes a session when its client has
+//! closed its side; after `LINGER <ms>` it does so only that much later.
 #![forbid(unsafe_code)]
 
 pub mod counters;

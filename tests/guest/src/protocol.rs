@@ -22,6 +22,11 @@ pub enum Line {
         /// Number of the request.
         sequence: u64,
     },
+    /// `LINGER <ms>`: when the client has closed its side, keep the connection open for so long; not answered.
+    Linger {
+        /// Milliseconds.
+        ms: u16,
+    },
 }
 
 /// `<identity> <session> <sequence>`.
@@ -38,7 +43,8 @@ pub struct Answer {
 /// A line that is not in the protocol.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not in the protocol: `HELLO <session>`, `REQ <session> <sequence>`, sessions below {SESSIONS}"
+    "`{0}` is not in the protocol: `HELLO <session>`, `REQ <session> <sequence>`, `LINGER <ms>`, sessions below \
+     {SESSIONS}"
 )]
 pub struct BadLine(String);
 
@@ -55,6 +61,7 @@ impl FromStr for Line {
                 session: session(number)?,
                 sequence: sequence.parse().map_err(|_| bad())?,
             }),
+            ["LINGER", ms] => Ok(Self::Linger { ms: ms.parse().map_err(|_| bad())? }),
             _ => Err(bad()),
         }
     }
@@ -65,6 +72,7 @@ impl fmt::Display for Line {
         match self {
             Self::Hello { session } => write!(f, "HELLO {session}"),
             Self::Request { session, sequence } => write!(f, "REQ {session} {sequence}"),
+            Self::Linger { ms } => write!(f, "LINGER {ms}"),
         }
     }
 }
@@ -98,7 +106,8 @@ mod tests {
 
     #[test]
     fn lines_are_what_they_say() {
-        for line in [Line::Hello { session: 8191 }, Line::Request { session: 0, sequence: 7 }] {
+        let request = Line::Request { session: 0, sequence: 7 };
+        for line in [Line::Hello { session: 8191 }, request, Line::Linger { ms: 65535 }] {
             assert_eq!(line.to_string().parse(), Ok(line));
         }
         let answer = Answer { identity: "vm-a".into(), session: 3, sequence: 9 };
@@ -111,6 +120,7 @@ mod tests {
         for bad in ["", "HELLO", "HELLO 8192", "HELLO -1", "REQ 1", "REQ 1 x", "REQ 1 2 3", "BYE"] {
             assert_eq!(bad.parse::<Line>(), Err(BadLine(bad.to_owned())));
         }
+        assert_eq!("LINGER 65536".parse::<Line>(), Err(BadLine("LINGER 65536".to_owned())));
         assert!("vm-a 1".parse::<Answer>().is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
+    mem,
     net::{TcpListener, TcpStream},
     sync::Arc,
     thread,
@@ -89,6 +90,7 @@ fn session(stream: TcpStream, service: &Service) -> Result<(), SessionError> {
     let mut lines = BufReader::with_capacity(MAX_LINE_BYTES * 4, &stream);
     let mut text = Vec::with_capacity(MAX_LINE_BYTES);
     let mut hello = None;
+    let mut linger = Duration::ZERO;
     loop {
         let more = read_line(&mut lines, &mut text)?;
         let now = service.identity.read()?;
@@ -100,7 +102,12 @@ fn session(stream: TcpStream, service: &Service) -> Result<(), SessionError> {
         match more {
             Read::Line => {}
             Read::Silence => continue,
-            Read::End => return Ok(()),
+            Read::End if linger.is_zero() => return Ok(()),
+            Read::End => {
+                thread::sleep(mem::take(&mut linger));
+                // Whether this is a clone is asked once more; the end stays where it is.
+                continue;
+            }
         }
         let line: Line = String::from_utf8_lossy(&text).parse()?;
         text.clear();
@@ -111,6 +118,7 @@ fn session(stream: TcpStream, service: &Service) -> Result<(), SessionError> {
                 let answer = Answer { identity: now, session, sequence };
                 (&stream).write_all(format!("{answer}\n").as_bytes())?;
             }
+            Line::Linger { ms } if hello.is_some() => linger = Duration::from_millis(ms.into()),
             line => return Err(SessionError::OtherSession { line }),
         }
     }

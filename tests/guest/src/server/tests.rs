@@ -4,6 +4,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::FileExt as _,
     path::PathBuf,
+    time::Instant,
 };
 
 use tempfile::TempDir;
@@ -79,12 +80,30 @@ fn closes_after_the_client() {
 }
 
 #[test]
+fn lingers_when_asked_to() {
+    let rig = rig();
+    let mut stream = rig.connect();
+    stream.write_all(b"HELLO 1\nREQ 1 0\nLINGER 700\n").expect("send");
+    assert_eq!(answer(&stream), "vm-a 1 0\n");
+    let closed = Instant::now();
+    stream.shutdown(std::net::Shutdown::Write).expect("close");
+    assert_eq!(stream.read(&mut [0; 16]).expect("an orderly end"), 0);
+    let took = closed.elapsed();
+    assert!(took >= Duration::from_millis(700), "{took:?}");
+}
+
+#[test]
 fn closes_on_what_is_not_the_protocol() {
     let rig = rig();
     let long = vec![b'x'; MAX_LINE_BYTES];
-    for bad in
-        [b"REQ 1 0\n".as_slice(), b"HELLO 1\nREQ 2 0\n", b"HELLO 1\nHELLO 1\n", b"?\n", &long]
-    {
+    for bad in [
+        b"REQ 1 0\n".as_slice(),
+        b"HELLO 1\nREQ 2 0\n",
+        b"HELLO 1\nHELLO 1\n",
+        b"?\n",
+        b"LINGER 1\n",
+        &long,
+    ] {
         let mut stream = rig.connect();
         stream.write_all(bad).expect("send");
         let mut text = String::new();
