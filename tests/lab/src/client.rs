@@ -39,6 +39,14 @@ pub enum Order {
         /// Their numbers.
         sessions: Vec<u32>,
     },
+    /// Close our side of this one, have the service keep its side open for `linger_ms`, and wait until it has
+    /// closed that too.
+    HalfClose {
+        /// Its number.
+        session: u32,
+        /// How long.
+        linger_ms: u16,
+    },
     /// Keep opening sessions of a few requests, numbered from `first`, one every `every_ms`.
     StartNew {
         /// Number of the first.
@@ -109,14 +117,8 @@ impl Generator {
                     self.held.push((number, session));
                 }
             }
-            Order::Close { sessions } => {
-                let (closing, held): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held)
-                    .into_iter()
-                    .partition(|(number, _)| sessions.contains(number));
-                self.held = held;
-                closing.iter().for_each(|(_, session)| session.ask_to_close());
-                closing.into_iter().for_each(|(_, session)| session.join());
-            }
+            Order::Close { sessions } => self.close(&sessions, 0),
+            Order::HalfClose { session, linger_ms } => self.close(&[session], linger_ms),
             Order::StartNew { first, every_ms, requests, interval_ms } => {
                 let interval = Duration::from_millis(interval_ms);
                 let plan = Plan { service: self.service, interval, requests: Some(requests) };
@@ -138,6 +140,15 @@ impl Generator {
             Order::Report => {}
         }
         Ok(())
+    }
+
+    fn close(&mut self, sessions: &[u32], linger_ms: u16) {
+        let (closing, held): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|(number, _)| sessions.contains(number));
+        self.held = held;
+        closing.iter().for_each(|(_, session)| session.ask_to_close(linger_ms));
+        closing.into_iter().for_each(|(_, session)| session.join());
     }
 
     fn report(&self) -> anyhow::Result<Report> {

@@ -18,7 +18,7 @@ pub struct Record {
     pub connected_us: u64,
     /// Just before the client began to close it; 0: not yet.
     pub closing_us: u64,
-    /// When it was closed on both sides; 0: not yet.
+    /// When the client saw the service's end of it, after its own; 0: not yet.
     pub closed_us: u64,
     /// Answers by who gave them.
     pub identities: BTreeMap<String, u64>,

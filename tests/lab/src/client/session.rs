@@ -3,10 +3,7 @@
 use std::{
     io::{self, BufReader, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -30,7 +27,8 @@ pub(super) struct Plan {
 
 /// A running session.
 pub(super) struct Session {
-    close: Arc<AtomicBool>,
+    /// Set when it is to be closed: how many milliseconds the service is to keep its side open.
+    close: Arc<OnceLock<u16>>,
     thread: JoinHandle<()>,
 }
 
@@ -38,7 +36,7 @@ impl Session {
     pub(super) fn start(number: u32, plan: Plan, records: &Records) -> io::Result<Self> {
         let record = Arc::new(Mutex::new(Record { session: number, ..Record::default() }));
         locked(records).push(Arc::clone(&record));
-        let close = Arc::new(AtomicBool::new(false));
+        let close = Arc::new(OnceLock::new());
         let closing = Arc::clone(&close);
         let builder = thread::Builder::new().stack_size(256 * 1024);
         let thread = builder.spawn(move || {
@@ -52,8 +50,9 @@ impl Session {
         Ok(Self { close, thread })
     }
 
-    pub(super) fn ask_to_close(&self) {
-        self.close.store(true, Ordering::Relaxed);
+    pub(super) fn ask_to_close(&self, linger_ms: u16) {
+        // Asked before: that holds.
+        let _ = self.close.set(linger_ms);
     }
 
     pub(super) fn ended(&self) -> bool {
@@ -76,7 +75,7 @@ fn is_reset(kind: io::ErrorKind) -> bool {
     )
 }
 
-fn talk(number: u32, plan: Plan, close: &AtomicBool, record: &Mutex<Record>) -> io::Result<()> {
+fn talk(number: u32, plan: Plan, close: &OnceLock<u16>, record: &Mutex<Record>) -> io::Result<()> {
     locked(record).connecting_us = unix_us();
     let stream = TcpStream::connect_timeout(&plan.service, ANSWER_LIMIT)?;
     locked(record).connected_us = unix_us();
@@ -87,7 +86,7 @@ fn talk(number: u32, plan: Plan, close: &AtomicBool, record: &Mutex<Record>) -> 
     let mut answers = BufReader::new(&stream);
     let mut next = Instant::now();
     for sequence in 0..plan.requests.unwrap_or(u64::MAX) {
-        if close.load(Ordering::Relaxed) {
+        if close.get().is_some() {
             break;
         }
         locked(record).sent += 1;
@@ -102,6 +101,9 @@ fn talk(number: u32, plan: Plan, close: &AtomicBool, record: &Mutex<Record>) -> 
         // After a pause, go on from now instead of catching up in a burst.
         next = (next + plan.interval).max(Instant::now());
         thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    if let Some(ms) = close.get().copied().filter(|ms| *ms != 0) {
+        (&stream).write_all(format!("{}\n", Line::Linger { ms }).as_bytes())?;
     }
     locked(record).closing_us = unix_us();
     stream.shutdown(Shutdown::Write)?;
