@@ -3,9 +3,10 @@
 use std::{
     env,
     fs::{self, File},
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -20,6 +21,8 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Reads what it prints, when somebody is told of it.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -36,7 +39,36 @@ impl Process {
             .stderr(file)
             .spawn()
             .with_context(|| format!("start {}", command.get_program().display()))?;
-        Ok(Self { name: name.to_owned(), child, log })
+        Ok(Self { name: name.to_owned(), child, log, reader: None })
+    }
+
+    /// As [`Self::start`]; and `each` is told every line of its standard output as it arrives.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_heard(
+        name: &str,
+        command: &mut Command,
+        dir: &Path,
+        mut each: impl FnMut(&str) + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let log = dir.join(format!("{name}.log"));
+        let mut file = File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(file.try_clone()?)
+            .spawn()
+            .with_context(|| format!("start {}", command.get_program().display()))?;
+        let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+        let reader = thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                each(&line);
+                // A log that is full is no reason to stop listening.
+                let _ = writeln!(file, "{line}");
+            }
+        });
+        Ok(Self { name: name.to_owned(), child, log, reader: Some(reader) })
     }
 
     /// What it has printed so far.
@@ -77,6 +109,9 @@ impl Process {
         let end = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait()? {
+                if let Some(reader) = self.reader.take() {
+                    reader.join().map_err(|_| anyhow::anyhow!("listening to {}", self.name))?;
+                }
                 return Ok(status);
             }
             if Instant::now() > end {
@@ -92,6 +127,16 @@ impl Process {
     /// When the system does not say.
     pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
+    }
+
+    /// End it without asking (SIGKILL).
+    ///
+    /// # Errors
+    /// When the system does not.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Ask it to end (SIGTERM) and wait.

@@ -10,7 +10,7 @@ use crate::{
     cloud::{Cloud, CloudOptions, GuestFile},
     lab::Lab,
     process::wait_until,
-    switch_box::{self, GATEWAY, MANAGED, SwitchBox},
+    switch_box::{self, GATEWAY, MANAGED, ONE_WORKER, SwitchBox},
 };
 
 /// Name of the source guest.
@@ -81,6 +81,8 @@ pub struct Options {
     pub mode: Mode,
     /// Whether the source's RAM is in a file.
     pub memory_shared: bool,
+    /// Processors of the box's workers.
+    pub cpus: &'static [u32],
     /// What differs at the manager and host.
     pub cloud: CloudOptions,
 }
@@ -89,7 +91,7 @@ impl Options {
     /// The usual rig.
     #[must_use]
     pub fn new(mode: Mode) -> Self {
-        Self { mode, memory_shared: true, cloud: CloudOptions::default() }
+        Self { mode, memory_shared: true, cpus: ONE_WORKER, cloud: CloudOptions::default() }
     }
 }
 
@@ -115,7 +117,7 @@ impl Rig {
     pub fn start(options: &Options) -> anyhow::Result<Self> {
         let mode = options.mode;
         let lab = Lab::new()?;
-        let switch = SwitchBox::start(&lab, mode)?;
+        let switch = SwitchBox::start(&lab, mode, options.cpus)?;
         let cloud = Cloud::start(&lab, &switch.endpoint, &options.cloud)?;
         let api = Api::new(&cloud.switch, &cloud.manager, &cloud.host)?;
         let rig = Self { mode, api, cloud, switch, lab };

@@ -31,6 +31,8 @@ pub const CLIENT_MAC: &str = "02:00:00:00:09:02";
 /// Where guests find their gateway, whatever port they are on.
 pub const GATEWAY: &str = "169.254.1.1";
 const GATEWAY_MAC: &str = "02:00:00:00:02:01";
+/// The processors of a box with one worker.
+pub const ONE_WORKER: &[u32] = &[0];
 const READY: Duration = Duration::from_secs(20);
 
 /// A running `tidegated` with an uplink and two access ports.
@@ -42,13 +44,13 @@ pub struct SwitchBox {
 }
 
 impl SwitchBox {
-    /// Write the configuration, start the box, and give its uplink to the clients.
+    /// Write the configuration, start the box with a worker on each of `cpus`, and give its uplink to the clients.
     ///
     /// # Errors
     /// When it does not become ready.
-    pub fn start(lab: &Lab, mode: Mode) -> anyhow::Result<Self> {
+    pub fn start(lab: &Lab, mode: Mode, cpus: &[u32]) -> anyhow::Result<Self> {
         let file = config_file(lab.dir());
-        fs::write(&file, config(lab.dir(), mode))
+        fs::write(&file, config_on(lab.dir(), mode, cpus))
             .with_context(|| format!("write {}", file.display()))?;
         Ok(Self { process: run(lab)?, endpoint: endpoint(lab.dir()) })
     }
@@ -118,9 +120,14 @@ fn endpoint(dir: &Path) -> String {
     format!("unix:{}", dir.join("tidegated.sock").display())
 }
 
-/// The configuration of the lab's box.
+/// The configuration of the lab's box, as it usually is.
 #[must_use]
 pub fn config(dir: &Path, mode: Mode) -> String {
+    config_on(dir, mode, ONE_WORKER)
+}
+
+/// The configuration of the lab's box with a worker on each of `cpus`.
+fn config_on(dir: &Path, mode: Mode, cpus: &[u32]) -> String {
     let (endpoint, home) = (endpoint(dir), mode.home());
     let mut text = format!(
         r#"[eal]
@@ -129,7 +136,7 @@ memory_mib = 256
 args = ["--file-prefix=tidegate-lab"]
 
 [workers]
-cpus = [0]
+cpus = {cpus:?}
 idle = "sleep"
 sessions = 65536
 
