@@ -11,6 +11,13 @@ use tidegate_api::{
 };
 use tokio::runtime::Runtime;
 
+use crate::{
+    client::unix_us,
+    drain_watch::{DrainWatch, Told},
+};
+
+/// How often the box is to say how many old sessions are left.
+const DRAIN_INTERVAL_MS: u32 = 20;
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Where to ask.
@@ -124,20 +131,26 @@ impl Api {
         })
     }
 
-    /// Every event of an ended migration.
+    /// Follow the drain of a managed address by the box's own stream, until it ends.
     ///
     /// # Errors
-    /// When the manager does not answer.
-    pub fn events(&self, id: &str) -> anyhow::Result<Vec<manager::MigrationEvent>> {
-        self.ask("events", async {
-            let mut client = ManagerClient::new(connect(&self.manager).await?);
-            let request = manager::WatchMigrationRequest { id: id.to_owned() };
-            let mut stream = client.watch_migration(request).await?.into_inner();
-            let mut events = Vec::new();
-            while let Some(event) = stream.message().await? {
-                events.push(event);
+    /// When the box does not answer, or the address is not being migrated.
+    pub fn watch_drain(&self, address: &str) -> anyhow::Result<DrainWatch> {
+        let mut stream = self.ask("drain", async {
+            let mut client = SwitchClient::new(connect(&self.switch).await?);
+            let address = address.to_owned();
+            let request = switch::WatchMigrationRequest { address, interval_ms: DRAIN_INTERVAL_MS };
+            Ok(client.watch_migration(request).await?.into_inner())
+        })?;
+        let watch = DrainWatch::default();
+        let telling = watch.clone();
+        self.runtime.spawn(async move {
+            // A stream that breaks has not said drained, which shows.
+            while let Ok(Some(event)) = stream.message().await {
+                let state = event.state();
+                telling.take(Told { at_us: unix_us(), state, old_sessions: event.old_sessions });
             }
-            Ok(events)
-        })
+        });
+        Ok(watch)
     }
 }

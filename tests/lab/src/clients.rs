@@ -12,6 +12,7 @@ use crate::{
     client::{Order, Report},
     lab::Lab,
     process::{built, run},
+    switch_box::{BOX_ADDRESS, CLIENT_ADDRESS, CLIENT_MAC},
 };
 
 /// Limit of open files: a session has one.
@@ -82,12 +83,20 @@ impl Drop for Clients {
     }
 }
 
+/// Whether the clients send what is for `address` to the box whatever it answers for, or find `address` on the link.
+///
+/// # Errors
+/// When the route cannot be changed.
+pub fn through_box(lab: &Lab, address: &str, through: bool) -> anyhow::Result<()> {
+    let change = if through { "add" } else { "del" };
+    run(lab.among_clients("ip").args(["route", change, address, "via", BOX_ADDRESS])).map(drop)
+}
+
 /// Give the clients their address on the uplink, and their way to `address`.
 ///
 /// # Errors
 /// When a setting is refused.
 pub fn configure(lab: &Lab, uplink: &str, address: &str) -> anyhow::Result<()> {
-    use crate::switch_box::{BOX_ADDRESS, CLIENT_ADDRESS, CLIENT_MAC};
     run(std::process::Command::new("ip").args([
         "link",
         "set",
@@ -101,9 +110,8 @@ pub fn configure(lab: &Lab, uplink: &str, address: &str) -> anyhow::Result<()> {
         ["link", "set", uplink, "address", CLIENT_MAC].as_slice(),
         &["addr", "add", &with_prefix, "dev", uplink],
         &["link", "set", uplink, "up"],
-        &["route", "add", address, "via", BOX_ADDRESS],
     ] {
         run(lab.among_clients("ip").args(words))?;
     }
-    Ok(())
+    through_box(lab, address, true)
 }

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     fs,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
@@ -11,6 +12,7 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
+    data_proxy::DataProxy,
     lab::Lab,
     process::{Process, built, output, target_dir},
     rig::Mode,
@@ -21,6 +23,8 @@ const READY: Duration = Duration::from_secs(20);
 pub const REGION: &str = "counters";
 const REGION_BYTES: u64 = 1 << 20;
 const MEMORY_MIB: u32 = 128;
+/// Where the host takes memory; others are told of the proxy in front of it.
+const DATA: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7432);
 
 /// A running `tidegate-manager` with its embedded host.
 pub struct Cloud {
@@ -32,7 +36,10 @@ pub struct Cloud {
     pub host: String,
     /// Where the switch's API is.
     pub switch: String,
+    /// Counts what hosts send each other.
+    pub data: DataProxy,
     dir: PathBuf,
+    twin_dir: PathBuf,
 }
 
 /// What differs between clouds.
@@ -57,6 +64,7 @@ impl Cloud {
         for sub in [&twin_dir, &dir.join("memory"), &dir.join("host"), &dir.join("manager")] {
             fs::create_dir_all(sub).with_context(|| format!("create {}", sub.display()))?;
         }
+        let data = DataProxy::start(DATA)?;
         let under = |name: &str| dir.join(name).display().to_string();
         let (manager_toml, hostd_toml) = (dir.join("manager.toml"), dir.join("hostd.toml"));
         let text = format!(
@@ -83,18 +91,20 @@ twin_dir = "{}"
 listen = ["{host}"]
 
 [data]
-listen = "127.0.0.1:0"
+listen = "{DATA}"
+advertise = "{}"
 
 [qemu]
 binary = "qemu-system-x86_64"
 "#,
             under("host"),
             under("memory"),
-            twin_dir.display()
+            twin_dir.display(),
+            data.address()
         );
         fs::write(&hostd_toml, text)?;
         let process = start_manager(&dir)?;
-        Ok(Self { process, manager, host, switch: switch.to_owned(), dir })
+        Ok(Self { process, manager, host, switch: switch.to_owned(), data, dir, twin_dir })
     }
 
     /// Start the manager again, after it has ended.
@@ -120,13 +130,26 @@ binary = "qemu-system-x86_64"
         Ok(command)
     }
 
+    /// Where a guest that was started by [`Self::start_guest`] has a second monitor. Guests made from it have theirs
+    /// there too: the first listener's connections stay, new ones go to the last.
+    #[must_use]
+    pub fn monitor_socket(&self, guest: &str) -> PathBuf {
+        self.dir.join(format!("{guest}.qmp"))
+    }
+
+    /// The region's file as of T0, while the migration goes on.
+    #[must_use]
+    pub fn twin_region(&self, migration: &str) -> PathBuf {
+        self.twin_dir.join(migration).join(format!("region-{REGION}"))
+    }
+
     /// Start the source by `tidegate guest start`.
     ///
     /// # Errors
     /// When it is refused.
     pub fn start_guest(&self, guest: &GuestFile<'_>) -> anyhow::Result<()> {
         let file = self.dir.join(format!("{}.toml", guest.name));
-        fs::write(&file, guest.text()?)?;
+        fs::write(&file, guest.text(&self.monitor_socket(guest.name))?)?;
         let arguments = [OsStr::new("guest"), OsStr::new("start"), file.as_os_str()];
         succeed(&output(&mut self.tidegate(arguments)?)?)
     }
@@ -155,7 +178,7 @@ pub struct GuestFile<'a> {
 }
 
 impl GuestFile<'_> {
-    fn text(&self) -> anyhow::Result<String> {
+    fn text(&self, monitor: &Path) -> anyhow::Result<String> {
         let image = target_dir()?.join("guest");
         let (kernel, initrd) = (image.join("vmlinuz"), image.join("initramfs.cpio.gz"));
         anyhow::ensure!(
@@ -172,6 +195,7 @@ accel = "tcg"
 kernel = "{}"
 initrd = "{}"
 cmdline = "{}"
+extra_args = ["-qmp", "unix:{},server=on,wait=off"]
 
 [[regions]]
 name = "{REGION}"
@@ -182,6 +206,7 @@ size_bytes = {REGION_BYTES}
             kernel.display(),
             initrd.display(),
             self.mode.cmdline(0),
+            monitor.display(),
         );
         if let Some(socket) = self.vhost_socket {
             let (socket, mac) = (socket.display(), self.mode.mac(0));

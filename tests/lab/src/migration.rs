@@ -1,16 +1,24 @@
 //! A migration as an operator runs it, watched from outside.
 
-use std::{fs, path::Path, process::Command, time::Duration};
-
-use anyhow::{Context as _, bail};
-use tidegate_api::manager::{
-    Migration, MigrationEvent, MigrationState, Phase, migration_event::What,
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+use tidegate_api::manager::{Migration, MigrationState, Phase};
+
 use crate::{
+    client::unix_us,
     process::{Process, wait_until},
+    report,
     rig::{DESTINATION, Mode, Rig, SOURCE},
     switch_box::MANAGED,
+    view::ms,
 };
 
 /// Arguments of `tidegate migrate` for this rig: a clone in `l2`, a booted guest in `nat`.
@@ -42,6 +50,7 @@ pub fn arguments(rig: &Rig) -> Vec<String> {
 pub struct Migrating {
     process: Process,
     id: String,
+    heard: Arc<Mutex<Vec<Heard>>>,
 }
 
 impl Migrating {
@@ -53,7 +62,13 @@ impl Migrating {
         let mut command: Command = rig.cloud.tidegate(["--json"])?;
         command.args(arguments(rig));
         let known: Vec<String> = rig.api.migrations()?.into_iter().map(|known| known.id).collect();
-        let mut process = Process::start("migrate", &mut command, rig.lab.dir())?;
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hearing = Arc::clone(&heard);
+        let hear = move |line: &str| {
+            let heard = self::heard(line, unix_us());
+            hearing.lock().unwrap_or_else(PoisonError::into_inner).extend(heard);
+        };
+        let mut process = Process::start_heard("migrate", &mut command, rig.lab.dir(), hear)?;
         let id = wait_until("the migration starts", Duration::from_secs(10), || {
             // Looked at first: a command that has ended has left its migration there, or there is none.
             let ended = process.ended()?;
@@ -67,7 +82,13 @@ impl Migrating {
             }
         })?
         .id;
-        Ok(Self { process, id })
+        Ok(Self { process, id, heard })
+    }
+
+    /// Its name at the manager.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// How it stands.
@@ -146,7 +167,7 @@ impl Migrating {
         Ok(message)
     }
 
-    /// Wait until it has completed, and its command with it; everything that happened.
+    /// Wait until it has completed, and its command with it.
     ///
     /// # Errors
     /// When it does not within `limit`, or the command fails.
@@ -159,39 +180,45 @@ impl Migrating {
         let migration = self.ended(rig, limit, watch)?;
         let status = self.process.wait(Duration::from_secs(5))?;
         anyhow::ensure!(status.success(), "tidegate migrate: {status}\n{}", self.process.printed());
-        let events = rig.api.events(&self.id)?;
-        Ok(Completed { migration, events })
+        let phases = phases(&self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(Completed { migration, phases })
     }
 }
 
 /// A completed migration.
 pub struct Completed {
-    /// Its end.
+    /// Its end, as the manager tells it.
     pub migration: Migration,
-    /// Its journal.
-    pub events: Vec<MigrationEvent>,
+    /// Its phases, by when the command said that they started and finished.
+    pub phases: Vec<report::Phase>,
 }
 
-impl Completed {
-    /// When `phase` started and finished, in milliseconds since 1970.
-    ///
-    /// # Errors
-    /// When the journal does not say.
-    pub fn span(&self, phase: Phase) -> anyhow::Result<(u64, u64)> {
-        let at = |started: bool| {
-            let mut events = self.events.iter().filter(|event| event.phase() == phase);
-            let event = events.find(|event| match event.what {
-                Some(What::Started(_)) => started,
-                Some(What::Finished(_)) => !started,
-                _ => false,
-            });
-            event.map(|event| event.unix_ms)
-        };
-        let name = phase.as_str_name();
-        let start = at(true).with_context(|| format!("the journal has no start of {name}"))?;
-        let end = at(false).with_context(|| format!("the journal has no end of {name}"))?;
-        Ok((start, end))
-    }
+/// A phase's start or finish, and when the command said so.
+struct Heard {
+    at_us: u64,
+    phase: String,
+    started: bool,
+}
+
+/// Lines of the command that are not about a phase are nothing here.
+fn heard(line: &str, at_us: u64) -> Option<Heard> {
+    let event: Value = serde_json::from_str(line).ok()?;
+    let started = match event["event"].as_str()? {
+        "started" => true,
+        "finished" => false,
+        _ => return None,
+    };
+    Some(Heard { at_us, phase: event["phase"].as_str()?.to_owned(), started })
+}
+
+/// Phases from their starts and finishes. One that was not finished is none.
+fn phases(heard: &[Heard]) -> Vec<report::Phase> {
+    let finished = |start: &Heard| {
+        let mut ends = heard.iter().filter(|heard| !heard.started && heard.phase == start.phase);
+        let us = ends.next()?.at_us.saturating_sub(start.at_us);
+        Some(report::Phase { name: start.phase.clone(), ms: ms(us) })
+    };
+    heard.iter().filter(|heard| heard.started).filter_map(finished).collect()
 }
 
 /// Whether a process with this number exists and is not only waiting to be collected.
@@ -200,4 +227,22 @@ pub fn process_runs(pid: u32) -> bool {
     let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"));
     // The state follows the name, which is in parentheses.
     stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_last_from_one_line_to_the_other() {
+        let lines = [
+            (r#"{"event":"accepted","id":"m1"}"#, 1_000),
+            (r#"{"sequence":1,"phase":"capture","event":"started"}"#, 2_000),
+            (r#"{"sequence":2,"phase":"capture","event":"finished","elapsed_us":9}"#, 9_000),
+            (r#"{"sequence":3,"phase":"copy","event":"started"}"#, 10_000),
+            (r#"{"phase":"copy","event":"copy","sent_bytes":1}"#, 11_000),
+        ];
+        let lines: Vec<_> = lines.iter().filter_map(|(line, at)| heard(line, *at)).collect();
+        assert_eq!(phases(&lines), [report::Phase { name: "capture".to_owned(), ms: 7.0 }]);
+    }
 }

@@ -19,24 +19,25 @@ pub fn answered(lab: &Lab, address: &str) -> anyhow::Result<bool> {
     Ok(output(&mut probe)?.status.success())
 }
 
-/// Have the clients' kernel note addresses that are announced unasked (gratuitous ARP), and forget what it knows
-/// of `address`.
+/// Have the clients' kernel note addresses that are announced unasked (gratuitous ARP), or not, and forget what it
+/// knows of `address`.
 ///
 /// # Errors
 /// When the setting cannot be changed.
-pub fn note_announcements(lab: &Lab, address: &str) -> anyhow::Result<()> {
-    let setting = format!("echo 1 > /proc/sys/net/ipv4/conf/{UPLINK}/arp_accept");
+pub fn note_announcements(lab: &Lab, address: &str, note: bool) -> anyhow::Result<()> {
+    let value = u8::from(note);
+    let setting = format!("echo {value} > /proc/sys/net/ipv4/conf/{UPLINK}/arp_accept");
     run(lab.among_clients("sh").args(["-c", &setting]))?;
     // Nothing to forget is fine.
     let _ = output(lab.among_clients("ip").args(["neigh", "del", address, "dev", UPLINK]));
     Ok(())
 }
 
-/// The MAC address that was announced for `address`, if any.
+/// The MAC address the clients' kernel knows for `address`, if any.
 ///
 /// # Errors
 /// When the table cannot be read.
-pub fn announced(lab: &Lab, address: &str) -> anyhow::Result<Option<String>> {
+pub fn known(lab: &Lab, address: &str) -> anyhow::Result<Option<String>> {
     let mut command: Command = lab.among_clients("ip");
     let table = run(command.args(["neigh", "show", address, "dev", UPLINK]))?;
     let mut words = table.split_whitespace();

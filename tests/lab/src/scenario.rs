@@ -1,30 +1,33 @@
 //! One whole migration, with sessions open before, during and after it. Everything that must hold is looked at
-//! from outside: by clients, in the guests' regions, on the link, in the box's tables, in the process list.
+//! from outside: by clients, in the guests' files, on the link, at the box, in the process list.
 
-use std::{
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+mod drain;
+mod judge;
+mod link;
 
-use anyhow::{Context as _, bail, ensure};
+use std::{path::Path, thread, time::Duration};
+
+use anyhow::{Context as _, ensure};
 use tidegate_api::{
+    host::Guest,
     manager::{Migration, Phase},
     switch::AddressState,
 };
 
 use crate::{
-    client::{self, Order},
+    client::{Order, unix_us},
     clients::Clients,
-    migration::{Completed, Migrating, process_runs},
+    figures::{self, Measured},
+    migration::{Migrating, process_runs},
+    monitor::Monitor,
     neighbours,
     process::wait_until,
-    region,
-    report::{self, Run},
+    report::{Cutover, Run},
     rig::{DESTINATION, Mode, Options, Rig, SOURCE},
-    switch_box::{MANAGED, UPLINK_MAC},
+    switch_box::MANAGED,
     view::{View, ms, phase_name},
 };
+use judge::Evidence;
 
 /// Sessions that are open before the migration starts and outlive its cutover.
 const OLD: u32 = 50;
@@ -34,11 +37,6 @@ const FIRST_NEW: u32 = 100;
 const ASKING: u32 = 8000;
 const PREPARED: Duration = Duration::from_secs(40);
 const FINISHED: Duration = Duration::from_secs(30);
-/// How long one old session alone must keep the migration from draining.
-const ONE_LEFT: Duration = Duration::from_secs(3);
-/// More than this many retransmissions in a run are a storm: an answer during T0 takes longer than a first
-/// retransmission timeout at most once per session.
-const STORM: u64 = 4 * OLD as u64;
 
 /// Run it. `run` has what was measured, also when a step fails or something does not hold; then logs are kept in
 /// `logs`.
@@ -60,11 +58,44 @@ pub fn run(mode: Mode, view: &mut View, logs: &Path, run: &mut Run) -> anyhow::R
 
 fn scenario(rig: &Rig, view: &mut View, run: &mut Run) -> anyhow::Result<()> {
     let source = rig.api.guest(SOURCE)?.context("the source is not there")?;
+    let monitor = Monitor::connect(&rig.cloud.monitor_socket(SOURCE))?;
+    let ram_bytes = figures::ram_bytes(&source)?;
     ensure!(!neighbours::answered(&rig.lab, MANAGED)?, "the box answers for {MANAGED} too early");
-    neighbours::note_announcements(&rig.lab, MANAGED)?;
+    neighbours::note_announcements(&rig.lab, MANAGED, true)?;
     view.hold(&format!("before takeover nobody answers for {MANAGED} on the link"));
-
     let mut clients = rig.clients()?;
+    begin(&mut clients)?;
+    view.hold(&format!("{OLD} sessions are open, others come and go"));
+
+    let migrating = Migrating::start(rig)?;
+    let mut phases = Phases::default();
+    let cutover = cut_over(rig, &migrating, &mut clients, &mut phases, view)?;
+    let copied_bytes = rig.cloud.data.carried_bytes();
+    let drain = drain::drain(rig, &migrating, &mut clients, view)?;
+    let completed = migrating.complete(rig, FINISHED, |now| {
+        phases.show(now, view);
+        view.refresh(Some(now), || clients.report())
+    })?;
+    // New sessions go on a little after the end.
+    thread::sleep(Duration::from_secs(1));
+    clients.order(&Order::StopNew)?;
+    after(rig, &source, view)?;
+    rig.answered_by(&mut clients, DESTINATION, ASKING)?;
+    view.hold(&format!("{MANAGED} answers from {DESTINATION} alone"));
+    let measured = Measured {
+        ram_bytes,
+        copied_bytes,
+        diff_bytes: rig.cloud.data.carried_bytes() - copied_bytes,
+        pause_ms: figures::pause_ms(*monitor.pauses().first().context("no pause of the source")?),
+        phases: completed.phases,
+    };
+    let report = clients.report()?;
+    let manager = completed.migration;
+    Evidence { report, drain, cutover, measured, manager }.judge(rig, view, run)
+}
+
+/// Open the old sessions, and begin with those that come and go.
+fn begin(clients: &mut Clients) -> anyhow::Result<()> {
     clients.order(&Order::Open { first: 0, count: OLD, interval_ms: 100 })?;
     clients.order(&Order::StartNew {
         first: FIRST_NEW,
@@ -76,79 +107,43 @@ fn scenario(rig: &Rig, view: &mut View, run: &mut Run) -> anyhow::Result<()> {
         let report = clients.report()?;
         let old = report.records.iter().filter(|record| record.session < OLD);
         Ok((old.filter(|record| record.answered > 5).count() == OLD as usize).then_some(()))
-    })?;
-    view.hold(&format!("{OLD} sessions are open, others come and go"));
-
-    let migrating = Migrating::start(rig)?;
-    let mut phases = Phases::default();
-    migrating.reach(rig, Phase::Drain, PREPARED, |now| {
-        phases.show(now, view);
-        view.refresh(Some(now), || clients.report())
-    })?;
-    hosted(rig, view)?;
-    let closing_us = drain(rig, &migrating, &mut clients, view)?;
-    let completed = migrating.complete(rig, FINISHED, |now| {
-        phases.show(now, view);
-        view.refresh(Some(now), || clients.report())
-    })?;
-    // New sessions go on a little after the end.
-    thread::sleep(Duration::from_secs(1));
-    clients.order(&Order::StopNew)?;
-    after(rig, &source, view)?;
-    rig.answered_by(&mut clients, DESTINATION, ASKING)?;
-    view.hold(&format!("{MANAGED} answers from {DESTINATION} alone"));
-    judge(rig, &clients.report()?, &completed, closing_us, view, run)
+    })
 }
 
-/// What must hold on the link once the box hosts the address.
-fn hosted(rig: &Rig, view: &View) -> anyhow::Result<()> {
-    let announced = neighbours::announced(&rig.lab, MANAGED)?;
-    ensure!(announced.as_deref() == Some(UPLINK_MAC), "announced for {MANAGED}: {announced:?}");
-    ensure!(neighbours::answered(&rig.lab, MANAGED)?, "the box does not answer for {MANAGED}");
-    view.hold(&format!("the box announced {MANAGED} by gratuitous ARP, and answers for it"));
-    Ok(())
-}
-
-/// Close the old sessions: all but one first, which must not drain; then the last. When its client began to close.
-fn drain(
+/// Wait until the box has cut over; see on the way that it hosts the address.
+fn cut_over(
     rig: &Rig,
     migrating: &Migrating,
     clients: &mut Clients,
+    phases: &mut Phases,
     view: &mut View,
-) -> anyhow::Result<u64> {
-    let address = rig.api.address(MANAGED)?;
-    ensure!(address.home_sessions >= u64::from(OLD), "only {} old sessions", address.home_sessions);
-    view.hold(&format!("{} old sessions stay with {SOURCE}", address.home_sessions));
-    let watch = |clients: &mut Clients, view: &mut View, time: Duration| -> anyhow::Result<()> {
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            let now = migrating.now(rig)?;
-            ensure!(now.phase() == Phase::Drain, "drained although an old session is open");
-            view.refresh(Some(&now), || clients.report())?;
-            thread::sleep(Duration::from_millis(50));
+) -> anyhow::Result<Cutover> {
+    let mut cutover = Cutover { not_before_us: unix_us(), not_after_us: 0 };
+    migrating.reach(rig, Phase::Capture, PREPARED, |now| {
+        phases.show(now, view);
+        Ok(())
+    })?;
+    link::hosted(rig, view)?;
+    if rig.mode == Mode::Nat {
+        link::leave_route(rig, clients, view)?;
+    }
+    migrating.reach(rig, Phase::Drain, PREPARED, |now| {
+        phases.show(now, view);
+        view.refresh(Some(now), || clients.report())?;
+        let asked_us = unix_us();
+        match rig.api.address(MANAGED)?.state() {
+            AddressState::Draining if cutover.not_after_us == 0 => cutover.not_after_us = unix_us(),
+            AddressState::Draining => {}
+            _ => cutover.not_before_us = asked_us,
         }
         Ok(())
-    };
-    watch(clients, view, Duration::from_secs(2))?;
-    clients.order(&Order::Close { sessions: (1..OLD).collect() })?;
-    wait_until("one old session is left", Duration::from_secs(5), || {
-        Ok((rig.api.address(MANAGED)?.home_sessions == 1).then_some(()))
     })?;
-    watch(clients, view, ONE_LEFT)?;
-    let state = rig.api.address(MANAGED)?.state();
-    ensure!(state == AddressState::Draining, "{} with one old session open", state.as_str_name());
-    view.hold(&format!(
-        "with one old session left it does not drain, for {} s",
-        ONE_LEFT.as_secs()
-    ));
-    let report = clients.order(&Order::Close { sessions: vec![0] })?;
-    let last = report.records.iter().find(|record| record.session == 0).context("no session 0")?;
-    view.say("the last old session is closed");
-    Ok(last.closing_us)
+    ensure!(cutover.not_after_us != 0, "the box does not say that it has cut over");
+    Ok(cutover)
 }
 
 /// What must be left, and what not, once it is over.
-fn after(rig: &Rig, source: &tidegate_api::host::Guest, view: &View) -> anyhow::Result<()> {
+fn after(rig: &Rig, source: &Guest, view: &View) -> anyhow::Result<()> {
     ensure!(rig.api.guest(SOURCE)?.is_none(), "the host still has {SOURCE}");
     ensure!(!process_runs(source.pid), "process {} of {SOURCE} still runs", source.pid);
     view.hold(&format!("{SOURCE} and its process are gone"));
@@ -169,60 +164,6 @@ fn after(rig: &Rig, source: &tidegate_api::host::Guest, view: &View) -> anyhow::
     ensure!(home == Some(DESTINATION) && address.destination.is_none(), "{address:?}");
     view.hold(&format!("the box holds no steering state; {MANAGED} belongs to {DESTINATION}"));
     Ok(())
-}
-
-/// Compare what the clients saw with what the guests counted.
-fn judge(
-    rig: &Rig,
-    report: &client::Report,
-    completed: &Completed,
-    closing_us: u64,
-    view: &View,
-    run: &mut Run,
-) -> anyhow::Result<()> {
-    let figures = completed.migration.figures.unwrap_or_default();
-    let (_, drained_ms) = completed.span(Phase::Drain)?;
-    run.early_drained = drained_ms < closing_us / 1000;
-    run.ram_bytes = figures.ram_bytes;
-    run.copied_bytes = figures.copied_bytes;
-    run.diff_bytes = figures.diff_bytes;
-    run.pause_ms = ms(figures.pause_ns / 1000);
-    let phases = completed.migration.phases.iter().map(|phase| report::Phase {
-        name: phase_name(phase.phase().as_str_name()).to_owned(),
-        ms: ms(phase.elapsed_us),
-    });
-    run.phases = phases.collect();
-    run.sessions(report, 0..OLD, completed.span(Phase::Cutover)?);
-
-    let guest = rig.api.guest(DESTINATION)?.context("the destination is not there")?;
-    let counters = guest.regions.first().context("the destination has no region")?;
-    let counted = region::counted(Path::new(&counters.path))?;
-    run.region_found = counted.iter().sum();
-    view.summary(run, &figures, report, &dropped(rig)?);
-    for record in report.records.iter().filter(|record| record.error.is_some()).take(10) {
-        view.say(&format!("failed: {record:?}"));
-    }
-    let differences = report::differences(report, &counted);
-    if !differences.is_empty() {
-        bail!(
-            "sessions whose count is not what was sent (session, sent, counted): {differences:?}"
-        );
-    }
-    ensure!(unfinished(report) == 0, "sessions did not end");
-    ensure!(report.retransmitted <= STORM, "{} segments were retransmitted", report.retransmitted);
-    Ok(())
-}
-
-/// What the box dropped, by reason.
-fn dropped(rig: &Rig) -> anyhow::Result<String> {
-    let outcomes = rig.api.counters()?.outcomes;
-    let drops = outcomes.iter().filter(|outcome| outcome.drop && outcome.packets > 0);
-    let drops: Vec<_> = drops.map(|it| format!("{} {}", it.name, it.packets)).collect();
-    Ok(if drops.is_empty() { "nothing".to_owned() } else { drops.join(", ") })
-}
-
-fn unfinished(report: &client::Report) -> usize {
-    report.records.iter().filter(|record| record.error.is_none() && record.closed_us == 0).count()
 }
 
 /// Says each phase once.

@@ -71,8 +71,9 @@ impl View {
         Ok(())
     }
 
-    /// The run in a few lines.
-    pub fn summary(&self, run: &Run, figures: &Figures, report: &client::Report, dropped: &str) {
+    /// The run in a few lines. What only the manager can know is marked as its word.
+    pub fn summary(&self, run: &Run, beside: &Beside<'_>) {
+        let Beside { figures, report, dropped, repeated } = beside;
         self.clear();
         let slowest = report.records.iter().map(|record| record.slowest_us).max().unwrap_or(0);
         println!("\n  {} {}", run.mode, if run.is_clean() { "completed" } else { "FAILED" });
@@ -87,13 +88,16 @@ impl View {
             ("counted in the region", run.region_found.to_string()),
             ("retransmitted", format!("{} segments", report.retransmitted)),
             ("slowest answer", format!("{:.1} ms", ms(slowest))),
-            ("dropped by the box", dropped.to_owned()),
+            ("dropped by the box", (*dropped).to_owned()),
+            ("repeated after T0", repeated_by(run.mode, *repeated)),
             ("RAM", bytes(run.ram_bytes)),
-            ("copied at T0", bytes(run.copied_bytes)),
-            ("diff, merged", format!("{}, {}", bytes(run.diff_bytes), bytes(figures.merged_bytes))),
+            ("sent at T0", bytes(run.copied_bytes)),
+            ("sent for the merge", bytes(run.diff_bytes)),
             ("source paused", format!("{:.1} ms", run.pause_ms)),
-            ("destination paused", format!("{:.1} ms", ms(figures.destination_pause_ns / 1000))),
-            ("cutover", format!("{:.3} ms", ms(figures.cutover_ns / 1000))),
+            ("manager: changed", bytes(figures.diff_bytes)),
+            ("manager: merged", bytes(figures.merged_bytes)),
+            ("manager: dest. paused", format!("{:.1} ms", ms(figures.destination_pause_ns / 1000))),
+            ("manager: cutover", format!("{:.3} ms", ms(figures.cutover_ns / 1000))),
         ] {
             println!("    {what:<22} {value}");
         }
@@ -106,6 +110,25 @@ impl View {
         if self.live {
             print!("\r\x1b[K");
         }
+    }
+}
+
+/// What is worth seeing beside the report.
+pub struct Beside<'a> {
+    /// What the manager says.
+    pub figures: Figures,
+    /// What the clients saw.
+    pub report: &'a client::Report,
+    /// What the box dropped.
+    pub dropped: &'a str,
+    /// Requests of the source's sessions that the destination had counted after T0.
+    pub repeated: u64,
+}
+
+fn repeated_by(mode: &str, repeated: u64) -> String {
+    match mode {
+        "l2" => format!("{repeated} requests, by the clone (counts merge by max)"),
+        _ => format!("{repeated} requests, by the booted guest"),
     }
 }
 
