@@ -10,6 +10,8 @@ pub mod identity;
 pub mod protocol;
 pub mod server;
 
+/// What the service prints first of all once it serves.
+pub const READY: &str = "tidegate-guest: ready";
 /// TCP port of the service.
 pub const PORT: u16 = 7000;
 /// Sessions are numbered from 0 up to this, exclusive.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tidegate_guest_service::{
-    PORT,
+    PORT, READY,
     counters::{Counters, CountersError},
     identity::{self, Identity},
     server::{Service, serve},
@@ -63,9 +63,7 @@ fn run() -> Result<(), Error> {
     let identity = Identity::open(path).map_err(in_file(path))?;
     let name = identity.read().map_err(in_file(path))?;
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).map_err(Error::Serve)?;
-    println!(
-        "tidegate-guest: ready, {name} serves on port {PORT}, region {attached:?} ({merge_type})"
-    );
+    println!("{READY}, {name} serves on port {PORT}, region {attached:?} ({merge_type})");
     serve(&listener, Service { identity, counters }).map_err(Error::Serve)
 }
 

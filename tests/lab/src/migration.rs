@@ -31,6 +31,8 @@ pub fn arguments(rig: &Rig) -> Vec<String> {
             Mode::locator(1),
             "--cmdline",
             &Mode::Nat.cmdline(1),
+            "--ready-text",
+            tidegate_guest_service::READY,
         ]),
     }
     words

@@ -144,7 +144,7 @@ impl Rig {
     pub fn serves(&self, guest: &str, limit: Duration) -> anyhow::Result<()> {
         let found = self.api.guest(guest)?.with_context(|| format!("no guest {guest}"))?;
         let console = || fs::read_to_string(&found.console_path).unwrap_or_default();
-        let ready = || Ok(console().contains("tidegate-guest: ready").then_some(()));
+        let ready = || Ok(console().contains(tidegate_guest_service::READY).then_some(()));
         wait_until("the guest serves", limit, ready)
             .with_context(|| format!("{guest} printed:\n{}", console()))
     }
