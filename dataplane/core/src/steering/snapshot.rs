@@ -296,12 +296,19 @@ impl Snapshot {
         Some((address, Self::backend(address, slot)?))
     }
 
-    /// Which way a packet that arrived on `port` goes.
+    /// Which way a packet that arrived on `port` goes. `recent` is the address that was found last: packets of one
+    /// address come in runs.
     ///
     /// Which VM sent a packet is known from its port (`l2`) or its address (`nat`).
     #[inline]
     #[must_use]
-    pub fn direction(&self, port: PortId, source: u32, destination: u32) -> Direction<'_> {
+    pub fn direction<'a>(
+        &'a self,
+        port: PortId,
+        source: u32,
+        destination: u32,
+        recent: &mut Option<&'a ManagedAddress>,
+    ) -> Direction<'a> {
         if self.filter.may_hold(source)
             && let Some(sent) = self.sent_by_vm(port, source)
         {
@@ -310,7 +317,11 @@ impl Snapshot {
         if !self.filter.may_hold(destination) {
             return Direction::Plain;
         }
+        if let Some(address) = recent.filter(|recent| recent.address == destination) {
+            return Direction::ToAddress(address);
+        }
         if let Some(address) = self.addresses.get(&destination) {
+            *recent = Some(address);
             return Direction::ToAddress(address);
         }
         match self.by_locator(destination) {
@@ -417,16 +428,25 @@ mod tests {
     #[test]
     fn a_vm_is_known_by_port_or_by_locator() {
         let l2 = snapshot(vec![address(backend(0, 1, Rewrite::L2))]).expect("snapshot");
-        assert!(matches!(l2.direction(PortId(1), A, CLIENT), Direction::FromBackend(..)));
-        assert_eq!(l2.direction(PortId(2), A, CLIENT), Direction::Spoofed);
-        assert!(matches!(l2.direction(PortId(0), CLIENT, A), Direction::ToAddress(_)));
-        assert_eq!(l2.direction(PortId(0), CLIENT, LOCATOR), Direction::Plain);
+        assert!(matches!(
+            l2.direction(PortId(1), A, CLIENT, &mut None),
+            Direction::FromBackend(..)
+        ));
+        assert_eq!(l2.direction(PortId(2), A, CLIENT, &mut None), Direction::Spoofed);
+        assert!(matches!(l2.direction(PortId(0), CLIENT, A, &mut None), Direction::ToAddress(_)));
+        assert_eq!(l2.direction(PortId(0), CLIENT, LOCATOR, &mut None), Direction::Plain);
 
         let nat = snapshot(vec![address(backend(0, 1, Rewrite::Nat(LOCATOR)))]).expect("snapshot");
-        assert!(matches!(nat.direction(PortId(1), LOCATOR, CLIENT), Direction::FromBackend(..)));
-        assert_eq!(nat.direction(PortId(2), LOCATOR, CLIENT), Direction::Spoofed);
-        assert!(matches!(nat.direction(PortId(0), CLIENT, LOCATOR), Direction::ToLocator(..)));
-        assert_eq!(nat.direction(PortId(1), A, CLIENT), Direction::Spoofed);
+        assert!(matches!(
+            nat.direction(PortId(1), LOCATOR, CLIENT, &mut None),
+            Direction::FromBackend(..)
+        ));
+        assert_eq!(nat.direction(PortId(2), LOCATOR, CLIENT, &mut None), Direction::Spoofed);
+        assert!(matches!(
+            nat.direction(PortId(0), CLIENT, LOCATOR, &mut None),
+            Direction::ToLocator(..)
+        ));
+        assert_eq!(nat.direction(PortId(1), A, CLIENT, &mut None), Direction::Spoofed);
     }
 
     #[test]
