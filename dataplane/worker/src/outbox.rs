@@ -46,8 +46,9 @@ impl Outbox {
             sent += self.queue.tx_drain(&mut self.burst);
             tries += 1;
         }
-        for &outcome in &self.outcomes[..sent] {
-            counters.count(outcome, 1);
+        // Neighbours mostly ended alike: one addition for each run.
+        for run in self.outcomes[..sent].chunk_by(|a, b| a == b) {
+            counters.count(run[0], run.len() as u64);
         }
         if sent < waiting {
             counters.count_transmit_full(self.port, (waiting - sent) as u64);

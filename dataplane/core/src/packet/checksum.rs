@@ -45,6 +45,13 @@ impl Delta {
         Self(u32::from(!old) + u32::from(new))
     }
 
+    /// Both replacements in one.
+    #[inline]
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// The checksum field after the replacement.
     #[inline]
     #[must_use]

@@ -32,6 +32,7 @@ pub(super) enum Decision {
 }
 
 /// Decide on a packet from a client.
+#[inline]
 pub(super) fn from_client(
     packet: &Ipv4Packet,
     address: &ManagedAddress,

@@ -19,8 +19,7 @@ pub(super) fn to_backend(
         if packet.ttl <= 1 {
             return Verdict::Drop(Outcome::TtlExpired);
         }
-        rewrite::decrement_ttl(frame, packet);
-        rewrite::set_destination(frame, packet, locator);
+        rewrite::hop_to(frame, packet, locator);
     }
     // Snapshot::new checked that the port exists.
     set_macs(frame, backend.mac, snapshot.ports[usize::from(backend.port.0)].mac);
@@ -45,8 +44,7 @@ pub(super) fn to_client(
     }
     let verdict = next_hop(frame, packet, snapshot, Outcome::ToClient, punts);
     if is_nat && matches!(verdict, Verdict::Transmit(..)) {
-        rewrite::decrement_ttl(frame, packet);
-        rewrite::set_source(frame, packet, address.address);
+        rewrite::hop_from(frame, packet, address.address);
     }
     verdict
 }

@@ -46,6 +46,7 @@ struct Steered<'a> {
     sender: Sender<'a>,
     key: SessionKey,
     hash: u64,
+    guess: Option<u32>,
 }
 
 /// Who sent a packet of a tracked address.
@@ -130,15 +131,16 @@ impl Shard {
         let count = frames.len();
         assert!(count <= BURST && ports.len() >= count && verdicts.len() >= count);
         let mut works: [Work<'_>; BURST] = [const { Work::Done }; BURST];
+        let mut recent = None;
         for (i, frame) in frames.iter_mut().enumerate() {
-            match self.direct(snapshot, ports[i], frame.as_mut()) {
+            match self.direct(snapshot, ports[i], frame.as_mut(), &mut recent) {
                 Ok(work) => works[i] = work,
                 Err(verdict) => verdicts[i] = verdict,
             }
         }
         for work in &mut works[..count] {
             if let Work::Tracked(steered) = work {
-                self.table.prefetch_entry(steered.hash);
+                steered.guess = self.table.prefetch_entry(steered.hash);
             }
         }
         for ((frame, verdict), work) in frames.iter_mut().zip(verdicts).zip(&works) {
@@ -164,6 +166,7 @@ impl Shard {
         snapshot: &'a Snapshot,
         port_id: PortId,
         frame: &mut [u8],
+        recent: &mut Option<&'a ManagedAddress>,
     ) -> Result<Work<'a>, Verdict> {
         let drop = |outcome| Err(Verdict::Drop(outcome));
         let parsed = match parse(frame) {
@@ -187,7 +190,7 @@ impl Shard {
             }
             Parsed::OtherEthertype => return drop(Outcome::OtherEthertype),
         };
-        let direction = snapshot.direction(port_id, packet.source, packet.destination);
+        let direction = snapshot.direction(port_id, packet.source, packet.destination, recent);
         let (address, sender) = match direction {
             Direction::Plain => return Ok(Work::Plain(packet)),
             Direction::Spoofed => return drop(Outcome::Spoofed),
@@ -216,7 +219,7 @@ impl Shard {
         }
         let hash = self.table.hash(&key);
         self.table.prefetch(hash);
-        Ok(Work::Tracked(Steered { packet, address, sender, key, hash }))
+        Ok(Work::Tracked(Steered { packet, address, sender, key, hash, guess: None }))
     }
 
     /// Last stage for tracked addresses: decide, keep the session up to date, send on.
@@ -228,8 +231,8 @@ impl Shard {
         now_ms: u64,
         steered: &Steered<'_>,
     ) -> Verdict {
-        let Steered { packet, address, sender, key, hash } = steered;
-        let found = self.table.find(key, *hash);
+        let Steered { packet, address, sender, key, hash, guess } = steered;
+        let found = self.table.find_guessed(key, *hash, *guess);
         let session = found.and_then(|at| self.table.get(at));
         let decision = match sender {
             Sender::Client => classify::from_client(packet, address, session),

@@ -54,11 +54,24 @@ impl SessionTable {
         self.index.prefetch(hash);
     }
 
-    /// Second stage: start to load what [`SessionTable::find`] reads.
+    /// Second stage: start to load what [`SessionTable::find`] reads. The entry it most likely is.
     #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
-        if let Some(at) = self.index.guess(hash) {
+    #[must_use]
+    pub fn prefetch_entry(&self, hash: u64) -> Option<u32> {
+        let guess = self.index.guess(hash);
+        if let Some(at) = guess {
             self.entries.prefetch(at as usize);
+        }
+        guess
+    }
+
+    /// Last stage: as [`SessionTable::find`], looking at the entry first that the second stage named.
+    #[inline]
+    #[must_use]
+    pub fn find_guessed(&self, key: &SessionKey, hash: u64, guess: Option<u32>) -> Option<u32> {
+        match guess {
+            Some(at) if self.entries[at as usize].has(key) => guess,
+            _ => self.find(key, hash),
         }
     }
 

@@ -199,6 +199,7 @@ pub struct Snapshot {
     neighbours: HashMap<u32, Neighbour, RandomState>,
     addresses: HashMap<u32, ManagedAddress, RandomState>,
     locators: HashMap<u32, (u32, BackendSlot), RandomState>,
+    filter: Filter,
 }
 
 impl Snapshot {
@@ -235,6 +236,7 @@ impl Snapshot {
             return Err(SnapshotError::LocatorManaged(locator));
         }
         let neighbours = neighbours.into_iter().collect();
+        let filter = addresses.keys().chain(locators.keys()).copied().collect();
         Ok(Self {
             generation,
             ports,
@@ -244,6 +246,7 @@ impl Snapshot {
             neighbours,
             addresses,
             locators,
+            filter,
         })
     }
 
@@ -259,6 +262,7 @@ impl Snapshot {
             neighbours: HashMap::default(),
             addresses: HashMap::default(),
             locators: HashMap::default(),
+            filter: Filter::default(),
         }
     }
 
@@ -292,33 +296,96 @@ impl Snapshot {
         Some((address, Self::backend(address, slot)?))
     }
 
-    /// Which way a packet that arrived on `port` goes.
+    /// Which way a packet that arrived on `port` goes. `recent` is the address that was found last: packets of one
+    /// address come in runs.
     ///
     /// Which VM sent a packet is known from its port (`l2`) or its address (`nat`).
     #[inline]
     #[must_use]
-    pub fn direction(&self, port: PortId, source: u32, destination: u32) -> Direction<'_> {
-        if let Some(address) = self.addresses.get(&source) {
-            let sender = address
-                .backends()
-                .find(|backend| backend.port == port && backend.rewrite == Rewrite::L2);
-            return sender
-                .map_or(Direction::Spoofed, |backend| Direction::FromBackend(address, backend));
+    pub fn direction<'a>(
+        &'a self,
+        port: PortId,
+        source: u32,
+        destination: u32,
+        recent: &mut Option<&'a ManagedAddress>,
+    ) -> Direction<'a> {
+        if self.filter.may_hold(source)
+            && let Some(sent) = self.sent_by_vm(port, source)
+        {
+            return sent;
         }
-        if let Some((address, backend)) = self.by_locator(source) {
-            return if backend.port == port {
-                Direction::FromBackend(address, backend)
-            } else {
-                Direction::Spoofed
-            };
+        if !self.filter.may_hold(destination) {
+            return Direction::Plain;
+        }
+        if let Some(address) = recent.filter(|recent| recent.address == destination) {
+            return Direction::ToAddress(address);
         }
         if let Some(address) = self.addresses.get(&destination) {
+            *recent = Some(address);
             return Direction::ToAddress(address);
         }
         match self.by_locator(destination) {
             Some((address, backend)) => Direction::ToLocator(address, backend),
             None => Direction::Plain,
         }
+    }
+
+    /// Who sent a packet with this source, if it is a managed address or a locator.
+    fn sent_by_vm(&self, port: PortId, source: u32) -> Option<Direction<'_>> {
+        if let Some(address) = self.addresses.get(&source) {
+            let sender = address
+                .backends()
+                .find(|backend| backend.port == port && backend.rewrite == Rewrite::L2);
+            return Some(
+                sender
+                    .map_or(Direction::Spoofed, |backend| Direction::FromBackend(address, backend)),
+            );
+        }
+        let (address, backend) = self.by_locator(source)?;
+        Some(if backend.port == port {
+            Direction::FromBackend(address, backend)
+        } else {
+            Direction::Spoofed
+        })
+    }
+}
+
+/// Says of most addresses that nothing is known of them, without a look into the maps: a bit for each hash of an
+/// address that is managed or a locator.
+#[derive(Clone, Debug)]
+struct Filter(Box<[u64; Self::WORDS]>);
+
+impl Filter {
+    const WORDS: usize = 1024;
+
+    #[inline]
+    fn may_hold(&self, address: u32) -> bool {
+        let (word, bit) = Self::place(address);
+        self.0[word] & bit != 0
+    }
+
+    /// Word and bit of an address: the upper 16 bits of its product with an odd constant.
+    #[inline]
+    fn place(address: u32) -> (usize, u64) {
+        let hash = address.wrapping_mul(0x9e37_79b1) >> 16;
+        (hash as usize / 64 % Self::WORDS, 1 << (hash % 64))
+    }
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self(Box::new([0; Self::WORDS]))
+    }
+}
+
+impl FromIterator<u32> for Filter {
+    fn from_iter<I: IntoIterator<Item = u32>>(addresses: I) -> Self {
+        let mut filter = Self::default();
+        for address in addresses {
+            let (word, bit) = Self::place(address);
+            filter.0[word] |= bit;
+        }
+        filter
     }
 }
 
@@ -361,16 +428,25 @@ mod tests {
     #[test]
     fn a_vm_is_known_by_port_or_by_locator() {
         let l2 = snapshot(vec![address(backend(0, 1, Rewrite::L2))]).expect("snapshot");
-        assert!(matches!(l2.direction(PortId(1), A, CLIENT), Direction::FromBackend(..)));
-        assert_eq!(l2.direction(PortId(2), A, CLIENT), Direction::Spoofed);
-        assert!(matches!(l2.direction(PortId(0), CLIENT, A), Direction::ToAddress(_)));
-        assert_eq!(l2.direction(PortId(0), CLIENT, LOCATOR), Direction::Plain);
+        assert!(matches!(
+            l2.direction(PortId(1), A, CLIENT, &mut None),
+            Direction::FromBackend(..)
+        ));
+        assert_eq!(l2.direction(PortId(2), A, CLIENT, &mut None), Direction::Spoofed);
+        assert!(matches!(l2.direction(PortId(0), CLIENT, A, &mut None), Direction::ToAddress(_)));
+        assert_eq!(l2.direction(PortId(0), CLIENT, LOCATOR, &mut None), Direction::Plain);
 
         let nat = snapshot(vec![address(backend(0, 1, Rewrite::Nat(LOCATOR)))]).expect("snapshot");
-        assert!(matches!(nat.direction(PortId(1), LOCATOR, CLIENT), Direction::FromBackend(..)));
-        assert_eq!(nat.direction(PortId(2), LOCATOR, CLIENT), Direction::Spoofed);
-        assert!(matches!(nat.direction(PortId(0), CLIENT, LOCATOR), Direction::ToLocator(..)));
-        assert_eq!(nat.direction(PortId(1), A, CLIENT), Direction::Spoofed);
+        assert!(matches!(
+            nat.direction(PortId(1), LOCATOR, CLIENT, &mut None),
+            Direction::FromBackend(..)
+        ));
+        assert_eq!(nat.direction(PortId(2), LOCATOR, CLIENT, &mut None), Direction::Spoofed);
+        assert!(matches!(
+            nat.direction(PortId(0), CLIENT, LOCATOR, &mut None),
+            Direction::ToLocator(..)
+        ));
+        assert_eq!(nat.direction(PortId(1), A, CLIENT, &mut None), Direction::Spoofed);
     }
 
     #[test]
