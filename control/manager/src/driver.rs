@@ -95,6 +95,10 @@ impl Driver {
     async fn take_abort(&mut self, order: AbortOrder) -> Result<(), Error> {
         let answer = if self.progress.abort.is_some() {
             Ok(())
+        } else if let Err(gone @ Error::SourceGone { .. }) =
+            steps::undo::needs_source(&self.work()).await
+        {
+            Err(gone)
         } else if self.progress.may_abort(AbortCause::Operator) {
             let reason = "aborted by an operator".to_owned();
             self.record(Fact::AbortBegun { cause: AbortCause::Operator, reason }).await?;
@@ -178,7 +182,13 @@ impl Driver {
             _ => AbortCause::Step,
         };
         if self.progress.may_abort(cause) {
-            return self.record(Fact::AbortBegun { cause, reason }).await;
+            let needed = steps::undo::needs_source(&self.work()).await;
+            let Err(gone @ Error::SourceGone { .. }) = needed else {
+                return self.record(Fact::AbortBegun { cause, reason }).await;
+            };
+            let message =
+                format!("{reason}. {gone}. Remove the cause, then: tidegate resume {}", self.id);
+            return self.end(End::Failed, message).await;
         }
         let message = format!(
             "{reason}. The destination serves new sessions and the source is kept, paused. Remove the \

@@ -85,6 +85,16 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
+    /// There is no source any more to give everything back to.
+    #[error(
+        "source `{guest}` does not run any more on {peer}: nothing is given back to it, and the destination is kept with its sessions"
+    )]
+    SourceGone {
+        /// The source.
+        guest: String,
+        /// Its host.
+        peer: PeerName,
+    },
     /// Old sessions were left when the time allowed was over.
     #[error(
         "{old_sessions} old session(s) were left when the drain deadline of {deadline_s} s passed; nothing was cut. Allow more time, or none"

@@ -87,7 +87,9 @@ pub(super) async fn quiesce(work: &Work) -> Result<Outcome, Error> {
     let name = &work.progress.spec.source_guest;
     let (peer, mut host) = work.source_host().await?;
     let there = find(peer, &mut host, name).await?;
-    if there.is_some_and(|guest| guest.state() == GuestState::Paused) {
+    // One that has ended changes nothing any more, either: its regions are files, and still there.
+    let at_rest = [GuestState::Paused, GuestState::Exited];
+    if there.is_some_and(|guest| at_rest.contains(&guest.state())) {
         return Ok(Outcome::Quiesce);
     }
     let request = proto::PauseGuestRequest { name: name.clone() };

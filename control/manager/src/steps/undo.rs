@@ -11,11 +11,13 @@ use crate::{error::Error, pace::CALL, phase::Phase};
 /// Undo what the migration's phases did, as far as they have begun. Answers what could not be tidied up.
 ///
 /// # Errors
-/// The source could not be continued, or the switch did not give the address back to it.
+/// [`Error::SourceGone`] when sessions depend on the destination by now and the source does not run;
+/// the source could not be continued, or the switch did not give the address back to it.
 pub async fn undo(work: &Work) -> Result<Vec<String>, Error> {
     let progress = &work.progress;
     let spec = &progress.spec;
     let mut left_behind = Vec::new();
+    needs_source(work).await?;
     // The source first, so that it answers when its packets come back.
     if progress.has_begun(Phase::Capture) {
         left_behind.extend(continue_source(work).await?);
@@ -33,6 +35,23 @@ pub async fn undo(work: &Work) -> Result<Vec<String>, Error> {
         note(guests::forget(work, &spec.destination_host).await, &mut left_behind);
     }
     Ok(left_behind)
+}
+
+/// From the cutover on the destination has sessions of its own: only a source that is there is worth their end.
+///
+/// # Errors
+/// [`Error::SourceGone`], or what its host says.
+pub async fn needs_source(work: &Work) -> Result<(), Error> {
+    if work.progress.done(Phase::Cutover).is_none() {
+        return Ok(());
+    }
+    let guest = &work.progress.spec.source_guest;
+    let (peer, mut host) = work.source_host().await?;
+    let there = guests::find(peer, &mut host, guest).await?;
+    if there.is_some_and(|it| matches!(it.state(), GuestState::Running | GuestState::Paused)) {
+        return Ok(());
+    }
+    Err(Error::SourceGone { guest: guest.clone(), peer: peer.title().clone() })
 }
 
 /// What hangs on a dead destination host must not keep the source from being whole again: it is noted.

@@ -312,6 +312,57 @@ async fn a_switch_that_comes_back_without_the_cutover_ends_the_migration_at_the_
 }
 
 #[tokio::test]
+async fn a_source_that_dies_while_it_drains_does_not_take_the_destination_along() {
+    let lab = Lab::new().await;
+    lab.old_sessions.send_replace(2);
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    recorded(&manager, &id, started(Phase::Drain)).await;
+    lab.world()
+        .guests
+        .get_mut("h1")
+        .expect("h1")
+        .get_mut("vm-a")
+        .expect("vm-a")
+        .set_state(GuestState::Exited);
+    let error = manager.abort(&id).await.expect_err("there is nobody to give back to");
+    assert!(error.to_string().contains("source `vm-a` does not run any more"), "{error}");
+    // Its memory is still there, so the migration can complete.
+    lab.old_sessions.send_replace(0);
+    assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
+    lab.assert_destination_owns_everything();
+}
+
+#[tokio::test]
+async fn with_a_dead_source_a_failed_step_keeps_the_destination_and_can_be_resumed() {
+    let lab = Lab::new().await;
+    lab.old_sessions.send_replace(2);
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    recorded(&manager, &id, started(Phase::Drain)).await;
+    lab.world()
+        .guests
+        .get_mut("h1")
+        .expect("h1")
+        .get_mut("vm-a")
+        .expect("vm-a")
+        .set_state(GuestState::Exited);
+    lab.fail("SendDiff", [Fault::Refuse(Status::internal("a bad day"))]);
+    lab.old_sessions.send_replace(0);
+    let migration = finished(&manager, &id).await;
+    assert_eq!(migration.state(), MigrationState::Failed);
+    for part in ["a bad day", "source `vm-a` does not run any more", "tidegate resume"] {
+        assert!(migration.message.contains(part), "{part}: {}", migration.message);
+    }
+    assert!(lab.world().guests["h2"].contains_key("vm-b"), "the destination is kept");
+    let state = lab.world().address.state();
+    assert!(matches!(state, AddressState::Draining | AddressState::Drained), "{state:?}");
+    manager.resume_failed(&id).await.expect("resumed");
+    assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
+    lab.assert_destination_owns_everything();
+}
+
+#[tokio::test]
 async fn a_passed_drain_deadline_cuts_nothing() {
     let lab = Lab::new().await;
     lab.old_sessions.send_replace(2);
