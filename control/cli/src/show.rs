@@ -142,6 +142,7 @@ impl<'a> Show<'a> {
                 ("merged", HumanBytes(figures.merged_bytes).to_string()),
                 ("destination paused for merge", ms(figures.destination_pause_ns)),
                 ("conflicts", figures.conflicts.to_string()),
+                ("sessions cut by the release", figures.forgotten_sessions.to_string()),
             ]);
         }
         let total = migration.phases.iter().map(|phase| phase.elapsed_us).sum();

@@ -181,7 +181,7 @@ impl Inner {
         let bytes = fs::read(&diff_path).map_err(HostError::file("read", &diff_path))?;
         let diff = Diff::decode(&bytes)?;
 
-        let _monitor = guest.monitor.lock().await;
+        let monitor = guest.monitor.lock().await;
         let mut qmp = guest.qmp().await?;
         let ran = match receive.merge_paused {
             Some(ran) => ran,
@@ -189,7 +189,12 @@ impl Inner {
         };
         self.migrations.update_receive(id, |receive| receive.merge_paused = Some(ran))?;
         let paused_at = Instant::now();
-        qmp.execute("stop", json!({})).await?;
+        if let Err(error) = qmp.execute("stop", json!({})).await {
+            // It may have been carried out although its answer is lost.
+            drop((qmp, monitor));
+            self.recover_merge(id, &self.migrations.receive(id)?).await?;
+            return Err(error);
+        }
         let merging = dir.clone();
         let merged = blocking(move || Ok(merge::merge(&merging, &diff, &regions)?)).await;
         if merged.is_err() && merge::has_begun(&dir)? {

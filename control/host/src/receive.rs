@@ -95,8 +95,8 @@ impl Landing for Host<'_> {
         };
         let receive = migrations.receive(migration).map_err(text)?;
         let dir = migrations.dir(migration);
-        if let [Object { kind: ObjectKind::Diff, .. }] = objects {
-            check_diff(&receive, &dir)?;
+        if let [Object { kind: ObjectKind::Diff, size_bytes }] = objects {
+            check_diff(&receive, &dir, *size_bytes)?;
             return Ok(vec![diff_aside(&dir)]);
         }
         check_twin(&receive, objects)?;
@@ -145,7 +145,20 @@ fn diff_aside(dir: &Path) -> PathBuf {
     dir.join("diff.part")
 }
 
-fn check_diff(receive: &Receive, dir: &Path) -> Result<(), String> {
+/// More than any diff of these regions can have. Its densest form, one changed word between unchanged ones that are too many
+/// to coalesce, takes less than four times what it describes.
+fn most_diff_bytes(region_bytes: u64) -> u64 {
+    region_bytes.saturating_mul(4).saturating_add(64 * 1024)
+}
+
+fn check_diff(receive: &Receive, dir: &Path, size_bytes: u64) -> Result<(), String> {
+    let most = most_diff_bytes(receive.spec.region_bytes());
+    if size_bytes > most {
+        return Err(format!(
+            "a diff of {size_bytes} bytes is more than the regions of `{}` can have, {most} bytes",
+            receive.spec.name
+        ));
+    }
     if !receive.started {
         return Err(format!("the destination `{}` was not started yet", receive.spec.name));
     }

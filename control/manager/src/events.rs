@@ -66,6 +66,9 @@ fn figures(progress: &Progress) -> proto::Figures {
                 figures.destination_pause_ns = *pause_ns;
                 figures.conflicts = *conflicts;
             }
+            Outcome::Release { forgotten_sessions } => {
+                figures.forgotten_sessions = *forgotten_sessions;
+            }
             _ => {}
         }
     }

@@ -57,7 +57,11 @@ fn any_fact() -> impl Strategy<Value = Fact> {
         Just(Fact::Accepted { spec: Box::new(order()) }),
         any_phase().prop_map(|phase| Fact::Started { phase }),
         any_phase().prop_map(|phase| {
-            Fact::Finished { phase, elapsed_us: 5, outcome: Outcome::Release }
+            Fact::Finished {
+                phase,
+                elapsed_us: 5,
+                outcome: Outcome::Release { forgotten_sessions: 0 },
+            }
         }),
         cause.prop_map(|cause| Fact::AbortBegun { cause, reason: String::new() }),
         Just(Fact::Resumed { by: Resumer::Operator }),

@@ -233,7 +233,11 @@ pub enum Outcome {
         conflicts: u64,
     },
     /// The address's home is the destination.
-    Release,
+    Release {
+        /// Sessions of the source that were left, adopted after the drain; they are cut.
+        #[serde(default)]
+        forgotten_sessions: u64,
+    },
     /// Nothing of the migration is left.
     Cleanup {
         /// What could not be tidied up; empty when all was.
@@ -250,7 +254,13 @@ impl Outcome {
             Self::Preflight { regions, twin_bytes, .. } => {
                 format!("{} region(s), {twin_bytes} bytes to capture", regions.len())
             }
-            Self::Takeover | Self::Release => String::new(),
+            Self::Takeover => String::new(),
+            Self::Release { forgotten_sessions: 0 } => String::new(),
+            Self::Release { forgotten_sessions } => {
+                format!(
+                    "{forgotten_sessions} session(s) of the source appeared after the drain and are cut"
+                )
+            }
             Self::Capture { pause_ns, .. } => format!("source paused for {}", ms(pause_ns)),
             Self::Copy { sent_bytes, covered_bytes, .. } => {
                 format!("{sent_bytes} bytes sent for {covered_bytes}")

@@ -155,6 +155,7 @@ pub struct Figures {
     pub cutover_ns: u64,
     pub epoch: u32,
     pub conflicts: u64,
+    pub forgotten_sessions: u64,
 }
 
 impl TryFrom<proto::Migration> for Migration {
@@ -187,6 +188,7 @@ impl TryFrom<proto::Migration> for Migration {
                 cutover_ns: figures.cutover_ns,
                 epoch: figures.epoch,
                 conflicts: figures.conflicts,
+                forgotten_sessions: figures.forgotten_sessions,
             },
         })
     }

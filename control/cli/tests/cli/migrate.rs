@@ -148,6 +148,7 @@ async fn every_event_is_an_object_and_the_last_is_the_migration() {
                 "ram_bytes": 0, "copied_bytes": 4096, "device_state_bytes": 0, "diff_bytes": 0,
                 "merged_bytes": 96, "pause_ns": 0, "destination_pause_ns": 0,
                 "old_sessions_at_cutover": 0, "cutover_ns": 0, "epoch": 0, "conflicts": 0,
+                "forgotten_sessions": 0,
             },
         })
     );

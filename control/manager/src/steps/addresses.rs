@@ -75,13 +75,13 @@ pub(super) async fn release(work: &Work) -> Result<Outcome, Error> {
     let spec = &work.progress.spec;
     let home = found.home.as_ref().map(|home| home.name.as_str());
     if found.destination.is_none() && home == Some(spec.destination_guest.as_str()) {
-        return Ok(Outcome::Release);
+        return Ok(Outcome::Release { forgotten_sessions: 0 });
     }
     let request = proto::ReleaseRequest {
         address: work.address(),
         keep_tracking: spec.keep_tracking,
         force: false,
     };
-    peer.answer("Release", CALL, switch.release(request)).await?;
-    Ok(Outcome::Release)
+    let answer = peer.answer("Release", CALL, switch.release(request)).await?;
+    Ok(Outcome::Release { forgotten_sessions: answer.forgotten_sessions })
 }

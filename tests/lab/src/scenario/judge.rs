@@ -51,6 +51,7 @@ impl Evidence {
         });
 
         let figures = manager.figures.unwrap_or_default();
+        ensure!(figures.forgotten_sessions == 0, "the release cut sessions of the source");
         let (dropped, repeated) = (dropped(rig)?, drain.repeated);
         view.summary(run, &Beside { figures, report: &report, dropped: &dropped, repeated });
         for record in report.records.iter().filter(|record| record.error.is_some()).take(10) {
