@@ -55,7 +55,8 @@ fn established(criterion: &mut Criterion) {
     for sessions in [1_000u32, 10_000, 100_000] {
         let snapshot = snapshot();
         let counters = Arc::new(ShardCounters::default());
-        let mut shard = Shard::new(0, ShardSelector::new(1), sessions + 1, counters).expect("memory");
+        let mut shard =
+            Shard::new(0, ShardSelector::new(1), sessions + 1, counters).expect("memory");
         let ports = [PortId(0); BURST];
         let mut verdicts = [Verdict::Drop(Outcome::Truncated); BURST];
         let mut now_ms = 0;
