@@ -374,10 +374,10 @@ impl Drop for Workers {
 }
 
 fn pool_config(config: &WorkersConfig) -> PoolConfig {
-    // Each port's receive and transmit rings, what is between workers, and room to spare; a power of two less one.
+    // Each port's receive and transmit rings, what is between workers, and room to spare.
     let rings = config.ports.len() * config.cpus.len() * 2 * 1024;
     let mesh = config.cpus.len() * config.cpus.len() * 1024;
-    let needed = ((rings + mesh + 1024).next_power_of_two() - 1) as u32;
+    let needed = (rings + mesh + 1024) as u32;
     PoolConfig { mbufs: config.mbufs.unwrap_or(needed), ..PoolConfig::default() }
 }
 
