@@ -73,10 +73,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let out = target_dir()?.join("bench");
     let (dir, captures) = (out.join("run"), out.join("captures"));
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-    // What is started inherits it, unless it asks for another CPU: workers do.
-    machine::pin(CONTROL_CPU).context("needs two CPUs")?;
     let window = Duration::from_millis(arguments.window_ms);
     let machine = Machine::probe()?;
+    // What is started inherits it, unless it asks for another CPU: workers do.
+    machine::pin(CONTROL_CPU)?;
     let context = Context { runs: arguments.runs, window, captures, dir, machine };
 
     let (mut metrics, mut curves, mut failed) = (Vec::new(), Vec::new(), Vec::new());
@@ -89,7 +89,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
             }
             Err(error) => {
                 eprintln!("{}: {error:#}", bench.name);
-                let note = format!("not measured: {error}");
+                let note = format!("not measured: {error:#}");
                 metrics.extend(bench.metrics.iter().map(|&name| {
                     Metric::alone(name, "", Samples::default()).note(first_line(&note))
                 }));

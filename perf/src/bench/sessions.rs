@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use tidegate_dataplane::{
     pipeline::{BURST, ShardSelector},
     steering::Timeouts,
@@ -25,8 +26,8 @@ const SIZES: [u32; 5] = [SMALL, 1 << 18, 1 << 20, 1 << 22, LARGE];
 pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
     on_cpu(WORKER_CPU, || {
         let mut outcome = sizes(context)?;
-        outcome.metrics.push(new_sessions(context)?);
-        outcome.metrics.push(churn(context)?);
+        outcome.metrics.push(new_sessions(context).context("new sessions")?);
+        outcome.metrics.push(churn(context).context("churn")?);
         Ok(outcome)
     })
 }
@@ -120,8 +121,8 @@ fn new_sessions(context: &Context) -> anyhow::Result<Metric> {
 
 /// New sessions as fast as they can be taken in while old ones expire.
 fn churn(context: &Context) -> anyhow::Result<Metric> {
-    const LIFE_MS: u64 = 100;
-    const CAPACITY: u32 = 1 << 20;
+    const LIFE_MS: u64 = 50;
+    const CAPACITY: u32 = 1 << 22;
     /// Four entries are looked at for each packet.
     const SWEPT: u32 = 4 * BURST as u32;
     let timeouts = Timeouts { tcp_opening_ms: LIFE_MS, ..Timeouts::default() };

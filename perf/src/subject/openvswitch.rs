@@ -82,6 +82,7 @@ impl OpenVSwitch {
         vsctl(&extra)?;
         let mut daemon = Command::new(place("TIDEGATE_OVS_VSWITCHD", DAEMON));
         environment(&mut daemon, &dir);
+        daemon.arg(format!("--unixctl={}", control(&dir).display()));
         daemon.arg(format!("unix:{}", socket.display()));
         let daemon = Process::start("ovs-vswitchd", &mut daemon, &dir)?;
         let this = Self {
@@ -126,13 +127,19 @@ impl OpenVSwitch {
     }
 
     fn appctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        process::run(command("ovs-appctl", &self.dir)?.args(arguments))
+        let mut command = command("ovs-appctl", &self.dir)?;
+        process::run(command.arg("-t").arg(control(&self.dir)).args(arguments))
     }
 
     fn connections(&self) -> anyhow::Result<u64> {
         let count = self.appctl(&["dpctl/ct-get-nconns"])?;
         Ok(count.trim().parse()?)
     }
+}
+
+/// The daemon's control socket.
+fn control(dir: &Path) -> PathBuf {
+    dir.join("vswitchd.ctl")
 }
 
 /// A file of the package; the variable is for an unpacked one.

@@ -94,7 +94,7 @@ impl Tidegated {
     /// When it does not get that far.
     pub fn start(setup: &Setup) -> anyhow::Result<Self> {
         let feed = setup.captures.first().context("a box without capture")?;
-        let dir = feed.dir.join("tidegated");
+        let dir = feed.dir.join(format!("tidegated-{}", setup.cpus.len()));
         fs::create_dir_all(&dir)?;
         let socket = format!("unix:{}", dir.join("api.sock").display());
         let file = dir.join("tidegated.toml");
