@@ -14,7 +14,7 @@ LAB := tests/lab/scripts/lab
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: packages
 packages: ## Install the Debian packages that are missing (asks for root)
@@ -36,6 +36,31 @@ demo: build guest ## Migrate real guests twice, with sessions open; report in ta
 test: build guest ## Run every test
 	@$(CARGO) test --locked --workspace --no-run
 	@$(LAB) $(CARGO) test --locked --offline --workspace
+
+# Hugepages of 2 MiB for `bench`: two programs with buffers for a capture of a million packets.
+BENCH_HUGEPAGES ?= 3328
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
+
+.PHONY: bench-packages
+bench-packages:
+	@deploy/host/packages --with bench
+
+.PHONY: bench
+bench: bench-packages ## Measure beside peers (BENCH="--only NAME …"); target/bench/results.json
+	@$(CARGO) build --locked --release -p tidegate-switch -p tidegate-perf
+	@# Peers' heaps get transparent hugepages, as our tables do.
+	@TIDEGATE_LAB_HUGEPAGES=$(BENCH_HUGEPAGES) GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
+		$(LAB) $(RELEASE)/tidegate-bench $(BENCH)
+
+.PHONY: check-instructions
+check-instructions: bench-packages ## Fail when a packet's instructions have grown by more than 3 %
+	@$(CARGO) build --locked --release -p tidegate-perf --bin tidegate-instructions
+	@$(RELEASE)/tidegate-instructions check
+
+.PHONY: record-instructions
+record-instructions: bench-packages ## Record a packet's instructions for this toolchain
+	@$(CARGO) build --locked --release -p tidegate-perf --bin tidegate-instructions
+	@$(RELEASE)/tidegate-instructions record
 
 .PHONY: check
 check: packages $(TOOLS)/bin/cargo-deny ## Formatting, lints, dependencies

@@ -16,6 +16,8 @@ const FUNCTIONS: &[&str] = &[
     // mempools and mbufs
     "rte_pktmbuf_(pool_create_by_ops|free_bulk)",
     "rte_mempool_avail_count",
+    // hash tables
+    "rte_hash_(create|free|add_key_data|lookup_bulk_data)",
     // ports
     "rte_eth_dev_(configure|start|stop|close|info_get|socket_id|adjust_nb_rx_tx_desc)",
     "rte_eth_dev_(get_port_by_name|get_name_by_port|default_mac_addr_set|set_mtu|get_mtu)",
@@ -25,11 +27,13 @@ const FUNCTIONS: &[&str] = &[
 ];
 
 /// Constants used that are plain macros.
-const CONSTANTS: &[&str] =
-    &["TG_.*", "RTE_(MAX_LCORE|MAX_ETHPORTS|ETH_NAME_MAX_LEN|PKTMBUF_HEADROOM)"];
+const CONSTANTS: &[&str] = &[
+    "TG_.*",
+    "RTE_(HASH_LOOKUP_BULK_MAX|MAX_LCORE|MAX_ETHPORTS|ETH_NAME_MAX_LEN|PKTMBUF_HEADROOM)",
+];
 
 /// Types behind pointers whose insides belong to DPDK.
-const OPAQUE: &[&str] = &["rte_mempool", "rte_device", "rte_mbuf"];
+const OPAQUE: &[&str] = &["rte_mempool", "rte_device", "rte_mbuf", "rte_hash"];
 
 fn main() {
     let dpdk = tidegate_dpdk_build::find().unwrap_or_else(|error| {

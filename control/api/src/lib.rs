@@ -24,6 +24,7 @@ pub mod manager {
     tonic::include_proto!("tidegate.manager.v1");
 }
 
+pub use tonic::transport::Channel;
 pub use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Encoded descriptors of all services, for reflection.

@@ -4,6 +4,7 @@
 //! EAL starts once per process, so all tests of this binary share it and one pool, one at a time (one process
 //! per test works as well). Every test checks at its end that each mbuf is back in the pool.
 
+mod hash;
 mod lcores;
 mod mbufs;
 mod ports;

@@ -1,0 +1,99 @@
+//! The session table alone, beside others.
+
+use std::time::Instant;
+
+use tidegate_dpdk::Eal;
+
+use super::{Context, Outcome};
+use crate::{
+    machine::{WORKER_CPU, on_cpu},
+    memory::{
+        lookup,
+        tables::{Hashbrown, Ours, RteHash, Table},
+    },
+    plot::Curve,
+    result::Metric,
+    samples::Samples,
+};
+
+const SIZES: [u32; 5] = [1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 23];
+/// Its entries and index are many times the last-level cache.
+const LARGEST: u32 = 1 << 23;
+/// Subjects, in the order they take turns.
+const NAMES: [&str; 3] = ["tidegate", "rte_hash_lookup_bulk", "hashbrown+ahash"];
+
+pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
+    on_cpu(WORKER_CPU, || {
+        // Its thread becomes DPDK's first lcore, which stays where it is.
+        let lcore = format!("--lcores=0@{WORKER_CPU}");
+        let eal = Eal::init(["bench", &lcore, "--in-memory", "--no-pci", "--no-telemetry"])?;
+        let outcome = measure(context, &eal)?;
+        eal.cleanup()?;
+        Ok(outcome)
+    })
+}
+
+fn measure(context: &Context, eal: &Eal) -> anyhow::Result<Outcome> {
+    let mut outcome = Outcome::default();
+    for plot in ["lookup-hit", "lookup-miss"] {
+        outcome.curves.extend(NAMES.map(|name| Curve {
+            plot,
+            subject: name.to_owned(),
+            unit: "ns per lookup",
+            points: Vec::new(),
+        }));
+    }
+    let mut inserted = Samples::default();
+    for sessions in SIZES {
+        eprintln!("  {sessions} sessions");
+        let started = Instant::now();
+        let mut ours = Ours::filled(sessions)?;
+        if sessions == LARGEST {
+            inserted.push(started.elapsed().as_secs_f64() * 1e9 / f64::from(sessions));
+        }
+        let mut rte_hash = RteHash::filled(eal, sessions)?;
+        let mut hashbrown = Hashbrown::filled(sessions);
+        let mut tables: [&mut dyn Table; 3] = [&mut ours, &mut rte_hash, &mut hashbrown];
+        let (runs, window) = (context.runs, context.window / 4);
+        let hits = lookup::alternate(&mut tables, runs, window, 0, sessions, true)?;
+        let misses = lookup::alternate(&mut tables, runs, window, sessions, sessions, false)?;
+        for (curve, rates) in outcome.curves.iter_mut().zip(hits.iter().chain(&misses)) {
+            curve.points.push((sessions, 1e9 / rates.median()));
+        }
+        if sessions == LARGEST {
+            outcome.metrics = lookups(&hits, &misses);
+        }
+    }
+    outcome.metrics.push(
+        Metric::alone("table_insert_ns", "ns per session", inserted)
+            .note("filling a fresh table with 8 M, its memory's first touch included"),
+    );
+    outcome.metrics.push(bytes()?);
+    Ok(outcome)
+}
+
+fn lookups(hits: &[Samples], misses: &[Samples]) -> Vec<Metric> {
+    let [ours, rte_hash, hashbrown] = [0, 1, 2];
+    let metric = |name, rates: &[Samples], peer: usize| {
+        let (ours, theirs) = (rates[ours].clone(), rates[peer].clone());
+        Metric::beside(name, "lookups per second", ours, NAMES[peer], theirs)
+            .note("8 M sessions; ours and hashbrown's read the session, rte_hash's only its number")
+    };
+    vec![
+        metric("lookup_vs_rte_hash", hits, rte_hash),
+        metric("lookup_miss_vs_rte_hash", misses, rte_hash),
+        metric("lookup_vs_hashbrown", hits, hashbrown),
+        metric("lookup_miss_vs_hashbrown", misses, hashbrown),
+    ]
+}
+
+/// The index has a power of two of buckets: a full table is between 37.5 % and 75 % loaded.
+fn bytes() -> anyhow::Result<Metric> {
+    let per_session = |sessions: u32| -> anyhow::Result<f64> {
+        Ok(Ours::empty(sessions)?.bytes() as f64 / f64::from(sessions))
+    };
+    let best = per_session(12_582_912)?;
+    let ours = [per_session(16_777_216)?].into_iter().collect();
+    let note = format!("16 M sessions, the index 50 % loaded; {best:.1} with 12.6 M at 75 %");
+    Ok(Metric::alone("bytes_per_session", "bytes", ours).note(note))
+}

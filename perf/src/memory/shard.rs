@@ -1,0 +1,207 @@
+//! A shard fed with frames made in memory: more sessions than a capture can hold, and a clock of its own.
+
+use std::{hint::black_box, sync::Arc};
+
+use anyhow::Context as _;
+use tidegate_dataplane::{
+    counters::ShardCounters,
+    packet::Mac,
+    pipeline::{BURST, Outcome, Shard, ShardSelector, Verdict},
+    steering::{
+        Backend, BackendSlot, Fib, ManagedAddress, Port, PortId, PortRole, Rewrite, Snapshot,
+        Timeouts,
+    },
+};
+
+use crate::frame::{self, Kind, LOCATOR, MANAGED, SMALLEST, UPLINK_MAC};
+
+/// A frame on cache lines of its own, as packet buffers are.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Frame([u8; SMALLEST]);
+
+impl AsRef<[u8]> for Frame {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsMut<[u8]> for Frame {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// A shard and what it is fed.
+pub struct Bench {
+    shard: Shard,
+    snapshot: Snapshot,
+    now_ms: u64,
+    segment: Frame,
+    syn: Frame,
+    frames: [Frame; BURST],
+    verdicts: [Verdict; BURST],
+}
+
+impl Bench {
+    /// With room for `capacity` sessions.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn new(capacity: u32) -> anyhow::Result<Self> {
+        Self::one_of(0, ShardSelector::new(1), capacity, Timeouts::default())
+    }
+
+    /// Shard `number` of those `selector` chooses from.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn one_of(
+        number: u16,
+        selector: ShardSelector,
+        capacity: u32,
+        timeouts: Timeouts,
+    ) -> anyhow::Result<Self> {
+        let counters = Arc::new(ShardCounters::default());
+        let shard = Shard::new(number, selector, capacity, counters)?;
+        let segment = template(Kind::ACK)?;
+        Ok(Self {
+            shard,
+            snapshot: snapshot(timeouts)?,
+            now_ms: 0,
+            segment,
+            syn: template(Kind::SYN)?,
+            frames: [segment; BURST],
+            verdicts: [Verdict::Drop(Outcome::Truncated); BURST],
+        })
+    }
+
+    /// Adopt the sessions of these clients; time passes so that the rate limit allows it.
+    ///
+    /// # Errors
+    /// When one is not adopted.
+    pub fn fill(&mut self, clients: impl IntoIterator<Item = u32>) -> anyhow::Result<()> {
+        let mut clients = clients.into_iter().peekable();
+        while clients.peek().is_some() {
+            self.now_ms += 4;
+            let mut last = 0;
+            let burst = std::array::from_fn(|_| {
+                last = clients.next().unwrap_or(last);
+                last
+            });
+            self.segments(&burst);
+            self.sent()?;
+        }
+        Ok(())
+    }
+
+    /// A burst of segments in the middle of these clients' sessions.
+    #[inline]
+    pub fn segments(&mut self, clients: &[u32; BURST]) {
+        self.burst(self.segment, clients);
+    }
+
+    /// A burst of first segments of these clients.
+    #[inline]
+    pub fn syns(&mut self, clients: &[u32; BURST]) {
+        self.burst(self.syn, clients);
+    }
+
+    #[inline]
+    fn burst(&mut self, template: Frame, clients: &[u32; BURST]) {
+        for (frame, &client) in self.frames.iter_mut().zip(clients) {
+            let (address, port) = frame::client(client);
+            *frame = template;
+            frame.0[26..30].copy_from_slice(&address.to_be_bytes());
+            frame.0[34..36].copy_from_slice(&port.to_be_bytes());
+        }
+        let ports = [PortId(0); BURST];
+        self.shard.process(
+            &self.snapshot,
+            self.now_ms,
+            &mut self.frames,
+            &ports,
+            &mut self.verdicts,
+        );
+        black_box(&self.frames);
+    }
+
+    /// Whether all of the last burst went to the home backend.
+    ///
+    /// # Errors
+    /// With the verdict of one that did not.
+    pub fn sent(&self) -> anyhow::Result<()> {
+        let other = self
+            .verdicts
+            .iter()
+            .find(|verdict| !matches!(verdict, Verdict::Transmit(_, Outcome::ToSource)));
+        other.map_or(Ok(()), |verdict| anyhow::bail!("a packet ended as {verdict:?}"))
+    }
+
+    /// Let time pass, and look at `budget` entries for expired ones.
+    #[inline]
+    pub fn sweep(&mut self, now_ms: u64, budget: u32) {
+        self.now_ms = now_ms;
+        self.shard.sweep(&self.snapshot, now_ms, budget);
+    }
+
+    /// The shard's clock.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// Sessions in the table.
+    #[must_use]
+    pub fn sessions(&self) -> u64 {
+        self.shard.counters().sessions.get()
+    }
+}
+
+fn template(kind: Kind) -> anyhow::Result<Frame> {
+    let bytes = frame::build(0, kind, SMALLEST);
+    Ok(Frame(bytes.try_into().ok().context("a smallest frame has its size")?))
+}
+
+fn snapshot(timeouts: Timeouts) -> anyhow::Result<Snapshot> {
+    let port = |role, last| Port { mac: Mac([2, 0, 0, 0, last, 1]), addresses: Vec::new(), role };
+    let mut ports = vec![port(PortRole::Uplink, 1), port(PortRole::Access, 2)];
+    ports[0].mac = UPLINK_MAC;
+    let home = Backend {
+        slot: BackendSlot(0),
+        port: PortId(1),
+        mac: Mac([2, 0, 0, 0, 0x0a, 1]),
+        rewrite: Rewrite::Nat(LOCATOR),
+    };
+    let address = ManagedAddress {
+        address: MANAGED,
+        hosted: true,
+        tracked: true,
+        epoch: 1,
+        home,
+        destination: None,
+    };
+    let mut snapshot = Snapshot::new(1, ports, [address], Fib::default(), [])?;
+    snapshot.timeouts = timeouts;
+    Ok(snapshot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_begin_are_followed_and_expire() {
+        let timeouts = Timeouts { tcp_opening_ms: 10, ..Timeouts::default() };
+        let mut bench = Bench::one_of(0, ShardSelector::new(1), 4096, timeouts).expect("memory");
+        bench.fill(0..1000).expect("adopted");
+        assert_eq!(bench.sessions(), 1000);
+        bench.segments(&std::array::from_fn(|at| at as u32));
+        bench.sent().expect("followed");
+        bench.syns(&std::array::from_fn(|at| 1000 + at as u32));
+        bench.sent().expect("begun");
+        assert_eq!(bench.sessions(), 1032);
+        bench.sweep(bench.now_ms() + 11, 4096);
+        assert_eq!(bench.sessions(), 1000);
+    }
+}

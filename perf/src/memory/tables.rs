@@ -1,0 +1,143 @@
+//! Tables that can hold sessions: ours and others, filled and looked up in bursts the way each is best used.
+
+use ahash::RandomState;
+use anyhow::Context as _;
+use hashbrown::HashMap;
+use tidegate_dataplane::{
+    pipeline::BURST,
+    session::{Session, SessionState, SessionTable},
+    steering::BackendSlot,
+};
+use tidegate_dpdk::{Eal, HashTable};
+
+use super::{key, key_bytes};
+
+/// A filled table.
+pub trait Table {
+    /// Look the sessions of these clients up; how many were found. What is found is read.
+    fn lookup(&mut self, clients: &[u32; BURST]) -> u32;
+}
+
+/// Our table.
+pub struct Ours(SessionTable);
+
+impl Ours {
+    /// With room for `sessions`.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn empty(sessions: u32) -> anyhow::Result<Self> {
+        Ok(Self(SessionTable::with_capacity(sessions)?))
+    }
+
+    /// With the sessions of clients below `sessions`.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn filled(sessions: u32) -> anyhow::Result<Self> {
+        let mut table = SessionTable::with_capacity(sessions)?;
+        for number in 0..sessions {
+            let key = key(number);
+            let session = Session::new(&key, BackendSlot(0), 1, SessionState::Established, 0);
+            let hash = table.hash(&key);
+            let inserted = table.insert(session, hash);
+            anyhow::ensure!(inserted.is_ok(), "no room for session {number} of {sessions}");
+        }
+        Ok(Self(table))
+    }
+
+    /// Bytes of memory, everything included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+}
+
+impl Table for Ours {
+    fn lookup(&mut self, clients: &[u32; BURST]) -> u32 {
+        let keys = clients.map(key);
+        let mut hashes = [0; BURST];
+        for (hash, key) in hashes.iter_mut().zip(&keys) {
+            *hash = self.0.hash(key);
+            self.0.prefetch(*hash);
+        }
+        for &hash in &hashes {
+            self.0.prefetch_entry(hash);
+        }
+        let found = keys.iter().zip(hashes).map(|(key, hash)| {
+            let session = self.0.find(key, hash).and_then(|at| self.0.get(at));
+            u32::from(session.is_some_and(Session::is_live))
+        });
+        found.sum()
+    }
+}
+
+/// hashbrown with ahash, without prefetch: it offers none.
+pub struct Hashbrown(HashMap<[u8; 16], Session, RandomState>);
+
+impl Hashbrown {
+    /// With the sessions of clients below `sessions`.
+    #[must_use]
+    pub fn filled(sessions: u32) -> Self {
+        let mut map = HashMap::with_capacity_and_hasher(sessions as usize, RandomState::new());
+        for number in 0..sessions {
+            let state = SessionState::Established;
+            map.insert(key_bytes(number), Session::new(&key(number), BackendSlot(0), 1, state, 0));
+        }
+        Self(map)
+    }
+}
+
+impl Table for Hashbrown {
+    fn lookup(&mut self, clients: &[u32; BURST]) -> u32 {
+        let keys = clients.map(key_bytes);
+        keys.iter().map(|key| u32::from(self.0.get(key).is_some_and(Session::is_live))).sum()
+    }
+}
+
+/// DPDK's table. Its values are pointer-wide: entry numbers, as who keeps sessions with it would have. The session behind
+/// the number is not read, which is to its advantage.
+pub struct RteHash(HashTable);
+
+impl RteHash {
+    /// With the sessions of clients below `sessions`, and the room DPDK's documentation asks for.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn filled(eal: &Eal, sessions: u32) -> anyhow::Result<Self> {
+        // As loaded as ours: its index has a power of two of places, too.
+        let room = sessions + sessions / 3;
+        let mut table = eal.create_hash(&format!("bench{sessions}"), room)?;
+        for number in 0..sessions {
+            table
+                .add(&key_bytes(number), u64::from(number))
+                .with_context(|| format!("session {number} of {sessions}"))?;
+        }
+        Ok(Self(table))
+    }
+}
+
+impl Table for RteHash {
+    fn lookup(&mut self, clients: &[u32; BURST]) -> u32 {
+        const { assert!(BURST == tidegate_dpdk::KEYS_AT_ONCE) };
+        let mut values = [0; BURST];
+        let found = self.0.lookup_burst(&clients.map(key_bytes), &mut values);
+        std::hint::black_box(&values);
+        found.count_ones()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_find_what_is_there_and_nothing_else() {
+        let mut tables: [Box<dyn Table>; 2] =
+            [Box::new(Ours::filled(10_000).expect("memory")), Box::new(Hashbrown::filled(10_000))];
+        for table in &mut tables {
+            assert_eq!(table.lookup(&std::array::from_fn(|at| at as u32 * 300)), BURST as u32);
+            assert_eq!(table.lookup(&std::array::from_fn(|at| 10_000 + at as u32)), 0);
+        }
+    }
+}

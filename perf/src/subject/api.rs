@@ -1,0 +1,111 @@
+//! What the harness asks of a box.
+
+use tidegate_api::{
+    Channel,
+    endpoint::{Endpoint, connect},
+    switch::{
+        AbortRequest, Backend, Counters, CutoverRequest, CutoverResponse, GetCountersRequest,
+        Rewrite, SetDestinationRequest, TakeoverRequest, switch_client::SwitchClient,
+    },
+};
+use tokio::runtime::Runtime;
+
+/// The managed address.
+const MANAGED: &str = "10.9.0.100";
+
+/// A connection to a box's API.
+pub struct Api {
+    runtime: Runtime,
+    client: SwitchClient<Channel>,
+}
+
+/// Counters that matter here.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Received.
+    pub received: u64,
+    /// Sent to the home backend.
+    pub to_source: u64,
+    /// Sent to the destination.
+    pub to_destination: u64,
+    /// Dropped, whatever the reason.
+    pub dropped: u64,
+    /// Sessions in the tables.
+    pub sessions: u64,
+}
+
+impl Totals {
+    fn of(counters: &Counters) -> Self {
+        let outcome = |name: &str| {
+            counters.outcomes.iter().find(|it| it.name == name).map_or(0, |it| it.packets)
+        };
+        Self {
+            received: counters.received,
+            to_source: outcome("to_source"),
+            to_destination: outcome("to_destination"),
+            dropped: counters.outcomes.iter().filter(|it| it.drop).map(|it| it.packets).sum(),
+            sessions: counters.workers.iter().map(|it| it.sessions).sum(),
+        }
+    }
+}
+
+impl Api {
+    /// Connect to `endpoint`.
+    ///
+    /// # Errors
+    /// When nobody answers there.
+    pub fn connect(endpoint: &str) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let endpoint: Endpoint = endpoint.parse()?;
+        let channel = runtime.block_on(connect(&endpoint))?;
+        Ok(Self { runtime, client: SwitchClient::new(channel) })
+    }
+
+    /// Its counters now.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn totals(&mut self) -> anyhow::Result<Totals> {
+        let asked = self.client.get_counters(GetCountersRequest {});
+        Ok(Totals::of(&self.runtime.block_on(asked)?.into_inner()))
+    }
+
+    /// Host the address and name another home for it.
+    ///
+    /// # Errors
+    /// When the box refuses.
+    pub fn prepare_cutover(&mut self) -> anyhow::Result<()> {
+        let address = MANAGED.to_owned();
+        let takeover = TakeoverRequest { address: address.clone() };
+        self.runtime.block_on(self.client.takeover(takeover))?;
+        let destination = Some(Backend {
+            name: "destination".to_owned(),
+            port: "vm0".to_owned(),
+            mac: "02:00:00:00:0a:02".to_owned(),
+            rewrite: Rewrite::Nat.into(),
+            locator: "10.8.0.12".to_owned(),
+        });
+        let request = SetDestinationRequest { address, destination };
+        self.runtime.block_on(self.client.set_destination(request))?;
+        Ok(())
+    }
+
+    /// Cut over.
+    ///
+    /// # Errors
+    /// When the box refuses, or a worker does not acknowledge.
+    pub fn cutover(&mut self) -> anyhow::Result<CutoverResponse> {
+        let request = CutoverRequest { address: MANAGED.to_owned(), unknown_tcp: 0 };
+        Ok(self.runtime.block_on(self.client.cutover(request))?.into_inner())
+    }
+
+    /// Give everything back to the source.
+    ///
+    /// # Errors
+    /// When the box refuses.
+    pub fn abort(&mut self) -> anyhow::Result<()> {
+        let request = AbortRequest { address: MANAGED.to_owned() };
+        self.runtime.block_on(self.client.abort(request))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! Programs that forward a capture's packets: `net_pcap` with `infinite_rx=1` in, `net_null` out.
+
+pub mod api;
+pub mod nftables;
+pub mod openvswitch;
+pub mod testpmd;
+pub mod tidegated;
+
+use std::{path::PathBuf, process::Command};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tidegate_lab::process;
+
+use crate::runner::Reading;
+
+/// A running program under measurement.
+pub trait Subject {
+    /// Its name in tables.
+    fn name(&self) -> &str;
+    /// Packets it has forwarded.
+    ///
+    /// # Errors
+    /// When it does not say.
+    fn reading(&mut self) -> anyhow::Result<Reading>;
+    /// Whether it really did the work that is claimed, since it was started.
+    ///
+    /// # Errors
+    /// When it did not; with what it did instead.
+    fn verify(&mut self) -> anyhow::Result<()>;
+    /// Processes that stand still while others are measured.
+    fn pids(&self) -> Vec<u32>;
+
+    /// Stand still.
+    ///
+    /// # Errors
+    /// When it has ended.
+    fn pause(&mut self) -> anyhow::Result<()> {
+        signal(&self.pids(), Signal::STOP)
+    }
+
+    /// Go on.
+    ///
+    /// # Errors
+    /// When it has ended.
+    fn resume(&mut self) -> anyhow::Result<()> {
+        signal(&self.pids(), Signal::CONT)
+    }
+}
+
+/// Where a bench's subjects keep their files, and what they are fed.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// The capture.
+    pub capture: PathBuf,
+    /// Packets in it.
+    pub packets: u32,
+    /// Distinct sessions in it.
+    pub sessions: u32,
+    /// Directory for sockets, logs and databases.
+    pub dir: PathBuf,
+}
+
+impl Feed {
+    /// Device string that receives the capture again and again.
+    #[must_use]
+    pub fn device(&self) -> String {
+        format!("net_pcap0,rx_pcap={},tx_iface=lo,infinite_rx=1", self.capture.display())
+    }
+
+    /// Packet buffers that hold the whole capture, and what is under way.
+    #[must_use]
+    pub fn mbufs(&self) -> u32 {
+        self.packets + self.packets / 16 + 16_384
+    }
+
+    /// Hugepage memory for so many packet buffers of 2 KiB with their headers, and the rings.
+    #[must_use]
+    pub fn memory_mib(&self) -> u32 {
+        (u64::from(self.mbufs()) * 2560 / (1 << 20)) as u32 + 192
+    }
+}
+
+fn signal(pids: &[u32], signal: Signal) -> anyhow::Result<()> {
+    for &pid in pids {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        kill_process(pid.ok_or_else(|| anyhow::anyhow!("no process"))?, signal)?;
+    }
+    Ok(())
+}
+
+/// A peer's program.
+///
+/// # Errors
+/// When it is not installed; names the package.
+pub fn peer(program: &str, package: &str) -> anyhow::Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let found = places.map(|place| place.join(program)).find(|path| path.exists());
+    found.ok_or_else(|| {
+        anyhow::anyhow!("{program} is not installed: install the Debian package {package} (deploy/host/packages --with bench)")
+    })
+}
+
+/// Run a helper to its end.
+///
+/// # Errors
+/// When it fails.
+pub fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    process::run(Command::new(program).args(arguments))
+}

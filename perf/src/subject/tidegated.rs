@@ -1,0 +1,166 @@
+//! The switch box itself: the released `tidegated`, asked over its API.
+
+use std::{fs, process::Command, thread, time::Duration};
+
+use anyhow::Context as _;
+use tidegate_lab::process::{Process, built, wait_until};
+
+use super::{
+    Feed, Subject,
+    api::{Api, Totals},
+};
+use crate::{machine::WORKER_CPU, runner::Reading};
+
+const READY: Duration = Duration::from_secs(120);
+
+/// How the box is set up.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Captures, one for each receive queue.
+    pub captures: Vec<Feed>,
+    /// CPUs of the workers.
+    pub cpus: Vec<usize>,
+}
+
+impl Setup {
+    /// One worker on the measured CPU.
+    #[must_use]
+    pub fn one_worker(feed: &Feed) -> Self {
+        Self { captures: vec![feed.clone()], cpus: vec![WORKER_CPU] }
+    }
+
+    fn config(&self, socket: &str) -> String {
+        let mbufs: u32 = self.captures.iter().map(Feed::mbufs).sum();
+        let memory: u32 = self.captures.iter().map(Feed::memory_mib).sum();
+        // Room for all at 75 %, wherever a session's shard is.
+        let sessions: u32 = self.captures.iter().map(|feed| feed.sessions).sum();
+        let sessions = (sessions + sessions / 3).clamp(65_536, 16_777_216);
+        let captures: String = self
+            .captures
+            .iter()
+            .map(|feed| format!(",rx_pcap={},tx_iface=lo", feed.capture.display()))
+            .collect();
+        format!(
+            r#"[eal]
+memory_mib = {memory}
+mbufs = {mbufs}
+
+[workers]
+cpus = {cpus:?}
+idle = "poll"
+sessions = {sessions}
+
+[api]
+listen = ["{socket}"]
+
+[[port]]
+name = "uplink"
+device = "net_pcap0{captures},infinite_rx=1"
+mac = "02:00:00:00:01:01"
+addresses = ["10.9.0.1/24"]
+role = "uplink"
+
+[[port]]
+name = "vm0"
+device = "net_null0,no-rx=1"
+mac = "02:00:00:00:02:01"
+addresses = ["10.8.0.1/24"]
+role = "access"
+
+[[address]]
+address = "10.9.0.100"
+home = {{ name = "source", port = "vm0", mac = "02:00:00:00:0a:01", rewrite = "nat", locator = "10.8.0.11" }}
+"#,
+            cpus = self.cpus
+        )
+    }
+}
+
+/// A running box.
+pub struct Tidegated {
+    process: Process,
+    socket: String,
+    /// Its API.
+    pub api: Api,
+    /// Counters when all sessions were established.
+    settled: Totals,
+}
+
+impl Tidegated {
+    /// Start a box and wait until every session of its captures is in its tables. Adoption is rate-limited: a
+    /// million TCP sessions take a hundred seconds.
+    ///
+    /// # Errors
+    /// When it does not get that far.
+    pub fn start(setup: &Setup) -> anyhow::Result<Self> {
+        let feed = setup.captures.first().context("a box without capture")?;
+        let dir = feed.dir.join(format!("tidegated-{}", setup.cpus.len()));
+        fs::create_dir_all(&dir)?;
+        let socket = format!("unix:{}", dir.join("api.sock").display());
+        let file = dir.join("tidegated.toml");
+        fs::write(&file, setup.config(&socket))?;
+        let mut command = Command::new(built("tidegated")?);
+        command.arg("--config").arg(&file);
+        let mut process = Process::start("tidegated", &mut command, &dir)?;
+        process.wait_for("is ready", READY)?;
+        let api = Api::connect(&socket)?;
+        let mut this = Self { process, socket, api, settled: Totals::default() };
+        this.settle(setup.captures.iter().map(|feed| u64::from(feed.sessions)).sum())?;
+        Ok(this)
+    }
+
+    /// Another connection to its API.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn connect(&self) -> anyhow::Result<Api> {
+        Api::connect(&self.socket)
+    }
+
+    /// Wait until there are `sessions`, and nothing is dropped any more.
+    fn settle(&mut self, sessions: u64) -> anyhow::Result<()> {
+        let limit = Duration::from_secs(60 + sessions / 5_000);
+        let mut before = self.api.totals()?;
+        self.settled = wait_until("all sessions in the table", limit, || {
+            if let Some(status) = self.process.ended()? {
+                anyhow::bail!("tidegated ended ({status}):\n{}", self.process.printed());
+            }
+            thread::sleep(Duration::from_millis(200));
+            let now = self.api.totals()?;
+            let is_settled = now.sessions == sessions && now.dropped == before.dropped;
+            before = now;
+            Ok(is_settled.then_some(now))
+        })
+        .with_context(|| format!("{before:?}, wanted {sessions} sessions"))?;
+        Ok(())
+    }
+}
+
+impl Subject for Tidegated {
+    fn name(&self) -> &str {
+        "tidegated"
+    }
+
+    fn reading(&mut self) -> anyhow::Result<Reading> {
+        Reading::take(|| Ok(self.api.totals()?.to_source))
+    }
+
+    fn verify(&mut self) -> anyhow::Result<()> {
+        let (before, now) = (self.settled, self.api.totals()?);
+        let (received, sent) = (now.received - before.received, now.to_source - before.to_source);
+        // Counters are read one after the other while packets flow.
+        let under_way = received.abs_diff(sent);
+        anyhow::ensure!(
+            now.dropped == before.dropped
+                && now.to_destination == before.to_destination
+                && now.sessions == before.sessions
+                && under_way < received / 100,
+            "tidegated did not send every packet to the source: {before:?}, then {now:?}"
+        );
+        Ok(())
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        vec![self.process.pid()]
+    }
+}
