@@ -45,7 +45,7 @@ pub struct Cli {
         global = true,
         value_name = "ENDPOINT",
         env = "TIDEGATE_HOST",
-        default_value = "unix:/run/tidegate/host.sock"
+        default_value = "unix:/run/tidegate/hostd.sock"
     )]
     pub host: Endpoint,
     /// One JSON object per line.

@@ -14,7 +14,7 @@ use tidegate_config::ConfigError;
 /// twin_dir = "/dev/shm/tidegate-twin"     # copies of them as of T0
 ///
 /// [api]
-/// listen = ["unix:/run/tidegate/host.sock"]
+/// listen = ["unix:/run/tidegate/hostd.sock"]
 ///
 /// [data]
 /// listen = "127.0.0.1:0"

@@ -66,8 +66,18 @@ pub enum StartError {
         reason: io::Error,
     },
     /// Packet buffers could not be had.
-    #[error("packet buffers could not be allocated: {0}; raise `memory_mib` in [eal]")]
-    Pool(Box<tidegate_dpdk::Error>),
+    #[error(
+        "{mbufs} packet buffers of {} bytes could not be had from {memory_mib} MiB: {reason}; raise `memory_mib` in [eal], or set `mbufs` there to fewer",
+        PoolConfig::default().data_bytes
+    )]
+    Pool {
+        /// How many.
+        mbufs: u32,
+        /// What there is.
+        memory_mib: u32,
+        /// Why.
+        reason: Box<tidegate_dpdk::Error>,
+    },
     /// The session tables could not be had.
     #[error(
         "no memory for a table of {sessions} sessions: {source}; lower `sessions` in [workers]"
@@ -148,9 +158,12 @@ impl Workers {
     pub fn start(config: &WorkersConfig) -> Result<Self, StartError> {
         let eal = Eal::init(config.eal_arguments()).map_err(|e| StartError::Eal(Box::new(e)))?;
         let workers = config.cpus.len();
-        let pool = eal
-            .create_pool("packets", &pool_config(config))
-            .map_err(|error| StartError::Pool(Box::new(error)))?;
+        let pool =
+            eal.create_pool("packets", &pool_config(config)).map_err(|error| StartError::Pool {
+                mbufs: pool_config(config).mbufs,
+                memory_mib: config.memory_mib,
+                reason: Box::new(error),
+            })?;
         let mut opened = Vec::new();
         for spec in &config.ports {
             opened.push(ports::open(&eal, spec, workers as u16, &pool)?);

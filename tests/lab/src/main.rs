@@ -68,8 +68,10 @@ fn demo(only: Option<ModeName>) -> anyhow::Result<bool> {
     let mut view = View::new();
     let mut report = Report { result: "completed", runs: Vec::new() };
     let logs = out.join("logs");
-    // Those of an earlier failure would mislead.
+    let path = out.join("report.json");
+    // What an earlier run left would mislead.
     let _ = fs::remove_dir_all(&logs);
+    let _ = fs::remove_file(&path);
     for mode in modes {
         let mut run = Run::default();
         let ended = scenario::run(*mode, &mut view, &logs, &mut run);
@@ -84,7 +86,6 @@ fn demo(only: Option<ModeName>) -> anyhow::Result<bool> {
         }
         report.runs.push(run);
     }
-    let path = out.join("report.json");
     report.write(&path)?;
     view.say(&format!("{}; report in {}", report.result, path.display()));
     Ok(report.result == "completed")
