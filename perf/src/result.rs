@@ -205,7 +205,7 @@ mod tests {
     fn a_target_that_was_not_measured_is_missed() {
         let metric = Metric::alone("latency_p99_vs_testpmd", "µs", Samples::default());
         assert_eq!(metric.met(), Some(false));
-        assert!(table(&[metric.clone()]).contains("not measured"));
+        assert!(table(std::slice::from_ref(&metric)).contains("not measured"));
         let line = serde_json::to_value(Line::from(&metric)).expect("json");
         assert!(line["ours"].is_null() && line["ratio"].is_null());
     }

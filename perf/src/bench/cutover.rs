@@ -30,7 +30,10 @@ pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
     let (mut dips, mut undisturbed) = (Samples::default(), Samples::default());
     for _ in 0..context.runs {
         let mut watching = switch.connect()?;
-        let (quiet, ()) = watch(&mut watching, || Ok(thread::sleep(2 * AROUND)))?;
+        let (quiet, ()) = watch(&mut watching, || {
+            thread::sleep(2 * AROUND);
+            Ok(())
+        })?;
         undisturbed.push(dip_percent(&quiet));
         switch.api.prepare_cutover()?;
         let before = switch.api.totals()?;

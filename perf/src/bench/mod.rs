@@ -122,9 +122,15 @@ pub const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "workers",
-        about: "two workers beside one, in memory and with the ring between them",
-        metrics: &["two_workers_vs_one", "two_workers_ring_vs_one"],
-        run: workers::run,
+        about: "two workers beside one, as shards in memory",
+        metrics: &["two_workers_vs_one"],
+        run: workers::in_memory,
+    },
+    Bench {
+        name: "ring",
+        about: "two workers of tidegated beside one, with the ring between them in use",
+        metrics: &["two_workers_ring_vs_one"],
+        run: workers::with_ring,
     },
     Bench {
         name: "latency",

@@ -34,11 +34,8 @@ use crate::{
 const SESSIONS: u32 = 200_000;
 const CPUS: [usize; 2] = [WORKER_CPU, CONTROL_CPU];
 
-pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
-    Ok(Outcome { metrics: vec![in_memory(context)?, with_ring(context)?], curves: Vec::new() })
-}
-
-fn in_memory(context: &Context) -> anyhow::Result<Metric> {
+/// Two shards in memory.
+pub(super) fn in_memory(context: &Context) -> anyhow::Result<Outcome> {
     let selector = ShardSelector::new(2);
     let (mut two, mut one) = (Samples::default(), Samples::default());
     for _ in 0..context.runs {
@@ -46,8 +43,9 @@ fn in_memory(context: &Context) -> anyhow::Result<Metric> {
         two.push(together(&selector, &CPUS, context.window / 2)?);
     }
     let unit = "packets per second";
-    Ok(Metric::beside("two_workers_vs_one", unit, two, "one worker", one)
-        .note("two shards in memory, each fed its own sessions: no ring in use"))
+    let metric = Metric::beside("two_workers_vs_one", unit, two, "one worker", one)
+        .note("two shards in memory, each fed its own sessions: no ring in use");
+    Ok(Outcome { metrics: vec![metric], curves: Vec::new() })
 }
 
 /// Packets per second of a shard on each of these CPUs, at the same time.
@@ -110,7 +108,8 @@ impl Fed {
     }
 }
 
-fn with_ring(context: &Context) -> anyhow::Result<Metric> {
+/// Two workers of a box.
+pub(super) fn with_ring(context: &Context) -> anyhow::Result<Outcome> {
     let first = context.feed(&Capture::established(SESSIONS))?;
     let capture = Capture { first: SESSIONS, ..Capture::established(SESSIONS) };
     let second = context.feed(&capture)?;
@@ -122,7 +121,8 @@ fn with_ring(context: &Context) -> anyhow::Result<Metric> {
     let measured = alternate(&context.plan(), &mut [&mut two, &mut one])?;
     let unit = "packets per second";
     let (two, one) = (measured[0].rate.clone(), measured[1].rate.clone());
-    Ok(Metric::beside("two_workers_ring_vs_one", unit, two, "one worker", one).note(
-        "tidegated, half the packets cross the ring; the second worker shares its CPU with everything else",
-    ))
+    let metric = Metric::beside("two_workers_ring_vs_one", unit, two, "one worker", one).note(
+        "tidegated; half the packets cross the ring, those it has no room for are not counted; the second worker shares its CPU with everything else",
+    );
+    Ok(Outcome { metrics: vec![metric], curves: Vec::new() })
 }

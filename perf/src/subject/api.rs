@@ -28,8 +28,10 @@ pub struct Totals {
     pub to_source: u64,
     /// Sent to the destination.
     pub to_destination: u64,
-    /// Dropped, whatever the reason.
+    /// Dropped, whatever the reason but the next.
     pub dropped: u64,
+    /// Dropped because the ring to another worker was full: more is offered than two workers can do.
+    pub ring_full: u64,
     /// Sessions in the tables.
     pub sessions: u64,
 }
@@ -39,11 +41,13 @@ impl Totals {
         let outcome = |name: &str| {
             counters.outcomes.iter().find(|it| it.name == name).map_or(0, |it| it.packets)
         };
+        let dropped: u64 = counters.outcomes.iter().filter(|it| it.drop).map(|it| it.packets).sum();
         Self {
             received: counters.received,
             to_source: outcome("to_source"),
             to_destination: outcome("to_destination"),
-            dropped: counters.outcomes.iter().filter(|it| it.drop).map(|it| it.packets).sum(),
+            dropped: dropped - outcome("ring_full"),
+            ring_full: outcome("ring_full"),
             sessions: counters.workers.iter().map(|it| it.sessions).sum(),
         }
     }

@@ -147,7 +147,9 @@ impl Subject for Tidegated {
 
     fn verify(&mut self) -> anyhow::Result<()> {
         let (before, now) = (self.settled, self.api.totals()?);
-        let (received, sent) = (now.received - before.received, now.to_source - before.to_source);
+        let ring_full = now.ring_full - before.ring_full;
+        let received = now.received - before.received - ring_full;
+        let sent = now.to_source - before.to_source;
         // Counters are read one after the other while packets flow.
         let under_way = received.abs_diff(sent);
         anyhow::ensure!(
