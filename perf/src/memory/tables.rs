@@ -62,7 +62,7 @@ impl Table for Ours {
             self.0.prefetch(*hash);
         }
         for &hash in &hashes {
-            self.0.prefetch_entry(hash);
+            let _ = self.0.prefetch_entry(hash);
         }
         let found = keys.iter().zip(hashes).map(|(key, hash)| {
             let session = self.0.find(key, hash).and_then(|at| self.0.get(at));
