@@ -95,17 +95,15 @@ impl Driver {
     async fn take_abort(&mut self, order: AbortOrder) -> Result<(), Error> {
         let answer = if self.progress.abort.is_some() {
             Ok(())
-        } else if let Err(gone @ Error::SourceGone { .. }) =
-            steps::undo::needs_source(&self.work()).await
-        {
-            Err(gone)
-        } else if self.progress.may_abort(AbortCause::Operator) {
+        } else if !self.progress.may_abort(AbortCause::Operator) {
+            let phase = self.progress.begun().unwrap_or(Phase::Preflight);
+            Err(Error::TooLate { id: self.id.clone(), phase })
+        } else if let Err(error) = steps::undo::needs_source(&self.work()).await {
+            Err(error)
+        } else {
             let reason = "aborted by an operator".to_owned();
             self.record(Fact::AbortBegun { cause: AbortCause::Operator, reason }).await?;
             Ok(())
-        } else {
-            let phase = self.progress.begun().unwrap_or(Phase::Preflight);
-            Err(Error::TooLate { id: self.id.clone(), phase })
         };
         // Whoever asked may have gone.
         let _ = order.send(answer);
@@ -182,13 +180,7 @@ impl Driver {
             _ => AbortCause::Step,
         };
         if self.progress.may_abort(cause) {
-            let needed = steps::undo::needs_source(&self.work()).await;
-            let Err(gone @ Error::SourceGone { .. }) = needed else {
-                return self.record(Fact::AbortBegun { cause, reason }).await;
-            };
-            let message =
-                format!("{reason}. {gone}. Remove the cause, then: tidegate resume {}", self.id);
-            return self.end(End::Failed, message).await;
+            return self.abort_if_source_is_there(cause, reason).await;
         }
         let message = format!(
             "{reason}. The destination serves new sessions and the source is kept, paused. Remove the \
@@ -198,19 +190,48 @@ impl Driver {
         self.end(End::Failed, message).await
     }
 
-    async fn undo(&mut self) -> Result<(), Error> {
+    /// A failed step is undone only towards a source that is there; otherwise it stays a step to be resumed.
+    async fn abort_if_source_is_there(
+        &mut self,
+        cause: AbortCause,
+        reason: String,
+    ) -> Result<(), Error> {
         let work = self.work();
-        let mut undo = Box::pin(retry(&work, "abort", || steps::undo::undo(&work)));
-        let result = loop {
-            match self.wait(&mut undo).await {
-                Wake::Done(result) => break result,
-                Wake::Abort(order) => self.take_abort(order).await?,
-                Wake::Stop => {
-                    let finished = tokio::time::timeout(self.pace.stop_grace, &mut undo).await;
-                    break finished.map_err(|_| Error::Stopping)?;
-                }
+        let asked = retry(&work, "abort", || steps::undo::needs_source(&work));
+        let there = self.carry_through(asked).await?;
+        if self.progress.abort.is_some() {
+            return Ok(());
+        }
+        let why = match there {
+            Ok(()) => return self.record(Fact::AbortBegun { cause, reason }).await,
+            Err(gone @ Error::SourceGone { .. }) => gone.to_string(),
+            Err(error) => {
+                format!("Whether the source still runs is not known, so nothing is undone: {error}")
             }
         };
+        let message =
+            format!("{reason}. {why}. Remove the cause, then: tidegate resume {}", self.id);
+        self.end(End::Failed, message).await
+    }
+
+    /// Work that an abort does not cut short, and a stop of the manager only after its grace.
+    async fn carry_through<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Error> {
+        let mut work = Box::pin(work);
+        loop {
+            match self.wait(&mut work).await {
+                Wake::Done(done) => return Ok(done),
+                Wake::Abort(order) => self.take_abort(order).await?,
+                Wake::Stop => {
+                    let finished = tokio::time::timeout(self.pace.stop_grace, &mut work).await;
+                    return finished.map_err(|_| Error::Stopping);
+                }
+            }
+        }
+    }
+
+    async fn undo(&mut self) -> Result<(), Error> {
+        let work = self.work();
+        let result = self.carry_through(retry(&work, "abort", || steps::undo::undo(&work))).await?;
         let reason = self.progress.abort.as_ref().map_or("", |(_, reason)| reason).to_owned();
         match result {
             Ok(left_behind) if left_behind.is_empty() => self.end(End::Aborted, reason).await,

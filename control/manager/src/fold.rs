@@ -2,7 +2,7 @@
 
 use crate::{
     phase::Phase,
-    record::{AbortCause, End, Fact, Outcome, Record},
+    record::{AbortCause, End, Fact, Outcome, Record, Resumer},
     spec::Spec,
 };
 
@@ -32,6 +32,8 @@ pub struct Progress {
     pub started: Option<(Phase, u64)>,
     /// Finished phases in order.
     pub finished: Vec<Done>,
+    /// When an operator took it up again, if one did.
+    pub resumed_unix_ms: Option<u64>,
     /// It is being undone, or was: why.
     pub abort: Option<(AbortCause, String)>,
     /// It is over: how, and the message.
@@ -96,6 +98,7 @@ impl Progress {
             last_sequence: 0,
             started: None,
             finished: Vec::new(),
+            resumed_unix_ms: None,
             abort: None,
             end: None,
         };
@@ -143,10 +146,15 @@ impl Progress {
                 }
                 self.abort = Some((*cause, reason.clone()));
             }
-            Fact::Resumed { .. } => match self.end {
-                None | Some((End::Failed, _)) => self.end = None,
-                Some(_) => return misplaced("resumed"),
-            },
+            Fact::Resumed { by } => {
+                if !matches!(self.end, None | Some((End::Failed, _))) {
+                    return misplaced("resumed");
+                }
+                self.end = None;
+                if *by == Resumer::Operator {
+                    self.resumed_unix_ms = Some(record.unix_ms);
+                }
+            }
             Fact::Ended { end, message } => {
                 let fits = match end {
                     End::Completed => self.next() == Next::Complete,

@@ -50,6 +50,7 @@ pub fn status(error: &Error) -> Status {
         Error::Preflight { .. }
         | Error::TooLate { .. }
         | Error::Over { .. }
+        | Error::SourceGone { .. }
         | Error::NotFailed { .. } => Code::FailedPrecondition,
         Error::Stopping => Code::Unavailable,
         _ => Code::Internal,

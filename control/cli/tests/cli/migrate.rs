@@ -50,7 +50,12 @@ fn migration(state: MigrationState) -> Migration {
         phase: Phase::Drain.into(),
         message: message.to_owned(),
         phases: vec![PhaseTime { phase: Phase::Takeover.into(), elapsed_us: 1_500 }],
-        figures: Some(Figures { copied_bytes: 4096, merged_bytes: 96, ..Figures::default() }),
+        figures: Some(Figures {
+            copied_bytes: 4096,
+            merged_bytes: 96,
+            forgotten_sessions: 3,
+            ..Figures::default()
+        }),
         started_unix_ms: 1000,
     }
 }
@@ -101,6 +106,7 @@ async fn a_completed_migration_in_lines() {
         "drain                    7 old session(s) left, 3 new",
         "state                         completed",
         "memory copied                 4.00 KiB",
+        "sessions cut by the release   3",
     ] {
         assert!(text.lines().any(|there| there == line), "{line:?} in\n{text}");
     }
@@ -148,7 +154,7 @@ async fn every_event_is_an_object_and_the_last_is_the_migration() {
                 "ram_bytes": 0, "copied_bytes": 4096, "device_state_bytes": 0, "diff_bytes": 0,
                 "merged_bytes": 96, "pause_ns": 0, "destination_pause_ns": 0,
                 "old_sessions_at_cutover": 0, "cutover_ns": 0, "epoch": 0, "conflicts": 0,
-                "forgotten_sessions": 0,
+                "forgotten_sessions": 3,
             },
         })
     );

@@ -44,11 +44,12 @@ pub(super) async fn drain(work: &Work) -> Result<Outcome, Error> {
     }
 }
 
-/// The deadline counts from the cutover, also over restarts.
+/// The deadline counts from the cutover, also over restarts; anew when an operator resumes, who has seen it pass.
 fn deadline(work: &Work) -> Option<Instant> {
     let allowed = Duration::from_secs(u64::from(work.progress.spec.drain_deadline_s?));
     let cutover = work.progress.done(Phase::Cutover)?.unix_ms;
-    let gone = Duration::from_millis(unix_ms().saturating_sub(cutover));
+    let since = work.progress.resumed_unix_ms.map_or(cutover, |resumed| resumed.max(cutover));
+    let gone = Duration::from_millis(unix_ms().saturating_sub(since));
     Some(Instant::now() + allowed.saturating_sub(gone))
 }
 

@@ -37,12 +37,13 @@ pub async fn undo(work: &Work) -> Result<Vec<String>, Error> {
     Ok(left_behind)
 }
 
-/// From the cutover on the destination has sessions of its own: only a source that is there is worth their end.
+/// From the cutover on, also one whose answer was lost, the destination has sessions of its own: only a source that
+/// is there is worth their end.
 ///
 /// # Errors
 /// [`Error::SourceGone`], or what its host says.
 pub async fn needs_source(work: &Work) -> Result<(), Error> {
-    if work.progress.done(Phase::Cutover).is_none() {
+    if !work.progress.has_begun(Phase::Cutover) {
         return Ok(());
     }
     let guest = &work.progress.spec.source_guest;

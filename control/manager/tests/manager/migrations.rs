@@ -318,13 +318,7 @@ async fn a_source_that_dies_while_it_drains_does_not_take_the_destination_along(
     let manager = lab.manager().await;
     let id = manager.start(Some(order())).await.expect("started");
     recorded(&manager, &id, started(Phase::Drain)).await;
-    lab.world()
-        .guests
-        .get_mut("h1")
-        .expect("h1")
-        .get_mut("vm-a")
-        .expect("vm-a")
-        .set_state(GuestState::Exited);
+    lab.kill_source();
     let error = manager.abort(&id).await.expect_err("there is nobody to give back to");
     assert!(error.to_string().contains("source `vm-a` does not run any more"), "{error}");
     // Its memory is still there, so the migration can complete.
@@ -340,13 +334,7 @@ async fn with_a_dead_source_a_failed_step_keeps_the_destination_and_can_be_resum
     let manager = lab.manager().await;
     let id = manager.start(Some(order())).await.expect("started");
     recorded(&manager, &id, started(Phase::Drain)).await;
-    lab.world()
-        .guests
-        .get_mut("h1")
-        .expect("h1")
-        .get_mut("vm-a")
-        .expect("vm-a")
-        .set_state(GuestState::Exited);
+    lab.kill_source();
     lab.fail("SendDiff", [Fault::Refuse(Status::internal("a bad day"))]);
     lab.old_sessions.send_replace(0);
     let migration = finished(&manager, &id).await;
@@ -354,12 +342,101 @@ async fn with_a_dead_source_a_failed_step_keeps_the_destination_and_can_be_resum
     for part in ["a bad day", "source `vm-a` does not run any more", "tidegate resume"] {
         assert!(migration.message.contains(part), "{part}: {}", migration.message);
     }
-    assert!(lab.world().guests["h2"].contains_key("vm-b"), "the destination is kept");
-    let state = lab.world().address.state();
-    assert!(matches!(state, AddressState::Draining | AddressState::Drained), "{state:?}");
+    lab.assert_destination_is_kept();
     manager.resume_failed(&id).await.expect("resumed");
     assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
     lab.assert_destination_owns_everything();
+}
+
+#[tokio::test]
+async fn a_source_host_that_does_not_answer_does_not_take_the_destination_along() {
+    let mut lab = Lab::new().await;
+    lab.old_sessions.send_replace(2);
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    recorded(&manager, &id, started(Phase::Drain)).await;
+    lab.unserve("h1").await;
+    let error = manager.abort(&id).await.expect_err("nobody knows whether it runs").to_string();
+    assert!(error.contains("host `h1` cannot be reached"), "{error}");
+    lab.old_sessions.send_replace(0);
+    let migration = finished(&manager, &id).await;
+    assert_eq!(migration.state(), MigrationState::Failed);
+    for part in ["quiesce failed", "Whether the source still runs is not known", "tidegate resume"]
+    {
+        assert!(migration.message.contains(part), "{part}: {}", migration.message);
+    }
+    lab.assert_destination_is_kept();
+    lab.serve("h1").await;
+    manager.resume_failed(&id).await.expect("resumed");
+    assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
+    lab.assert_destination_owns_everything();
+}
+
+#[tokio::test]
+async fn a_source_that_dies_at_a_cutover_without_an_answer_leaves_the_destination() {
+    let lab = Lab::new().await;
+    let manager = lab.manager().await;
+    lab.fail("Cutover", [Fault::LoseAnswerAndSource(Status::internal("the box is confused"))]);
+    let id = manager.start(Some(order())).await.expect("started");
+    let migration = finished(&manager, &id).await;
+    assert_eq!(migration.state(), MigrationState::Failed, "{}", migration.message);
+    lab.assert_destination_is_kept();
+    manager.resume_failed(&id).await.expect("resumed");
+    assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
+    lab.assert_destination_owns_everything();
+}
+
+#[tokio::test]
+async fn a_passed_deadline_with_a_dead_source_can_be_resumed() {
+    let lab = Lab::new().await;
+    lab.old_sessions.send_replace(2);
+    let manager = lab.manager().await;
+    let spec = MigrationSpec { drain_deadline_s: 1, ..order() };
+    let id = manager.start(Some(spec)).await.expect("started");
+    recorded(&manager, &id, started(Phase::Drain)).await;
+    lab.kill_source();
+    let migration = finished(&manager, &id).await;
+    assert_eq!(migration.state(), MigrationState::Failed);
+    for part in ["deadline of 1 s passed", "source `vm-a` does not run any more"] {
+        assert!(migration.message.contains(part), "{part}: {}", migration.message);
+    }
+    lab.assert_destination_is_kept();
+    // Still not drained when it is taken up again: its time begins anew.
+    manager.resume_failed(&id).await.expect("resumed");
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    lab.old_sessions.send_replace(0);
+    assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
+    lab.assert_destination_owns_everything();
+}
+
+#[tokio::test]
+async fn an_abort_after_the_source_was_deleted_is_told_that_it_is_too_late() {
+    let lab = Lab::new().await;
+    let busy = || Fault::Refuse(Status::unavailable("busy"));
+    lab.fail("Forget", std::iter::repeat_with(busy).take(8));
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    recorded(&manager, &id, started(Phase::Cleanup)).await;
+    while lab.called("DeleteGuest") == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    let error = manager.abort(&id).await.expect_err("too late").to_string();
+    assert!(error.contains("phase cleanup has begun"), "{error}");
+    assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
+}
+
+#[tokio::test]
+async fn sessions_that_a_release_cut_are_among_the_figures() {
+    let lab = Lab::new().await;
+    lab.world().forgotten_sessions = 3;
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    let migration = finished(&manager, &id).await;
+    assert_eq!(migration.state(), MigrationState::Completed, "{}", migration.message);
+    assert_eq!(migration.figures.expect("figures").forgotten_sessions, 3);
+    let records = manager.journal().records(&id, 0).expect("records");
+    let told = records.iter().map(|record| record.fact.to_string()).collect::<String>();
+    assert!(told.contains("3 session(s) of the source"), "{told}");
 }
 
 #[tokio::test]

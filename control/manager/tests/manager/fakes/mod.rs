@@ -37,6 +37,8 @@ pub(crate) enum Fault {
     Refuse(Status),
     /// After acting: the answer is lost.
     LoseAnswer(Status),
+    /// As before, and the source's process ends with it.
+    LoseAnswerAndSource(Status),
 }
 
 /// What the fakes know.
@@ -56,6 +58,8 @@ pub(crate) struct World {
     pub(crate) qemu_versions: BTreeMap<String, String>,
     pub(crate) twin_free_bytes: u64,
     pub(crate) capture_refusal: Option<Status>,
+    /// What a release says it cut.
+    pub(crate) forgotten_sessions: u64,
     /// Drain streams to break after one event.
     pub(crate) streams_to_break: u32,
 }
@@ -184,6 +188,19 @@ impl Lab {
         self.world().calls.iter().filter(|made| made.as_str() == call).count()
     }
 
+    /// The source's process ends.
+    pub(crate) fn kill_source(&self) {
+        self.world().kill_source();
+    }
+
+    /// The destination and its sessions are as they were.
+    pub(crate) fn assert_destination_is_kept(&self) {
+        let world = self.world();
+        assert!(world.guests["h2"].contains_key("vm-b"), "the destination is kept");
+        assert!(world.address.destination.is_some(), "the switch steers to it");
+        assert!(!world.calls.iter().any(|call| call == "Abort" || call == "DeleteGuest"));
+    }
+
     /// Everything is as before the migration.
     pub(crate) fn assert_source_owns_everything(&self) {
         let world = self.world();
@@ -211,6 +228,11 @@ impl Lab {
 }
 
 impl World {
+    fn kill_source(&mut self) {
+        let source = self.guests.get_mut("h1").and_then(|guests| guests.get_mut("vm-a"));
+        source.expect("vm-a").set_state(tidegate_api::host::GuestState::Exited);
+    }
+
     /// Note a call; the fault to be shown after acting, if any.
     fn enter(&mut self, call: &str) -> Result<Option<Status>, Status> {
         self.calls.push(call.to_owned());
@@ -218,6 +240,10 @@ impl World {
         match faults.map(|faults| faults.remove(0)) {
             Some(Fault::Refuse(status)) => Err(status),
             Some(Fault::LoseAnswer(status)) => Ok(Some(status)),
+            Some(Fault::LoseAnswerAndSource(status)) => {
+                self.kill_source();
+                Ok(Some(status))
+            }
             None => Ok(None),
         }
     }

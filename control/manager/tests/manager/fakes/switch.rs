@@ -206,7 +206,7 @@ impl Switch for FakeSwitch {
             world.address.set_state(AddressState::Bound);
             world.address.hosted = false;
             let address = Some(world.address.clone());
-            Ok(proto::ReleaseResponse { address, forgotten_sessions: 0 })
+            Ok(proto::ReleaseResponse { address, forgotten_sessions: world.forgotten_sessions })
         })
     }
 
