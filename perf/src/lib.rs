@@ -11,9 +11,11 @@ pub mod frame;
 pub mod machine;
 pub mod memory;
 pub mod plot;
-pub mod random;
+
 pub mod result;
 pub mod runner;
 pub mod samples;
 pub mod subject;
 pub mod target;
+
+pub use tidegate_pktgen::random;
