@@ -1,11 +1,16 @@
 //! The frames of the benches: what clients of the managed address send.
 
+/// Address and port of a client by its number: the same as the generator's.
+pub use tidegate_pktgen::client::endpoint as client;
+
 use tidegate_dataplane::packet::{Mac, TcpFlags, checksum, protocol};
 
 /// MAC of the box's uplink.
 pub const UPLINK_MAC: Mac = Mac([2, 0, 0, 0, 1, 1]);
 /// MAC frames come from.
 pub const CLIENT_MAC: Mac = Mac([2, 0, 0, 0, 9, 2]);
+/// MAC of the managed address's home.
+pub const SOURCE_MAC: Mac = Mac([2, 0, 0, 0, 10, 1]);
 /// The managed address, 10.9.0.100.
 pub const MANAGED: u32 = 0x0a09_0064;
 /// Its home's own address, 10.8.0.11.
@@ -34,13 +39,6 @@ impl Kind {
     pub const ACK: Self = Self::Tcp(TcpFlags::ACK);
     /// The first segment of a session.
     pub const SYN: Self = Self::Tcp(TcpFlags::SYN);
-}
-
-/// Address and port of client `number`; distinct for distinct numbers below 2^28.
-#[inline]
-#[must_use]
-pub fn client(number: u32) -> (u32, u16) {
-    (0x0b00_0000 + (number >> 4), 1024 + (number & 0xf) as u16)
 }
 
 /// A frame of `bytes` bytes from client `number` to the managed address, all checksums correct.

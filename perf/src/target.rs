@@ -68,6 +68,11 @@ pub const TARGETS: &[Target] = &[
     target("cutover_1m_misdirected", Of::Ours, Bound::AtMost(0.0)),
     target("cutover_1m_dip_percent", Of::Ours, Bound::AtMost(3.0)),
     target("latency_p99_vs_testpmd", Of::Ratio, Bound::AtMost(2.0)),
+    target("pktgen_lost", Of::Ours, Bound::AtMost(0.0)),
+    target("pktgen_misdirected", Of::Ours, Bound::AtMost(0.0)),
+    target("pktgen_reordered", Of::Ours, Bound::AtMost(0.0)),
+    target("pktgen_wrong", Of::Ours, Bound::AtMost(0.0)),
+    target("pktgen_unfinished", Of::Ours, Bound::AtMost(0.0)),
     target("two_workers_vs_one", Of::Ratio, Bound::AtLeast(1.8)),
 ];
 

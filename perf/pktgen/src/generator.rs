@@ -22,8 +22,6 @@ const CLIENTS: usize = 0;
 const BURST: usize = 32;
 /// How long links may take to come up.
 const LINKS: Duration = Duration::from_secs(30);
-/// A full queue is tried again for so long, microseconds.
-const FULL_US: u64 = 100;
 /// What has not come back for so long is not waited for, microseconds.
 const WRITTEN_OFF_US: u64 = 2_000;
 /// A rest ends so long before a packet is due, and is not begun for less, microseconds.
@@ -66,9 +64,23 @@ enum Work {
 /// A port and what has passed there.
 struct Gate {
     queues: QueuePair,
+    /// What the port has not taken yet. Nothing else is sent there before, and nothing received that is answered there.
+    held: Burst<BURST>,
     sent: u64,
     received: u64,
-    overflowed: u64,
+    /// Times its queue was full.
+    full: u64,
+}
+
+impl Gate {
+    /// Try again to send what is held. Whether nothing is.
+    #[inline]
+    fn is_free(&mut self) -> bool {
+        if !self.held.is_empty() {
+            self.sent += self.queues.tx.tx_drain(&mut self.held) as u64;
+        }
+        self.held.is_empty()
+    }
 }
 
 /// Clients and VMs on their ports.
@@ -117,7 +129,13 @@ impl Generator {
         let life = Life::new(slots, topology).map_err(|it| StartError::Sessions(slots, it))?;
         let pool = start.pool(eal)?;
         let gates = devices.open(eal, &pool, LINKS)?.into_iter();
-        let gates = gates.map(|it| Gate { queues: it.queues, sent: 0, received: 0, overflowed: 0 });
+        let gates = gates.map(|it| Gate {
+            queues: it.queues,
+            held: Burst::new(),
+            sent: 0,
+            received: 0,
+            full: 0,
+        });
         let (tsc_hz, now) = (eal.tsc_hz(), clock::tsc());
         Ok(Self {
             life,
@@ -208,13 +226,17 @@ impl Generator {
             let now = self.polled_again();
             self.stage = self.conductor.take_up();
             for gate in 0..self.gates.len() {
-                self.receive(gate);
+                if self.gates[gate].is_free() {
+                    self.receive(gate);
+                }
             }
             if is_over(self, now) {
                 return;
             }
             if work != Work::Wait && self.pace.is_due(clock::tsc()) {
-                self.send_new(work);
+                if self.gates[CLIENTS].is_free() {
+                    self.send_new(work);
+                }
             } else if self.plan.rest {
                 self.rest(work);
             }
@@ -238,6 +260,7 @@ impl Generator {
         now
     }
 
+    /// Check and answer what has arrived. The gate is free.
     fn receive(&mut self, gate: usize) {
         let mut burst = Burst::<BURST>::new();
         if self.gates[gate].queues.rx.rx_burst(&mut burst) == 0 {
@@ -277,29 +300,26 @@ impl Generator {
         self.send(gate, &mut answers);
     }
 
-    /// Stamp and send. What is not taken for too long is dropped.
+    /// Stamp and send. What the port does not take is held, with its stamp: waiting for the box is part of the latency.
     fn send(&mut self, gate: usize, burst: &mut Burst<BURST>) {
-        let waiting = burst.len();
-        if waiting == 0 {
+        let packets = burst.len();
+        if packets == 0 {
             return;
         }
         let now = clock::tsc();
         for mbuf in burst.as_mut_slice() {
             frame::stamp(mbuf.data_mut(), now);
         }
-        let limit = now + self.ticks_us(FULL_US);
         let gate = &mut self.gates[gate];
-        let mut sent = gate.queues.tx.tx_drain(burst);
-        while sent < waiting && clock::tsc() < limit {
-            sent += gate.queues.tx.tx_drain(burst);
+        gate.sent += gate.queues.tx.tx_drain(burst) as u64;
+        if !burst.is_empty() {
+            gate.full += 1;
+            gate.held.append(burst);
         }
-        gate.sent += sent as u64;
-        gate.overflowed += (waiting - sent) as u64;
-        burst.clear();
-        self.pace.sent(sent as u64, now);
+        self.pace.sent(packets as u64, now);
     }
 
-    /// The clients' turn.
+    /// The clients' turn. Their gate is free.
     fn send_new(&mut self, work: Work) {
         let mut burst = Burst::<BURST>::new();
         let mut chosen = [None; BURST];
@@ -399,7 +419,8 @@ impl Generator {
         let packets = |senders: &[Gate], receivers: &[Gate]| Packets {
             sent: sum(senders, |it| it.sent),
             received: sum(receivers, |it| it.received),
-            overflowed: sum(senders, |it| it.overflowed),
+            unsent: sum(senders, |it| it.held.len() as u64),
+            port_full: sum(senders, |it| it.full),
         };
         Report {
             sessions: Sessions::of(&self.life.tally),

@@ -40,8 +40,10 @@ pub struct Packets {
     pub sent: u64,
     /// That came back.
     pub received: u64,
-    /// Not taken: the port's queue was full for too long.
-    pub overflowed: u64,
+    /// Still held in the end: the port's queue was full for good.
+    pub unsent: u64,
+    /// Times packets had to wait because the port's queue was full.
+    pub port_full: u64,
 }
 
 impl Packets {
@@ -94,8 +96,8 @@ impl Report {
     /// Whether every packet came back and was right, and every session ended.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        let overflowed = self.to_vm.overflowed + self.to_client.overflowed;
-        self.lost() + overflowed + self.faults.total() + self.sessions.unfinished == 0
+        let unsent = self.to_vm.unsent + self.to_client.unsent;
+        self.lost() + unsent + self.faults.total() + self.sessions.unfinished == 0
             && self.sessions.opened > 0
     }
 }
@@ -108,11 +110,11 @@ impl fmt::Display for Report {
             "sessions   {opened} begun, {closed} closed; {at_source} at the source, {at_destination} at the destination, {either} of either"
         )?;
         for (name, it) in [("to VMs", &self.to_vm), ("to clients", &self.to_client)] {
-            let Packets { sent, received, overflowed } = *it;
+            let Packets { sent, received, unsent, port_full } = *it;
             let lost = it.lost();
             writeln!(
                 f,
-                "{name:<10} {sent} sent, {received} received, {lost} lost, {overflowed} not taken by the port"
+                "{name:<10} {sent} sent, {received} received, {lost} lost, {unsent} never taken by the port, which was full {port_full} times"
             )?;
         }
         let Faults { misdirected, ip_checksum, tcp_checksum, address, tag, reordered, unexpected } =

@@ -35,7 +35,7 @@ pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
             Ok(())
         })?;
         undisturbed.push(dip_percent(&quiet));
-        switch.api.prepare_cutover()?;
+        switch.api.prepare_cutover("vm0")?;
         let before = switch.api.totals()?;
         let (slots, answer) = watch(&mut watching, || {
             thread::sleep(AROUND);

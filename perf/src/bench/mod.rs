@@ -1,6 +1,8 @@
 //! The benches: each gives some metrics and perhaps curves.
 
 mod cutover;
+mod latency;
+mod migration;
 mod packets;
 mod sessions;
 mod table;
@@ -9,8 +11,7 @@ mod workers;
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
-    capture::Capture, machine::Machine, plot::Curve, result::Metric, runner::Plan,
-    samples::Samples, subject::Feed,
+    capture::Capture, machine::Machine, plot::Curve, result::Metric, runner::Plan, subject::Feed,
 };
 
 /// What a bench runs with.
@@ -133,20 +134,24 @@ pub const BENCHES: &[Bench] = &[
         run: workers::with_ring,
     },
     Bench {
+        name: "migration",
+        about: "a million sessions and a cutover, every packet checked by the generator",
+        metrics: &[
+            "pktgen_lost",
+            "pktgen_misdirected",
+            "pktgen_reordered",
+            "pktgen_wrong",
+            "pktgen_unfinished",
+        ],
+        run: migration::run,
+    },
+    Bench {
         name: "latency",
-        about: "latency at 1 Mpps during cutover; needs a packet generator that stamps",
-        metrics: &["latency_p99_vs_testpmd"],
-        run: latency,
+        about: "latency at 1 Mpps during cutover, expiry, dumps and counter reads, beside idle testpmd",
+        metrics: &["latency_p99_vs_testpmd", "latency_p50_vs_testpmd", "latency_p999_vs_testpmd"],
+        run: latency::run,
     },
 ];
-
-/// There is no generator yet that stamps packets and reads them back.
-fn latency(_: &Context) -> anyhow::Result<Outcome> {
-    let metric = Metric::alone("latency_p99_vs_testpmd", "µs", Samples::default());
-    let metric =
-        metric.note("not measured: needs the packet generator that stamps (perf/README.md)");
-    Ok(Outcome { metrics: vec![metric], curves: Vec::new() })
-}
 
 #[cfg(test)]
 mod tests {

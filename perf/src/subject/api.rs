@@ -4,8 +4,9 @@ use tidegate_api::{
     Channel,
     endpoint::{Endpoint, connect},
     switch::{
-        AbortRequest, Backend, Counters, CutoverRequest, CutoverResponse, GetCountersRequest,
-        Rewrite, SetDestinationRequest, TakeoverRequest, switch_client::SwitchClient,
+        AbortRequest, AddressState, Backend, Counters, CutoverRequest, CutoverResponse,
+        GetAddressRequest, GetCountersRequest, ListSessionsRequest, Rewrite, SetDestinationRequest,
+        TakeoverRequest, switch_client::SwitchClient,
     },
 };
 use tokio::runtime::Runtime;
@@ -74,17 +75,17 @@ impl Api {
         Ok(Totals::of(&self.runtime.block_on(asked)?.into_inner()))
     }
 
-    /// Host the address and name another home for it.
+    /// Host the address and name another home for it, behind `port`.
     ///
     /// # Errors
     /// When the box refuses.
-    pub fn prepare_cutover(&mut self) -> anyhow::Result<()> {
+    pub fn prepare_cutover(&mut self, port: &str) -> anyhow::Result<()> {
         let address = MANAGED.to_owned();
         let takeover = TakeoverRequest { address: address.clone() };
         self.runtime.block_on(self.client.takeover(takeover))?;
         let destination = Some(Backend {
             name: "destination".to_owned(),
-            port: "vm0".to_owned(),
+            port: port.to_owned(),
             mac: "02:00:00:00:0a:02".to_owned(),
             rewrite: Rewrite::Nat.into(),
             locator: "10.8.0.12".to_owned(),
@@ -101,6 +102,32 @@ impl Api {
     pub fn cutover(&mut self) -> anyhow::Result<CutoverResponse> {
         let request = CutoverRequest { address: MANAGED.to_owned(), unknown_tcp: 0 };
         Ok(self.runtime.block_on(self.client.cutover(request))?.into_inner())
+    }
+
+    /// Have all sessions listed, and say how many there were.
+    ///
+    /// # Errors
+    /// When the box refuses.
+    pub fn dump(&mut self) -> anyhow::Result<u64> {
+        self.runtime.block_on(async {
+            let request = ListSessionsRequest { address: MANAGED.to_owned(), limit: 0 };
+            let mut sessions = self.client.list_sessions(request).await?.into_inner();
+            let mut listed = 0;
+            while sessions.message().await?.is_some() {
+                listed += 1;
+            }
+            Ok(listed)
+        })
+    }
+
+    /// Whether the source's last session is over.
+    ///
+    /// # Errors
+    /// When the box does not answer.
+    pub fn is_drained(&mut self) -> anyhow::Result<bool> {
+        let request = GetAddressRequest { address: MANAGED.to_owned() };
+        let address = self.runtime.block_on(self.client.get_address(request))?.into_inner();
+        Ok(address.state() == AddressState::Drained && address.home_sessions == 0)
     }
 
     /// Give everything back to the source.

@@ -1,10 +1,12 @@
-//! Programs that forward a capture's packets: `net_pcap` with `infinite_rx=1` in, `net_null` out.
+//! Programs that forward a capture's packets, `net_pcap` with `infinite_rx=1` in and `net_null` out, or the generator's.
 
 pub mod api;
 pub mod nftables;
 pub mod openvswitch;
+pub mod pktgen;
 pub mod testpmd;
 pub mod tidegated;
+pub mod wires;
 
 use std::{path::PathBuf, process::Command};
 

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -11,8 +11,12 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Feed, Subject, peer};
+use super::{
+    Feed, Subject, peer,
+    wires::{self, Wire, Wires},
+};
 use crate::{
+    frame,
     machine::{CONTROL_CPU, WORKER_CPU},
     runner::Reading,
 };
@@ -42,7 +46,34 @@ impl Testpmd {
     /// # Errors
     /// When it is not installed or does not start.
     pub fn start(mode: &str, feed: &Feed, out: &str) -> anyhow::Result<Self> {
-        let dir = feed.dir.join(format!("testpmd-{mode}"));
+        let buffers = feed.mbufs();
+        let devices = [feed.device(), out.to_owned()];
+        let options = [format!("--total-num-mbufs={buffers}")];
+        Self::spawn(mode, &feed.dir, feed.memory_mib(), &devices, &options)
+    }
+
+    /// Start it between the ends of `wires`: as the clients' and the source's next hop. The destination's port is polled,
+    /// and nothing goes there.
+    ///
+    /// # Errors
+    /// When it is not installed or does not start.
+    pub fn on_wires(wires: &Wires) -> anyhow::Result<Self> {
+        let devices: Vec<_> = Wire::ALL.iter().map(|&wire| wires.subject(wire)).collect();
+        let peers = [
+            format!("--eth-peer=0,{}", frame::CLIENT_MAC),
+            format!("--eth-peer=1,{}", frame::SOURCE_MAC),
+        ];
+        Self::spawn("mac", wires.dir(), wires::MEMORY_MIB, &devices, &peers)
+    }
+
+    fn spawn(
+        mode: &str,
+        dir: &Path,
+        memory_mib: u32,
+        devices: &[String],
+        options: &[String],
+    ) -> anyhow::Result<Self> {
+        let dir = dir.join(format!("testpmd-{mode}"));
         fs::create_dir_all(&dir)?;
         let log = dir.join("testpmd.log");
         let file = File::create(&log)?;
@@ -54,16 +85,17 @@ impl Testpmd {
             "--in-memory".to_owned(),
             "--no-telemetry".to_owned(),
             "--no-pci".to_owned(),
-            format!("-m{}", feed.memory_mib()),
-            format!("--vdev={}", feed.device()),
-            format!("--vdev={out}"),
+            format!("-m{memory_mib}"),
+        ]);
+        command.args(devices.iter().map(|device| format!("--vdev={device}")));
+        command.args([
             "--".to_owned(),
             "-i".to_owned(),
             "--nb-cores=1".to_owned(),
-            format!("--total-num-mbufs={}", feed.mbufs()),
             format!("--forward-mode={mode}"),
             "--port-topology=paired".to_owned(),
         ]);
+        command.args(options);
         command.stdin(Stdio::piped()).stdout(file.try_clone()?).stderr(file);
         let mut child = command.spawn().context("start stdbuf (Debian package coreutils)")?;
         let orders = child.stdin.take().context("no way to give orders")?;

@@ -1,6 +1,6 @@
 //! The switch box itself: the released `tidegated`, asked over its API.
 
-use std::{fs, process::Command, thread, time::Duration};
+use std::{fs, path::Path, process::Command, thread, time::Duration};
 
 use anyhow::Context as _;
 use tidegate_lab::process::{Process, built, wait_until};
@@ -8,6 +8,7 @@ use tidegate_lab::process::{Process, built, wait_until};
 use super::{
     Feed, Subject,
     api::{Api, Totals},
+    wires::Wires,
 };
 use crate::{machine::WORKER_CPU, runner::Reading};
 
@@ -95,18 +96,30 @@ impl Tidegated {
     pub fn start(setup: &Setup) -> anyhow::Result<Self> {
         let feed = setup.captures.first().context("a box without capture")?;
         let dir = feed.dir.join(format!("tidegated-{}", setup.cpus.len()));
-        fs::create_dir_all(&dir)?;
-        let socket = format!("unix:{}", dir.join("api.sock").display());
-        let file = dir.join("tidegated.toml");
-        fs::write(&file, setup.config(&socket))?;
-        let mut command = Command::new(built("tidegated")?);
-        command.arg("--config").arg(&file);
-        let mut process = Process::start("tidegated", &mut command, &dir)?;
-        process.wait_for("is ready", READY)?;
-        let api = Api::connect(&socket)?;
-        let mut this = Self { process, socket, api, settled: Totals::default() };
+        let mut this = Self::run(&dir, |socket| setup.config(socket))?;
         this.settle(setup.captures.iter().map(|feed| u64::from(feed.sessions)).sum())?;
         Ok(this)
+    }
+
+    /// Start a box between the ends of `wires`, with room for twice as many sessions.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn on_wires(wires: &Wires, sessions: u32) -> anyhow::Result<Self> {
+        Self::run(&wires.dir().join("tidegated"), |socket| wires.config(socket, 2 * sessions))
+    }
+
+    fn run(dir: &Path, config: impl FnOnce(&str) -> String) -> anyhow::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let socket = format!("unix:{}", dir.join("api.sock").display());
+        let file = dir.join("tidegated.toml");
+        fs::write(&file, config(&socket))?;
+        let mut command = Command::new(built("tidegated")?);
+        command.arg("--config").arg(&file);
+        let mut process = Process::start("tidegated", &mut command, dir)?;
+        process.wait_for("is ready", READY)?;
+        let api = Api::connect(&socket)?;
+        Ok(Self { process, socket, api, settled: Totals::default() })
     }
 
     /// Another connection to its API.

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -31,15 +31,32 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn start(name: &str, command: &mut Command, dir: &Path) -> anyhow::Result<Self> {
+        Self::spawn(name, command.stdin(Stdio::null()), dir)
+    }
+
+    fn spawn(name: &str, command: &mut Command, dir: &Path) -> anyhow::Result<Self> {
         let log = dir.join(format!("{name}.log"));
         let file = File::create(&log).with_context(|| format!("create {}", log.display()))?;
         let child = command
-            .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
             .with_context(|| format!("start {}", command.get_program().display()))?;
         Ok(Self { name: name.to_owned(), child, log, reader: None })
+    }
+
+    /// As [`Self::start`]; and it can be told something on its standard input.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_told(
+        name: &str,
+        command: &mut Command,
+        dir: &Path,
+    ) -> anyhow::Result<(Self, ChildStdin)> {
+        let mut process = Self::spawn(name, command.stdin(Stdio::piped()), dir)?;
+        let told = process.child.stdin.take().context("no input")?;
+        Ok((process, told))
     }
 
     /// As [`Self::start`]; and `each` is told every line of its standard output as it arrives.

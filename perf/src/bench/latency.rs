@@ -1,0 +1,148 @@
+//! Latency through the box while everything happens that may disturb it, beside testpmd with nothing to do but forward.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tidegate_pktgen::{Quantiles, Report};
+
+use super::{
+    Context, Outcome,
+    migration::{RATE, migrate},
+};
+use crate::{
+    result::Metric,
+    samples::Samples,
+    subject::{
+        api::Api,
+        pktgen::{Between, Pktgen, Traffic},
+        testpmd::Testpmd,
+        tidegated::Tidegated,
+        wires::Wires,
+    },
+};
+
+/// Open at a time; as many more linger until they expire as end in a second.
+const SESSIONS: u32 = 200_000;
+const CHURN: u32 = 20_000;
+/// Between two readings of the counters.
+const READING: Duration = Duration::from_millis(1);
+/// More packets than this, under way while the generator stood still, and the numbers are the generator's.
+const MOST_DISTURBED: f64 = 0.005;
+
+pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
+    let traffic = Traffic { sessions: SESSIONS, churn: CHURN, rate: RATE, measure: context.window };
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for run in 1..=context.runs {
+        eprintln!("  run {run}/{}: tidegated", context.runs);
+        ours.push(tidegated(context, &traffic)?);
+        eprintln!("  run {run}/{}: testpmd", context.runs);
+        theirs.push(testpmd(context, &traffic)?);
+    }
+    let samples = |reports: &[Report], of: fn(&Quantiles) -> f64| {
+        reports.iter().map(|report| of(&report.latency.all)).collect::<Samples>()
+    };
+    let metric = |name, of: fn(&Quantiles) -> f64| {
+        let versus = "testpmd mac, idle";
+        Metric::beside(name, "µs", samples(&ours, of), versus, samples(&theirs, of))
+    };
+    let disturbed = [&ours, &theirs].map(|reports| {
+        reports.iter().map(|report| 100.0 * disturbed(report)).collect::<Samples>().max()
+    });
+    let note = format!(
+        "every packet; at most {:.2} % of ours and {:.2} % of theirs were under way while the generator stood still",
+        disturbed[0], disturbed[1]
+    );
+    Ok(Outcome {
+        metrics: vec![
+            metric("latency_p99_vs_testpmd", |it| it.p99_us).note(note),
+            metric("latency_p50_vs_testpmd", |it| it.p50_us),
+            metric("latency_p999_vs_testpmd", |it| it.p999_us),
+        ],
+        curves: Vec::new(),
+    })
+}
+
+/// The box during a cutover, while it lists its sessions again and again and its counters are read.
+fn tidegated(context: &Context, traffic: &Traffic) -> anyhow::Result<Report> {
+    let done = Arc::new([const { AtomicU64::new(0) }; 2]);
+    let report = migrate(context, traffic, |switch| Disturbance::begin(switch, &done))?;
+    let [dumps, readings] = [&done[0], &done[1]].map(|it| it.load(Relaxed));
+    eprintln!("  meanwhile {dumps} dumps of all sessions, {readings} readings of the counters");
+    anyhow::ensure!(dumps > 0 && readings > 0, "nothing disturbed the box");
+    sound("tidegated", report)
+}
+
+/// testpmd between the same wires, with the same packets.
+fn testpmd(context: &Context, traffic: &Traffic) -> anyhow::Result<Report> {
+    let wires = Wires::new(&context.dir)?;
+    let _subject = Testpmd::on_wires(&wires)?;
+    let generator = Pktgen::start(&wires, traffic, Between::Forwarder, &context.machine)?;
+    let report = generator.end()?;
+    eprintln!("{report}");
+    sound("testpmd", report)
+}
+
+/// The report, if its numbers are of packets that all came back, and not of the generator.
+fn sound(subject: &str, report: Report) -> anyhow::Result<Report> {
+    anyhow::ensure!(report.is_clean(), "{subject}: packets were lost or wrong:\n{report}");
+    let disturbed = disturbed(&report);
+    anyhow::ensure!(
+        disturbed <= MOST_DISTURBED,
+        "{subject}: the generator stood still while {:.1} % of the packets were under way; the machine is busy:\n{report}",
+        100.0 * disturbed
+    );
+    Ok(report)
+}
+
+/// The share of packets that were under way while the generator stood still.
+fn disturbed(report: &Report) -> f64 {
+    let latency = &report.latency;
+    1.0 - latency.undisturbed.packets as f64 / latency.all.packets as f64
+}
+
+/// Threads that ask the box for things until this is dropped.
+struct Disturbance {
+    is_over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Disturbance {
+    /// Counted in `done`: dumps, readings.
+    fn begin(switch: &Tidegated, done: &Arc<[AtomicU64; 2]>) -> anyhow::Result<Self> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let repeat = |index: usize, ask: fn(&mut Api) -> anyhow::Result<()>| {
+            let mut api = switch.connect()?;
+            let (is_over, done) = (Arc::clone(&is_over), Arc::clone(done));
+            // A failure shows in the count, and at whoever waits for the box.
+            anyhow::Ok(thread::spawn(move || {
+                while !is_over.load(Relaxed) && ask(&mut api).is_ok() {
+                    done[index].fetch_add(1, Relaxed);
+                }
+            }))
+        };
+        let threads = vec![
+            repeat(0, |api| api.dump().map(drop))?,
+            repeat(1, |api| {
+                thread::sleep(READING);
+                api.totals().map(drop)
+            })?,
+        ];
+        Ok(Self { is_over, threads })
+    }
+}
+
+impl Drop for Disturbance {
+    fn drop(&mut self) {
+        self.is_over.store(true, Relaxed);
+        for thread in self.threads.drain(..) {
+            // It ended by itself if it panicked.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Shared memory (memif) between the generator and what it measures: a wire to the uplink, one to each VM.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::machine::WORKER_CPU;
+
+/// Hugepage memory of each program at the wires.
+pub const MEMORY_MIB: u32 = 256;
+/// Room of a wire in each direction, packets as a power of two: 4 ms at a million packets per second.
+const RING: u32 = 12;
+/// How long a closed session stays in the box's table, so that expiry has work to do.
+const LINGER_S: u32 = 1;
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// Clients to the uplink.
+    Uplink,
+    /// Access port to the source.
+    Source,
+    /// Access port to the destination.
+    Destination,
+}
+
+impl Wire {
+    /// All, in the order of a subject's ports.
+    pub const ALL: [Self; 3] = [Self::Uplink, Self::Source, Self::Destination];
+
+    /// The box's name of the port there.
+    #[must_use]
+    pub const fn port(self) -> &'static str {
+        match self {
+            Self::Uplink => "uplink",
+            Self::Source => "vm0",
+            Self::Destination => "vm1",
+        }
+    }
+}
+
+/// The wires of one run, as sockets in its directory.
+#[derive(Clone, Debug)]
+pub struct Wires {
+    dir: PathBuf,
+}
+
+impl Wires {
+    /// New wires, with their sockets in a directory in `dir`; those of an earlier run there are gone.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn new(dir: &Path) -> io::Result<Self> {
+        let dir = dir.join("wires");
+        if dir.exists() {
+            fs::remove_dir_all(&dir)?;
+        }
+        fs::create_dir_all(&dir)?;
+        Ok(Self { dir })
+    }
+
+    /// Where their sockets are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The subject's end, which is started first.
+    #[must_use]
+    pub fn subject(&self, wire: Wire) -> String {
+        self.end(wire, "server")
+    }
+
+    /// The generator's end.
+    #[must_use]
+    pub fn generator(&self, wire: Wire) -> String {
+        self.end(wire, "client")
+    }
+
+    fn end(&self, wire: Wire, role: &str) -> String {
+        let (number, dir) = (wire as u8, self.dir.display());
+        format!(
+            "net_memif{number},role={role},id={number},socket={dir}/{}.sock,socket-abstract=no,rsize={RING}",
+            wire.port()
+        )
+    }
+
+    /// The configuration of a box between them, with one worker on the measured CPU.
+    #[must_use]
+    pub fn config(&self, api: &str, sessions: u32) -> String {
+        let [uplink, source, destination] = Wire::ALL.map(|wire| self.subject(wire));
+        let sessions = sessions.clamp(65_536, 16_777_216);
+        format!(
+            r#"[eal]
+memory_mib = {MEMORY_MIB}
+
+[workers]
+cpus = [{WORKER_CPU}]
+idle = "poll"
+sessions = {sessions}
+
+[timeouts]
+linger = {LINGER_S}
+
+[api]
+listen = ["{api}"]
+
+[[port]]
+name = "uplink"
+device = "{uplink}"
+mac = "02:00:00:00:01:01"
+addresses = ["10.9.0.1/24"]
+role = "uplink"
+
+[[port]]
+name = "vm0"
+device = "{source}"
+mac = "02:00:00:00:02:01"
+addresses = ["10.8.0.1/24"]
+role = "access"
+
+[[port]]
+name = "vm1"
+device = "{destination}"
+mac = "02:00:00:00:02:01"
+addresses = ["10.8.0.1/24"]
+role = "access"
+
+# All clients are behind a router.
+[[neighbour]]
+address = "10.9.0.2"
+mac = "02:00:00:00:09:02"
+port = "uplink"
+
+[[route]]
+to = "11.0.0.0/8"
+via = "10.9.0.2"
+
+[[address]]
+address = "10.9.0.100"
+home = {{ name = "source", port = "vm0", mac = "02:00:00:00:0a:01", rewrite = "nat", locator = "10.8.0.11" }}
+"#
+        )
+    }
+}
