@@ -104,9 +104,9 @@ pub struct Generator {
     stalled: u64,
     /// When a packet last came back.
     heard: u64,
-    /// Packets that are no longer waited for.
+    /// Packets that are no longer waited for: missing since the checkpoint before the last.
     written_off: u64,
-    /// When these were looked for, and what had been sent by then.
+    /// When the last one was, and what had been sent by then.
     checkpoint: (u64, u64),
     tsc_hz: u64,
 }
@@ -225,10 +225,9 @@ impl Generator {
         loop {
             let now = self.polled_again();
             self.stage = self.conductor.take_up();
+            let mut is_quiet = true;
             for gate in 0..self.gates.len() {
-                if self.gates[gate].is_free() {
-                    self.receive(gate);
-                }
+                is_quiet &= self.gates[gate].is_free() && self.receive(gate) == 0;
             }
             if is_over(self, now) {
                 return;
@@ -237,7 +236,7 @@ impl Generator {
                 if self.gates[CLIENTS].is_free() {
                     self.send_new(work);
                 }
-            } else if self.plan.rest {
+            } else if self.plan.rest && is_quiet {
                 self.rest(work);
             }
         }
@@ -260,11 +259,12 @@ impl Generator {
         now
     }
 
-    /// Check and answer what has arrived. The gate is free.
-    fn receive(&mut self, gate: usize) {
+    /// Check and answer what has arrived; how many frames that was. The gate is free.
+    fn receive(&mut self, gate: usize) -> usize {
         let mut burst = Burst::<BURST>::new();
-        if self.gates[gate].queues.rx.rx_burst(&mut burst) == 0 {
-            return;
+        let frames = self.gates[gate].queues.rx.rx_burst(&mut burst);
+        if frames == 0 {
+            return 0;
         }
         let now = clock::tsc();
         burst.prefetch_data();
@@ -298,6 +298,7 @@ impl Generator {
             let _ = answers.push(mbuf);
         }
         self.send(gate, &mut answers);
+        frames
     }
 
     /// Stamp and send. What the port does not take is held, with its stamp: waiting for the box is part of the latency.
@@ -394,7 +395,7 @@ impl Generator {
         let (sent, received) = (sum(|it| it.sent), sum(|it| it.received));
         let (since, sent_then) = self.checkpoint;
         if now - since > self.ticks_us(WRITTEN_OFF_US) {
-            self.written_off = self.written_off.max(sent_then.saturating_sub(received));
+            self.written_off = sent_then.saturating_sub(received);
             self.checkpoint = (now, sent);
         }
         if sent > received + self.written_off {
