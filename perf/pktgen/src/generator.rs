@@ -112,7 +112,7 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Open the ports and wait for their links. Call it on EAL's main thread, and stay there.
+    /// Open the ports and wait for their links. Run it on an EAL thread, which has a cache of packet buffers.
     ///
     /// # Errors
     /// [`StartError`].
@@ -254,6 +254,7 @@ impl Generator {
         }
         if gap > self.ticks(self.plan.stall) {
             self.poller.stalls += 1;
+            self.poller.stalled_us += gap_us;
             self.stalled = now;
         }
         now

@@ -61,6 +61,8 @@ pub struct Poller {
     pub rate_pps: f64,
     /// Times it stood still for longer than allowed with packets under way.
     pub stalls: u64,
+    /// How long all of these took, microseconds.
+    pub stalled_us: f64,
     /// The longest time between two polls of the ports with packets under way, microseconds.
     pub longest_gap_us: f64,
     /// Times it gave its CPU away because nothing was under way.
@@ -132,10 +134,10 @@ impl fmt::Display for Report {
                 it.packets, it.min_us, it.p50_us, it.p90_us, it.p99_us, it.p999_us, it.max_us
             )?;
         }
-        let Poller { rate_pps, stalls, longest_gap_us, rests } = self.poller;
+        let Poller { rate_pps, stalls, stalled_us, longest_gap_us, rests } = self.poller;
         write!(
             f,
-            "generator  {:.3} Mpps sent, {stalls} stalls, longest gap {longest_gap_us:.1} µs, {rests} rests; {} foreign frames",
+            "generator  {:.3} Mpps sent, {stalls} stalls of {stalled_us:.0} µs in all, longest gap {longest_gap_us:.1} µs, {rests} rests; {} foreign frames",
             rate_pps / 1e6,
             self.foreign
         )
