@@ -159,8 +159,8 @@ impl Generator {
         })
     }
 
-    /// Begin all sessions, send data, close them, and say what came of it.
-    pub fn run(mut self) -> Report {
+    /// Begin all sessions, send data, close them, and say what came of it. The ports stay open as long as this lives.
+    pub fn run(&mut self) -> Report {
         self.enter(Phase::Opening);
         self.open();
         self.enter(Phase::WarmUp);

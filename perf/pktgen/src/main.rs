@@ -204,7 +204,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<Report> {
     });
     let eal = Eal::init(start.eal_arguments(&devices)).context("start DPDK")?;
     let (topology, plan) = (arguments.topology(), arguments.plan());
-    let generator = Generator::new(&eal, &start, &devices, topology, plan, Arc::clone(&conductor))?;
+    let mut generator =
+        Generator::new(&eal, &start, &devices, topology, plan, Arc::clone(&conductor))?;
     let report = generator.run();
     announcer.join().map_err(|_| anyhow::anyhow!("the announcer panicked"))?;
     println!("{report}");

@@ -78,6 +78,7 @@ fn tidegated(context: &Context, traffic: &Traffic) -> anyhow::Result<Report> {
     let [dumps, readings] = [&done[0], &done[1]].map(|it| it.load(Relaxed));
     eprintln!("  meanwhile {dumps} dumps of all sessions, {readings} readings of the counters");
     anyhow::ensure!(dumps > 0 && readings > 0, "nothing disturbed the box");
+    anyhow::ensure!(report.is_clean(), "packets were lost or wrong:\n{report}");
     sound("tidegated", report, traffic)
 }
 
@@ -88,13 +89,16 @@ fn testpmd(context: &Context, traffic: &Traffic) -> anyhow::Result<Report> {
     let generator = Pktgen::start(&wires, traffic, Between::Forwarder, &context.machine)?;
     let report = generator.end()?;
     eprintln!("{report}");
+    // It drops what finds a queue full at once; a little of that is its own affair.
+    anyhow::ensure!(
+        report.faults.total() == 0 && report.lost() < report.to_vm.sent / 1000,
+        "testpmd did not forward every packet as it is:\n{report}"
+    );
     sound("testpmd", report, traffic)
 }
 
-/// The report, if its numbers are of packets that all came back, at the rate that was asked for, and not of the
-/// generator.
+/// The report, if its numbers are of the rate that was asked for, and not of the generator.
 fn sound(subject: &str, report: Report, traffic: &Traffic) -> anyhow::Result<Report> {
-    anyhow::ensure!(report.is_clean(), "{subject}: packets were lost or wrong:\n{report}");
     let rate = report.poller.rate_pps / f64::from(traffic.rate);
     anyhow::ensure!(
         rate > LEAST_RATE,

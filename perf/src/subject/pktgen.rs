@@ -63,7 +63,7 @@ impl Pktgen {
         between: Between,
         machine: &Machine,
     ) -> anyhow::Result<Self> {
-        let spare = WORKER_CPU.max(CONTROL_CPU) + 1;
+        let spare = WORKER_CPU + 1;
         let cpu = if machine.cpus > spare { spare } else { CONTROL_CPU };
         let report = wires.dir().join("pktgen.json");
         let mut command = Command::new("chrt");
