@@ -129,10 +129,6 @@ fn migrated(wrong: Wrong) -> Report {
     let [far, near] = ["server", "client"].map(|role| devices(dir.path(), role));
     let eal = Eal::init(arguments()).expect("EAL starts");
     let lcores = eal.worker_lcores();
-    // Kept until the process ends: DPDK's interrupt thread may still hear one end of a memif hang up while cleanup
-    // closes the other.
-    mem::forget(eal.clone());
-
     let pool = eal.create_pool("box", &PoolConfig { mbufs: 8191, ..PoolConfig::default() });
     let pool = pool.expect("pool");
     let queues = far.iter().map(|device| {
@@ -150,7 +146,7 @@ fn migrated(wrong: Wrong) -> Report {
         kept: None,
     };
     let over = Arc::clone(&is_over);
-    let forwarding = eal.launch(lcores[0], move || small.run(&over)).expect("idle");
+    let forwarding = eal.launch(lcores[0], move || (small.run(&over), small)).expect("idle");
 
     let conductor = Arc::new(Conductor::default());
     let [uplink, vms @ ..] = near;
@@ -167,10 +163,12 @@ fn migrated(wrong: Wrong) -> Report {
     has_cut_over.store(true, Relaxed);
     thread::sleep(Duration::from_millis(20));
     cut_over(&conductor, Stage::Done);
-    // Its ends of the memifs stay as long as the box polls the others.
-    let (report, _generator) = generating.join().expect("no panic");
+    let (report, generator) = generating.join().expect("no panic");
     is_over.store(true, Relaxed);
-    forwarding.join().expect("no panic");
+    let ((), small) = forwarding.join().expect("no panic");
+    // DPDK's interrupt thread would hear one end of a memif hang up while this thread closes the other, and DPDK is not
+    // made for that. All ends with the process.
+    mem::forget((generator, small, eal));
     report
 }
 
