@@ -34,17 +34,20 @@ const CHURN: u32 = 20_000;
 const READING: Duration = Duration::from_millis(1);
 /// With the generator standing still for a larger share of the time, the last percent of latencies is mostly its own.
 const MOST_STALLED: f64 = 0.005;
-/// Of the rate.
+/// How often a window in which that happened is measured again.
+const AGAIN: usize = 4;
+/// Of the rate: a subject that keeps up lets the generator keep it.
 const LEAST_RATE: f64 = 0.95;
 
 pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
     let traffic = Traffic { sessions: SESSIONS, churn: CHURN, rate: RATE, measure: context.window };
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let mut again = [0, 0];
     for run in 1..=context.runs {
         eprintln!("  run {run}/{}: tidegated", context.runs);
-        ours.push(tidegated(context, &traffic)?);
+        ours.push(undisturbed(&traffic, &mut again[0], || tidegated(context, &traffic))?);
         eprintln!("  run {run}/{}: testpmd", context.runs);
-        theirs.push(testpmd(context, &traffic)?);
+        theirs.push(undisturbed(&traffic, &mut again[1], || testpmd(context, &traffic))?);
     }
     let samples = |reports: &[Report], of: fn(&Quantiles) -> f64| {
         reports.iter().map(|report| of(&report.latency.all)).collect::<Samples>()
@@ -53,13 +56,9 @@ pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
         let versus = "testpmd mac, idle";
         Metric::beside(name, "µs", samples(&ours, of), versus, samples(&theirs, of))
     };
-    let stalled = [&ours, &theirs].map(|reports| {
-        let shares = reports.iter().map(|report| 100.0 * stalled(report, traffic.measure));
-        shares.collect::<Samples>().max()
-    });
     let note = format!(
-        "every packet, none left out; the generator itself stood still for at most {:.2} % of the time with ours, {:.2} % with theirs",
-        stalled[0], stalled[1]
+        "every packet of a window; {} windows of ours and {} of theirs were measured again, because the generator itself stood still in them",
+        again[0], again[1]
     );
     Ok(Outcome {
         metrics: vec![
@@ -79,7 +78,7 @@ fn tidegated(context: &Context, traffic: &Traffic) -> anyhow::Result<Report> {
     eprintln!("  meanwhile {dumps} dumps of all sessions, {readings} readings of the counters");
     anyhow::ensure!(dumps > 0 && readings > 0, "nothing disturbed the box");
     anyhow::ensure!(report.is_clean(), "packets were lost or wrong:\n{report}");
-    sound("tidegated", report, traffic)
+    at_rate("tidegated", report, traffic)
 }
 
 /// testpmd between the same wires, with the same packets.
@@ -94,22 +93,37 @@ fn testpmd(context: &Context, traffic: &Traffic) -> anyhow::Result<Report> {
         report.faults.total() == 0 && report.lost() < report.to_vm.sent / 1000,
         "testpmd did not forward every packet as it is:\n{report}"
     );
-    sound("testpmd", report, traffic)
+    at_rate("testpmd", report, traffic)
 }
 
-/// The report, if its numbers are of the rate that was asked for, and not of the generator.
-fn sound(subject: &str, report: Report, traffic: &Traffic) -> anyhow::Result<Report> {
+/// A window in which the generator did not stand still; the others are counted in `again`.
+fn undisturbed(
+    traffic: &Traffic,
+    again: &mut usize,
+    mut measure: impl FnMut() -> anyhow::Result<Report>,
+) -> anyhow::Result<Report> {
+    for _ in 0..=AGAIN {
+        let report = measure()?;
+        let stalled = stalled(&report, traffic.measure);
+        if stalled <= MOST_STALLED {
+            return Ok(report);
+        }
+        eprintln!("  the generator stood still for {:.2} % of the time: again", 100.0 * stalled);
+        *again += 1;
+    }
+    anyhow::bail!(
+        "the generator stood still in every one of {} windows: the machine is busy",
+        AGAIN + 1
+    )
+}
+
+/// The report, if the generator could keep its rate.
+fn at_rate(subject: &str, report: Report, traffic: &Traffic) -> anyhow::Result<Report> {
     let rate = report.poller.rate_pps / f64::from(traffic.rate);
     anyhow::ensure!(
         rate > LEAST_RATE,
-        "{subject}: only {:.0} % of the rate: it, or the generator, lacks a CPU of its own:\n{report}",
+        "{subject} let {:.0} % of the rate through: it, or the generator, lacks a CPU of its own",
         100.0 * rate
-    );
-    let stalled = stalled(&report, traffic.measure);
-    anyhow::ensure!(
-        stalled <= MOST_STALLED,
-        "{subject}: the generator stood still for {:.2} % of the time; the machine is busy:\n{report}",
-        100.0 * stalled
     );
     Ok(report)
 }
