@@ -108,6 +108,8 @@ pub struct Generator {
     written_off: u64,
     /// When the last one was, and what had been sent by then.
     checkpoint: (u64, u64),
+    /// A longer time between two polls is a stall, ticks.
+    longest: u64,
     tsc_hz: u64,
 }
 
@@ -154,6 +156,7 @@ impl Generator {
             heard: now,
             written_off: 0,
             checkpoint: (now, 0),
+            longest: (plan.stall.as_secs_f64() * tsc_hz as f64) as u64,
             tsc_hz,
             plan,
         })
@@ -168,13 +171,13 @@ impl Generator {
         self.churn = Pace::new(rate, BURST as u64, self.tsc_hz, clock::tsc());
         self.data(self.plan.warm_up);
         self.enter(Phase::Measuring);
-        self.measure();
+        let poller = self.measure();
         self.enter(Phase::Closing);
         self.close();
         self.enter(Phase::Draining);
         self.drive(Work::Wait, Self::is_silent);
         self.enter(Phase::Ended);
-        self.report()
+        self.report(poller)
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -209,7 +212,7 @@ impl Generator {
         self.drive(Work::Data, |this, now| now >= end || this.conductor.is_stopped());
     }
 
-    fn measure(&mut self) {
+    fn measure(&mut self) -> Poller {
         let sent = |this: &Self| this.gates.iter().map(|gate| gate.sent).sum::<u64>();
         let (started, before) = (clock::tsc(), sent(self));
         self.poller = Poller::default();
@@ -218,7 +221,7 @@ impl Generator {
         let ended = clock::tsc();
         self.recorder.stop(ended);
         let seconds = (ended - started) as f64 / self.tsc_hz as f64;
-        self.poller.rate_pps = (sent(self) - before) as f64 / seconds;
+        Poller { rate_pps: (sent(self) - before) as f64 / seconds, ..self.poller }
     }
 
     fn drive(&mut self, work: Work, is_over: impl Fn(&Self, u64) -> bool) {
@@ -252,7 +255,7 @@ impl Generator {
         if gap_us > self.poller.longest_gap_us {
             self.poller.longest_gap_us = gap_us;
         }
-        if gap > self.ticks(self.plan.stall) {
+        if gap > self.longest {
             self.poller.stalls += 1;
             self.poller.stalled_us += gap_us;
             self.stalled = now;
@@ -415,7 +418,7 @@ impl Generator {
         }
     }
 
-    fn report(&self) -> Report {
+    fn report(&self, poller: Poller) -> Report {
         let (clients, vms) = self.gates.split_at(1);
         let sum = |gates: &[Gate], of: fn(&Gate) -> u64| gates.iter().map(of).sum::<u64>();
         let packets = |senders: &[Gate], receivers: &[Gate]| Packets {
@@ -431,7 +434,7 @@ impl Generator {
             faults: self.life.faults,
             foreign: self.foreign,
             latency: self.recorder.summary(),
-            poller: self.poller,
+            poller,
         }
     }
 
