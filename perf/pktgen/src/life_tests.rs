@@ -102,6 +102,21 @@ fn whole_lives_are_without_fault_and_ports_are_used_anew() {
 }
 
 #[test]
+fn behind_l2_vms_are_told_apart_by_their_port() {
+    let vm = |port| Vm { port, mac: VMS[0], address: MANAGED.0, gateway: ACCESS };
+    let client = Clients { mac: CLIENT, gateway: UPLINK };
+    let topology = Topology { managed: MANAGED, client, source: vm(0), destination: vm(1) };
+    let mut life = Life::new(4, topology).expect("memory");
+    let mut frame = [0; frame::SMALLEST];
+    life.begin(Stage::Before, &mut frame);
+    rewritten(&mut frame, |head| (head.source_mac, head.destination_mac) = (ACCESS, VMS[0]));
+    let mut astray = frame;
+    assert_eq!(life.at_vm(1, Stage::Before, &mut astray), Arrival::Ours(Answer::None, None));
+    assert_eq!(life.faults, Faults { misdirected: 1, ..Faults::default() });
+    assert!(matches!(life.at_vm(0, Stage::Before, &mut frame), Arrival::Ours(Answer::Whole, _)));
+}
+
+#[test]
 fn no_more_sessions_than_ports() {
     let mut life = life();
     (0..16).for_each(|_| opened(&mut life, Stage::Before, 0));
