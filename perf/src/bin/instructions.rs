@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
-use tidegate_dataplane::{packet::parse, pipeline::BURST};
+use tidegate_dataplane::{packet::parse_ipv4, pipeline::BURST};
 use tidegate_perf::{
     frame::{self, Kind, SMALLEST},
     memory::{
@@ -86,7 +86,7 @@ fn run(stage: Stage, bursts: u32) -> anyhow::Result<()> {
         Stage::Parse => {
             let frame = frame::build(1, Kind::ACK, SMALLEST);
             for _ in 0..bursts * BURST as u32 {
-                anyhow::ensure!(parse(black_box(&frame)).is_ok(), "the frame is well formed");
+                anyhow::ensure!(parse_ipv4(black_box(&frame)).is_ok(), "the frame is well formed");
             }
         }
         Stage::Find => {

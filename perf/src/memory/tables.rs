@@ -61,11 +61,12 @@ impl Table for Ours {
             *hash = self.0.hash(key);
             self.0.prefetch(*hash);
         }
-        for &hash in &hashes {
-            let _ = self.0.prefetch_entry(hash);
+        let mut glanced = [0; BURST];
+        for ((glanced, key), &hash) in glanced.iter_mut().zip(&keys).zip(&hashes) {
+            *glanced = self.0.glance(key, hash);
         }
-        let found = keys.iter().zip(hashes).map(|(key, hash)| {
-            let session = self.0.find(key, hash).and_then(|at| self.0.get(at));
+        let found = keys.iter().zip(hashes).zip(glanced).map(|((key, hash), glanced)| {
+            let session = self.0.find_from(glanced, key, hash).map(|at| &self.0[at]);
             u32::from(session.is_some_and(Session::is_live))
         });
         found.sum()

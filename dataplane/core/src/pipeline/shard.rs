@@ -39,8 +39,9 @@ struct Steered<'a> {
     packet: Ipv4Packet,
     service: &'a Service,
     sender: Sender<'a>,
+    key: SessionKey,
     hash: u64,
-    guess: Option<u32>,
+    glanced: u32,
 }
 
 /// Who sent a packet of a tracked address.
@@ -145,7 +146,7 @@ impl Shard {
             }
         }
         for steered in &mut tracked {
-            steered.guess = self.table.prefetch_entry(steered.hash);
+            steered.glanced = self.table.glance(&steered.key, steered.hash);
         }
         for steered in &tracked {
             let at = steered.at as usize;
@@ -218,7 +219,7 @@ impl Shard {
         }
         let hash = self.table.hash(&key);
         self.table.prefetch(hash);
-        tracked.push(Steered { at: at as u32, packet, service, sender, hash, guess: None });
+        tracked.push(Steered { at: at as u32, packet, service, sender, key, hash, glanced: 0 });
         None
     }
 
@@ -246,9 +247,8 @@ impl Shard {
         now_ms: u64,
         steered: &Steered<'_>,
     ) -> Verdict {
-        let &Steered { ref packet, service, sender, hash, guess, .. } = steered;
-        let key = sender.key(packet, service);
-        let found = self.table.find_guessed(&key, hash, guess);
+        let &Steered { ref packet, service, sender, ref key, hash, glanced, .. } = steered;
+        let found = self.table.find_from(glanced, key, hash);
         let session = found.map(|at| &self.table[at]);
         let decision = match sender {
             Sender::Client => classify::from_client(packet, service, session),
@@ -282,7 +282,7 @@ impl Shard {
                 if let Some(at) = found {
                     self.remove(at);
                 }
-                let session = Session::new(&key, owner.slot, birth_epoch, state, now_ms);
+                let session = Session::new(key, owner.slot, birth_epoch, state, now_ms);
                 let Ok(at) = self.table.insert(session, hash) else {
                     return Verdict::Drop(Outcome::TableFull);
                 };

@@ -3,8 +3,8 @@
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 8 | client's address (upper half); managed address, or the locator a client chose itself |
-//! | 8 | 4 | client's port (upper half), service's port; in a free entry, the next free one plus 1 |
-//! | 12 | 1 | protocol |
+//! | 8 | 4 | client's port (upper half), service's port |
+//! | 12 | 1 | protocol; zero in a free place |
 //! | 13 | 1 | state (bits 0–2, zero is free), FINs (bits 4–7) |
 //! | 14 | 2 | owner |
 //! | 16 | 4 | last seen, milliseconds modulo 2^32 |
@@ -12,6 +12,8 @@
 //! | 24 | 8 | sequence numbers that acknowledge the client's and the backend's FIN |
 //!
 //! Two share a cache line and none lies across two. Host byte order: it never leaves the process.
+
+use std::mem;
 
 use zerocopy::FromZeros;
 
@@ -78,10 +80,13 @@ impl Session {
         }
     }
 
-    /// Whether this is the session with `key`, if it is one at all.
+    /// Whether this is the session with `key`. A free place is none: no key has protocol 0.
     #[inline]
     pub(super) fn has(&self, key: &SessionKey) -> bool {
-        self.addresses == key.addresses && self.ports == key.ports && self.protocol == key.protocol
+        // Not `&&`: three comparisons cost less than a branch that goes wrong.
+        (self.addresses == key.addresses)
+            & (self.ports == key.ports)
+            & (self.protocol == key.protocol)
     }
 
     #[inline]
@@ -89,15 +94,9 @@ impl Session {
         self.life & STATE == 0
     }
 
-    /// Make the entry free and link it to the next free one.
-    pub(super) fn free(&mut self, next_free: u32) {
-        *self = Self::new_zeroed();
-        self.ports = next_free;
-    }
-
-    /// In a free entry: the link.
-    pub(super) fn next_free(&self) -> u32 {
-        self.ports
+    /// Take it out and leave the place free.
+    pub(super) fn take(&mut self) -> Self {
+        mem::replace(self, Self::new_zeroed())
     }
 
     /// Its key.

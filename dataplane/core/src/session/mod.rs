@@ -1,7 +1,6 @@
 //! Sessions: their key, their life, and the table one shard keeps them in.
 
 mod entry;
-mod index;
 mod key;
 mod table;
 mod tcp;
