@@ -7,13 +7,13 @@
 
 pub mod bench;
 pub mod capture;
-pub mod frame;
 pub mod machine;
 pub mod memory;
 pub mod plot;
-pub mod random;
 pub mod result;
 pub mod runner;
 pub mod samples;
 pub mod subject;
 pub mod target;
+
+pub use tidegate_packets::{frame, random};
