@@ -3,6 +3,7 @@
 pub mod api;
 pub mod nftables;
 pub mod openvswitch;
+pub mod peer;
 pub mod testpmd;
 pub mod tidegated;
 
@@ -86,19 +87,6 @@ fn signal(pids: &[u32], signal: Signal) -> anyhow::Result<()> {
         kill_process(pid.ok_or_else(|| anyhow::anyhow!("no process"))?, signal)?;
     }
     Ok(())
-}
-
-/// A peer's program.
-///
-/// # Errors
-/// When it is not installed; names the package.
-pub fn peer(program: &str, package: &str) -> anyhow::Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    let found = places.map(|place| place.join(program)).find(|path| path.exists());
-    found.ok_or_else(|| {
-        anyhow::anyhow!("{program} is not installed: install the Debian package {package} (deploy/host/packages --with bench)")
-    })
 }
 
 /// Run a helper to its end.
