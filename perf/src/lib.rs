@@ -15,5 +15,6 @@ pub mod runner;
 pub mod samples;
 pub mod subject;
 pub mod target;
+pub mod waiting;
 
 pub use tidegate_packets::{frame, random};

@@ -12,7 +12,7 @@ use std::{path::PathBuf, process::Command};
 use rustix::process::{Pid, Signal, kill_process};
 use tidegate_lab::process;
 
-use crate::runner::Reading;
+use crate::{runner::Reading, waiting::waited_ns};
 
 /// A running program under measurement.
 pub trait Subject {
@@ -30,6 +30,19 @@ pub trait Subject {
     fn verify(&mut self) -> anyhow::Result<()>;
     /// Processes that stand still while others are measured.
     fn pids(&self) -> Vec<u32>;
+    /// Whether threads that are bound to the measured CPU and never sleep do all its work: it is known then how long
+    /// others had the CPU.
+    fn polls(&self) -> bool {
+        true
+    }
+
+    /// Nanoseconds it had to wait for the measured CPU since it began.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    fn waited_ns(&self) -> anyhow::Result<u64> {
+        self.pids().into_iter().map(waited_ns).sum()
+    }
 
     /// Stand still.
     ///

@@ -110,6 +110,11 @@ impl Subject for Nftables {
     fn pids(&self) -> Vec<u32> {
         self.source.pids()
     }
+
+    /// The kernel may do its work in a thread of its own, for which the source waits.
+    fn polls(&self) -> bool {
+        false
+    }
 }
 
 /// Received packets of a link in `/proc/net/dev`.
