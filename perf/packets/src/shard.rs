@@ -13,7 +13,7 @@ use tidegate_dataplane::{
 };
 
 use crate::frame::{
-    self, ACCESS_MAC, CLIENT_MAC, HOME_MAC, Kind, LOCATOR, MANAGED, SMALLEST, UPLINK_MAC, v4,
+    self, ACCESS_MAC, CLIENT_MAC, Kind, LOCATOR, MANAGED, SMALLEST, SOURCE_MAC, UPLINK_MAC, v4,
 };
 
 const UPLINK: PortId = PortId(0);
@@ -206,7 +206,7 @@ fn snapshot(timeouts: Timeouts) -> anyhow::Result<Snapshot> {
     let home = Backend {
         slot: BackendSlot(0),
         port: ACCESS,
-        mac: HOME_MAC,
+        mac: SOURCE_MAC,
         rewrite: Rewrite::Nat(LOCATOR),
     };
     let address = ManagedAddress {

@@ -17,7 +17,7 @@ pub const ACCESS_MAC: Mac = Mac([2, 0, 0, 0, 2, 1]);
 /// MAC frames come from.
 pub const CLIENT_MAC: Mac = Mac([2, 0, 0, 0, 9, 2]);
 /// MAC of the managed address's home.
-pub const HOME_MAC: Mac = Mac([2, 0, 0, 0, 0x0a, 1]);
+pub const SOURCE_MAC: Mac = Mac([2, 0, 0, 0, 0x0a, 1]);
 /// The service's port.
 pub const SERVICE_PORT: u16 = 80;
 /// The smallest Ethernet frame, without its check sequence.

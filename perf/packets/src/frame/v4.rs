@@ -3,7 +3,7 @@
 use tidegate_dataplane::packet::{ETHERNET_LEN, Mac, checksum};
 
 use super::{
-    ACCESS_MAC, CLIENT_MAC, End, HOME_MAC, Kind, SERVICE_PORT, UPLINK_MAC, write_transport,
+    ACCESS_MAC, CLIENT_MAC, End, Kind, SERVICE_PORT, SOURCE_MAC, UPLINK_MAC, write_transport,
 };
 
 /// The managed address, 10.9.0.100.
@@ -41,7 +41,7 @@ pub fn build(number: u32, kind: Kind, bytes: usize) -> Vec<u8> {
 #[must_use]
 pub fn reply(number: u32, kind: Kind, bytes: usize) -> Vec<u8> {
     let mut frame = between((LOCATOR, SERVICE_PORT), client(number), kind, bytes);
-    write_macs(&mut frame, ACCESS_MAC, HOME_MAC);
+    write_macs(&mut frame, ACCESS_MAC, SOURCE_MAC);
     frame
 }
 
