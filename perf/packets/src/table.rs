@@ -16,14 +16,8 @@ use crate::frame;
 #[inline]
 #[must_use]
 pub fn key(number: u32) -> SessionKey {
-    let (client, client_port) = frame::client(number);
-    SessionKey {
-        client,
-        address: frame::MANAGED,
-        client_port,
-        address_port: frame::SERVICE_PORT,
-        protocol: protocol::TCP,
-    }
+    let service = (frame::MANAGED, frame::SERVICE_PORT);
+    SessionKey::new(frame::client(number), service, protocol::TCP)
 }
 
 /// Our table.

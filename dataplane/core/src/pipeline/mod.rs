@@ -2,14 +2,13 @@
 //!
 //! A burst goes through stages, each over all its packets: parse and find the direction ([`Shard::process`], first
 //! loop), look sessions up (second loop), decide, rewrite and choose the way out (third loop). Decisions are in
-//! `classify`, header changes in `rewrite`, the way out in `egress`.
+//! `classify`, the way out and header changes in `egress`.
 
 mod adoption;
 mod classify;
 mod egress;
 mod neighbours;
 mod outcome;
-mod rewrite;
 mod selector;
 mod shard;
 mod upkeep;

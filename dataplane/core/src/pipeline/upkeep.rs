@@ -39,7 +39,7 @@ impl Shard {
             }
             let session = self.table.get(at);
             let listed =
-                session.filter(|it| address.is_none_or(|wanted| it.key().address == wanted));
+                session.filter(|it| address.is_none_or(|wanted| it.key().address() == wanted));
             out.extend(listed.map(|session| session.record(now_ms)));
         }
         (end < last).then_some(end)
@@ -48,7 +48,6 @@ impl Shard {
 
 /// Whether the session's address is still tracked and its owner still a backend of it.
 fn is_wanted(session: &Session, snapshot: &Snapshot) -> bool {
-    let address = session.key().address;
-    let address = snapshot.managed(address).or_else(|| Some(snapshot.by_locator(address)?.0));
-    address.is_some_and(|it| it.tracked && Snapshot::backend(it, session.owner()).is_some())
+    let service = snapshot.service(session.key().address());
+    service.is_some_and(|it| it.tracked && it.path(session.owner()).is_some())
 }

@@ -5,6 +5,7 @@
 //! that misses reads one, too, as long as no entry of that bucket had to go to its second.
 
 use tidegate_hugemem::HugeArray;
+use wide::u16x8;
 use zerocopy::FromZeros;
 
 /// Places in a bucket.
@@ -29,12 +30,8 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 impl Bucket {
     /// Places with this signature, a bit each.
     #[inline]
-    fn matches(&self, signature: u16) -> u8 {
-        let mut mask = 0;
-        for place in 0..PLACES {
-            mask |= u8::from(self.signatures[place] == signature) << place;
-        }
-        mask
+    fn matches(&self, signature: u16) -> u32 {
+        u16x8::new(self.signatures).simd_eq(u16x8::splat(signature)).to_bitmask()
     }
 
     fn free_place(&self) -> Option<usize> {

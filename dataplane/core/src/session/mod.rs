@@ -2,8 +2,10 @@
 
 mod entry;
 mod index;
+mod key;
 mod table;
 mod tcp;
 
-pub use entry::{Session, SessionKey, SessionRecord, SessionState};
+pub use entry::{Session, SessionRecord, SessionState};
+pub use key::{Endpoint, SessionKey};
 pub use table::SessionTable;

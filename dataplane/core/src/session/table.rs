@@ -3,19 +3,22 @@
 //! Looking a burst up goes in three stages, so that no packet waits for memory: [`SessionTable::prefetch`] for all hashes,
 //! [`SessionTable::prefetch_entry`] for all, then [`SessionTable::find`].
 
-use std::io;
+use std::{
+    io,
+    ops::{Index, IndexMut},
+};
 
 use ahash::RandomState;
 use tidegate_hugemem::HugeArray;
 
-use super::{Session, SessionKey, index::Index};
+use super::{Session, SessionKey, index};
 
 /// No free entry.
 const END: u32 = 0;
 
 /// Sessions by key. Never grows: memory is taken once, when the shard is made.
 pub struct SessionTable {
-    index: Index,
+    index: index::Index,
     entries: HugeArray<Session>,
     /// First entry of the list of free ones, plus 1; [`END`] when it is empty.
     free: u32,
@@ -32,7 +35,7 @@ impl SessionTable {
     /// When the system has no memory for it.
     pub fn with_capacity(capacity: u32) -> io::Result<Self> {
         Ok(Self {
-            index: Index::new(capacity)?,
+            index: index::Index::new(capacity)?,
             entries: HugeArray::zeroed(capacity as usize)?,
             free: END,
             untouched: 0,
@@ -82,17 +85,11 @@ impl SessionTable {
         self.index.find(hash, |at| self.entries[at as usize].has(key))
     }
 
-    /// The session at `at`.
+    /// The session at `at`, if there is one.
     #[inline]
     #[must_use]
     pub fn get(&self, at: u32) -> Option<&Session> {
         self.entries.get(at as usize).filter(|session| !session.is_free())
-    }
-
-    /// The session at `at`, to change.
-    #[inline]
-    pub fn get_mut(&mut self, at: u32) -> Option<&mut Session> {
-        self.entries.get_mut(at as usize).filter(|session| !session.is_free())
     }
 
     /// Add a session whose key is not in the table. Gives it back when the table is full.
@@ -168,6 +165,23 @@ impl SessionTable {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.index.bytes() + self.entries.mapped_bytes()
+    }
+}
+
+/// The session at a place that [`SessionTable::find`] or [`SessionTable::insert`] gave.
+impl Index<u32> for SessionTable {
+    type Output = Session;
+
+    #[inline]
+    fn index(&self, at: u32) -> &Session {
+        &self.entries[at as usize]
+    }
+}
+
+impl IndexMut<u32> for SessionTable {
+    #[inline]
+    fn index_mut(&mut self, at: u32) -> &mut Session {
+        &mut self.entries[at as usize]
     }
 }
 

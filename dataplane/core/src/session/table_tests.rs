@@ -8,7 +8,7 @@ use super::*;
 use crate::{session::SessionState, steering::BackendSlot};
 
 fn key(n: u32) -> SessionKey {
-    SessionKey { client: n >> 8, address: 2, client_port: n as u16, address_port: 80, protocol: 6 }
+    SessionKey::new((n >> 8, n as u16), (2, 80), 6)
 }
 
 fn session(n: u32, owner: u32) -> Session {
