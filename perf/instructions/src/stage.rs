@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use clap::ValueEnum;
-use tidegate_dataplane::{packet::parse, pipeline::BURST};
+use tidegate_dataplane::{packet::parse_ipv4, pipeline::BURST};
 use tidegate_packets::{
     frame::{self, Kind, SMALLEST},
     random::Random,
@@ -67,8 +67,9 @@ fn counted(work: &mut dyn FnMut() -> u32) -> u32 {
 
 fn parse_frames() -> anyhow::Result<()> {
     let frame = frame::build(1, Kind::ACK, SMALLEST);
-    let read =
-        counted(&mut || (0..PACKETS).map(|_| u32::from(parse(black_box(&frame)).is_ok())).sum());
+    let read = counted(&mut || {
+        (0..PACKETS).map(|_| u32::from(parse_ipv4(black_box(&frame)).is_ok())).sum()
+    });
     anyhow::ensure!(read == PACKETS, "{read} of {PACKETS} frames were well formed");
     Ok(())
 }
