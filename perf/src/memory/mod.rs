@@ -1,20 +1,9 @@
 //! The table and the shard alone, in memory: no port, no process.
 
 pub mod lookup;
-pub mod shard;
 pub mod tables;
 
-use tidegate_dataplane::{packet::protocol, session::SessionKey};
-
-use crate::frame;
-
-/// Key of the session of client `number`.
-#[inline]
-#[must_use]
-pub fn key(number: u32) -> SessionKey {
-    let service = (frame::MANAGED, frame::SERVICE_PORT);
-    SessionKey::new(frame::client(number), service, protocol::TCP)
-}
+pub use tidegate_packets::{shard, table::key};
 
 /// The same key in 16 bytes, as other tables take it.
 #[inline]

@@ -79,6 +79,7 @@ home = {{ name = "source", port = "vm0", mac = "02:00:00:00:0a:01", rewrite = "n
 /// A running box.
 pub struct Tidegated {
     process: Process,
+    cpus: Vec<usize>,
     socket: String,
     /// Its API.
     pub api: Api,
@@ -104,7 +105,8 @@ impl Tidegated {
         let mut process = Process::start("tidegated", &mut command, &dir)?;
         process.wait_for("is ready", READY)?;
         let api = Api::connect(&socket)?;
-        let mut this = Self { process, socket, api, settled: Totals::default() };
+        let mut this =
+            Self { process, cpus: setup.cpus.clone(), socket, api, settled: Totals::default() };
         this.settle(setup.captures.iter().map(|feed| u64::from(feed.sessions)).sum())?;
         Ok(this)
     }
@@ -164,5 +166,10 @@ impl Subject for Tidegated {
 
     fn pids(&self) -> Vec<u32> {
         vec![self.process.pid()]
+    }
+
+    /// The second of two workers shares its CPU with control threads.
+    fn polls(&self) -> bool {
+        self.cpus == [WORKER_CPU]
     }
 }
