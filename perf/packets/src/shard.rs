@@ -105,7 +105,7 @@ impl Bench {
     pub fn fill(&mut self, clients: impl IntoIterator<Item = u32>) -> anyhow::Result<()> {
         let mut clients = clients.into_iter().peekable();
         while clients.peek().is_some() {
-            self.now_ms += 4;
+            self.now_ms += BURST as u64 / 8;
             let mut last = 0;
             let burst = std::array::from_fn(|_| {
                 last = clients.next().unwrap_or(last);

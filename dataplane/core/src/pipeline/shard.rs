@@ -20,6 +20,10 @@ use crate::{
     steering::{Direction, Path, Port, PortId, Recent, Service, Snapshot},
 };
 
+/// Packets whose sessions are asked from memory together: one request after the other, so that the CPU translates their
+/// addresses side by side. Between two requests with a packet's work in between it would wait for each.
+const PREFETCHED_TOGETHER: usize = 16;
+
 /// The sessions of one worker and what it needs to act on them.
 pub struct Shard {
     number: u16,
@@ -138,11 +142,19 @@ impl Shard {
         assert!(count <= BURST && ports.len() >= count && verdicts.len() >= count);
         let mut tracked = ArrayVec::new();
         let mut recent = Recent::default();
-        for (at, frame) in frames.iter_mut().enumerate() {
-            let verdict =
-                self.direct(snapshot, ports[at], at, frame.as_mut(), &mut recent, &mut tracked);
-            if let Some(verdict) = verdict {
-                verdicts[at] = verdict;
+        for first in (0..count).step_by(PREFETCHED_TOGETHER) {
+            let group = first..count.min(first + PREFETCHED_TOGETHER);
+            let new = tracked.len();
+            for at in group {
+                let frame = frames[at].as_mut();
+                let verdict =
+                    self.direct(snapshot, ports[at], at, frame, &mut recent, &mut tracked);
+                if let Some(verdict) = verdict {
+                    verdicts[at] = verdict;
+                }
+            }
+            for steered in &tracked[new..] {
+                self.table.prefetch(steered.hash);
             }
         }
         for steered in &mut tracked {
@@ -218,7 +230,6 @@ impl Shard {
             return Some(Verdict::Redirect(shard));
         }
         let hash = self.table.hash(&key);
-        self.table.prefetch(hash);
         tracked.push(Steered { at: at as u32, packet, service, sender, key, hash, glanced: 0 });
         None
     }
