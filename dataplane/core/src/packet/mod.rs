@@ -39,3 +39,12 @@ pub(crate) fn be16(bytes: &[u8], offset: usize) -> u16 {
 pub(crate) fn be32(bytes: &[u8], offset: usize) -> u32 {
     u32::from_be_bytes([bytes[offset], bytes[offset + 1], bytes[offset + 2], bytes[offset + 3]])
 }
+
+/// Big-endian 64-bit field at `offset`.
+///
+/// # Panics
+/// When the frame is shorter: parse first.
+#[inline]
+pub(crate) fn be64(bytes: &[u8], offset: usize) -> u64 {
+    u64::from(be32(bytes, offset)) << 32 | u64::from(be32(bytes, offset + 4))
+}

@@ -1,6 +1,6 @@
 //! One pass over the headers; what comes out needs no further checking.
 
-use super::{ETHERNET_LEN, be16, be32};
+use super::{ETHERNET_LEN, be16, be32, be64};
 
 /// Bytes of an IPv4 header without options.
 const IPV4_LEN: usize = 20;
@@ -187,6 +187,38 @@ pub enum Malformed {
 /// [`Malformed`] says which header is broken.
 #[inline]
 pub fn parse_ipv4(frame: &[u8]) -> Result<Ipv4Packet, Malformed> {
+    match parse_plain_tcp(frame) {
+        Some(packet) => Ok(packet),
+        None => parse_any(frame),
+    }
+}
+
+/// Nearly every packet: a TCP segment whose IPv4 header has no options. With all offsets known it takes a third of the
+/// instructions. `None` says nothing about the packet.
+#[inline]
+fn parse_plain_tcp(frame: &[u8]) -> Option<Ipv4Packet> {
+    const START: usize = ETHERNET_LEN + IPV4_LEN;
+    const WITHOUT_OPTIONS: u8 = 0x45;
+    let headers = frame.first_chunk::<{ START + TCP_LEN }>()?;
+    // Flags and fragment offset, time to live, protocol.
+    let is_whole_tcp = be32(headers, 20) & 0x3fff_00ff == u32::from(protocol::TCP);
+    let total_len = be16(headers, 16);
+    let end = ETHERNET_LEN + usize::from(total_len);
+    let data = START + usize::from(headers[START + 12] >> 4) * 4;
+    let fits = end <= frame.len() && data >= headers.len() && data <= end;
+    (headers[ETHERNET_LEN] == WITHOUT_OPTIONS && is_whole_tcp && fits).then(|| Ipv4Packet {
+        addresses: be64(headers, 26),
+        ports: be32(headers, START),
+        transport_offset: START as u16,
+        total_len,
+        protocol: protocol::TCP,
+        ttl: headers[22],
+        transport: Transport::Tcp(TcpFlags(headers[START + 13])),
+    })
+}
+
+#[inline]
+fn parse_any(frame: &[u8]) -> Result<Ipv4Packet, Malformed> {
     let ip = frame.get(ETHERNET_LEN..).and_then(|ip| ip.first_chunk::<IPV4_LEN>());
     let ip = ip.filter(|ip| ip[0] >> 4 == 4).ok_or(Malformed::Ipv4)?;
     let header_len = usize::from(ip[0] & 0xf) * 4;
@@ -197,7 +229,7 @@ pub fn parse_ipv4(frame: &[u8]) -> Result<Ipv4Packet, Malformed> {
     let payload = payload.filter(|_| header_len >= IPV4_LEN);
     let payload = payload.ok_or(Malformed::Ipv4)?;
     let mut packet = Ipv4Packet {
-        addresses: u64::from(be32(ip, 12)) << 32 | u64::from(be32(ip, 16)),
+        addresses: be64(ip, 12),
         ports: 0,
         transport_offset: transport_offset as u16,
         total_len,

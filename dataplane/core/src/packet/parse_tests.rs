@@ -90,4 +90,25 @@ proptest! {
             prop_assert_eq!(packet.tcp_segment(&bytes).is_some(), packet.tcp_flags().is_some());
         }
     }
+
+    #[test]
+    fn the_short_way_says_the_same(
+        mut bytes in prop::collection::vec(any::<u8>(), 54..80),
+        first in prop::sample::select(vec![0x45u8, 0x46, 0x44, 0x65]),
+        fragment in prop::sample::select(vec![0u8, 0x40, 0x20, 0x01]),
+        protocol in prop::sample::select(vec![6u8, 17, 1]),
+        total_len in 36u8..80,
+        data_offset in 0u8..16,
+    ) {
+        bytes[14] = first;
+        (bytes[16], bytes[17]) = (0, total_len);
+        (bytes[20], bytes[21]) = (fragment, 0);
+        bytes[23] = protocol;
+        bytes[46] = data_offset << 4;
+        if let Some(packet) = parse_plain_tcp(&bytes) {
+            prop_assert_eq!(parse_any(&bytes), Ok(packet));
+        } else if let Ok(packet) = parse_any(&bytes) {
+            prop_assert!(packet.tcp_flags().is_none() || packet.transport_offset != 34);
+        }
+    }
 }
