@@ -9,7 +9,9 @@ mod parse;
 mod rewrite;
 
 pub use mac::{Mac, MacError, Macs};
-pub use parse::{Ipv4Packet, Malformed, TcpFlags, TcpSegment, Transport, parse_ipv4, protocol};
+pub use parse::{
+    Headers, Ipv4Packet, Malformed, TcpFlags, TcpSegment, Transport, parse_ipv4, protocol,
+};
 pub use rewrite::{Field, Translation, count_hop};
 
 /// Bytes of an Ethernet header without VLAN tag.

@@ -103,12 +103,19 @@ pub struct Ipv4Packet {
     pub addresses: u64,
     /// Source port in the upper half, destination port in the lower; the identifier of an echo in both.
     pub ports: u32,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// What else there is to know.
+    pub headers: Headers,
+}
+
+/// What is needed of a packet's headers once its session is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
     /// Offset of the transport header in the frame, bytes.
     pub transport_offset: u16,
     /// Bytes of the packet, headers included: padding may follow it in the frame.
     pub total_len: u16,
-    /// IANA protocol number.
-    pub protocol: u8,
     /// Time to live as it arrived.
     pub ttl: u8,
     /// What follows.
@@ -138,7 +145,9 @@ impl Ipv4Packet {
     pub fn destination(&self) -> u32 {
         self.addresses as u32
     }
+}
 
+impl Headers {
     /// The TCP control bits, of a TCP segment.
     #[inline]
     #[must_use]
@@ -156,7 +165,7 @@ impl Ipv4Packet {
         self.tcp_flags().is_some_and(TcpFlags::opens)
     }
 
-    /// The TCP segment in `frame`, which this packet was parsed from. Few packets need it, so [`parse_ipv4`] does not read it.
+    /// The TCP segment in `frame`, which these were parsed from. Few packets need it, so [`parse_ipv4`] does not read it.
     #[must_use]
     pub fn tcp_segment(&self, frame: &[u8]) -> Option<TcpSegment> {
         let flags = self.tcp_flags()?;
@@ -209,11 +218,13 @@ fn parse_plain_tcp(frame: &[u8]) -> Option<Ipv4Packet> {
     (headers[ETHERNET_LEN] == WITHOUT_OPTIONS && is_whole_tcp && fits).then(|| Ipv4Packet {
         addresses: be64(headers, 26),
         ports: be32(headers, START),
-        transport_offset: START as u16,
-        total_len,
         protocol: protocol::TCP,
-        ttl: headers[22],
-        transport: Transport::Tcp(TcpFlags(headers[START + 13])),
+        headers: Headers {
+            transport_offset: START as u16,
+            total_len,
+            ttl: headers[22],
+            transport: Transport::Tcp(TcpFlags(headers[START + 13])),
+        },
     })
 }
 
@@ -231,15 +242,17 @@ fn parse_any(frame: &[u8]) -> Result<Ipv4Packet, Malformed> {
     let mut packet = Ipv4Packet {
         addresses: be64(ip, 12),
         ports: 0,
-        transport_offset: transport_offset as u16,
-        total_len,
         protocol: ip[9],
-        ttl: ip[8],
-        transport: Transport::Other,
+        headers: Headers {
+            transport_offset: transport_offset as u16,
+            total_len,
+            ttl: ip[8],
+            transport: Transport::Other,
+        },
     };
     let more_fragments_or_offset = be16(ip, 6) & 0x3fff;
     if more_fragments_or_offset != 0 {
-        packet.transport = Transport::Fragment;
+        packet.headers.transport = Transport::Fragment;
         return Ok(packet);
     }
     match packet.protocol {
@@ -258,7 +271,7 @@ fn parse_tcp(packet: &mut Ipv4Packet, payload: &[u8]) -> Result<(), Malformed> {
     if header_len < TCP_LEN || header_len > payload.len() {
         return Err(Malformed::Transport);
     }
-    packet.transport = Transport::Tcp(TcpFlags(header[13]));
+    packet.headers.transport = Transport::Tcp(TcpFlags(header[13]));
     packet.ports = be32(header, 0);
     Ok(())
 }
@@ -275,7 +288,7 @@ fn parse_udp(packet: &mut Ipv4Packet, payload: &[u8]) -> Result<(), Malformed> {
     if length < header.len() || length > payload.len() {
         return Err(Malformed::Transport);
     }
-    packet.transport = Transport::Udp { checksummed: be16(header, 6) != 0 };
+    packet.headers.transport = Transport::Udp { checksummed: be16(header, 6) != 0 };
     packet.ports = be32(header, 0);
     Ok(())
 }
@@ -287,11 +300,11 @@ fn parse_icmp(packet: &mut Ipv4Packet, payload: &[u8]) -> Result<(), Malformed> 
         8 => true,
         0 => false,
         _ => {
-            packet.transport = Transport::IcmpOther;
+            packet.headers.transport = Transport::IcmpOther;
             return Ok(());
         }
     };
-    packet.transport = Transport::Echo { request };
+    packet.headers.transport = Transport::Echo { request };
     let identifier = u32::from(be16(header, 4));
     packet.ports = identifier << 16 | identifier;
     Ok(())

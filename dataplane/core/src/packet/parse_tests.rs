@@ -24,11 +24,11 @@ fn tcp_segment() {
     let packet = ipv4(&frame);
     assert_eq!((packet.source(), packet.destination()), (0x0a00_0001, 0x0a00_0002));
     assert_eq!(packet.ports, 1234 << 16 | 80);
-    assert_eq!(packet.transport_offset, 34);
-    let segment = packet.tcp_segment(&frame).expect("TCP");
-    assert_eq!(packet.tcp_flags(), Some(TcpFlags::SYN | TcpFlags::ACK));
+    assert_eq!(packet.headers.transport_offset, 34);
+    let segment = packet.headers.tcp_segment(&frame).expect("TCP");
+    assert_eq!(packet.headers.tcp_flags(), Some(TcpFlags::SYN | TcpFlags::ACK));
     assert_eq!(segment.flags, TcpFlags::SYN | TcpFlags::ACK);
-    assert!(!packet.opens());
+    assert!(!packet.headers.opens());
     assert_eq!((segment.sequence, segment.acknowledgement, segment.payload_len), (7000, 99, 5));
 }
 
@@ -37,7 +37,7 @@ fn ethernet_padding_is_not_payload() {
     let mut frame = Vec::new();
     builder().tcp(1, 2, 3, 4).fin().write(&mut frame, b"").expect("frame");
     frame.resize(60, 0);
-    assert_eq!(ipv4(&frame).tcp_segment(&frame).expect("TCP").payload_len, 0);
+    assert_eq!(ipv4(&frame).headers.tcp_segment(&frame).expect("TCP").payload_len, 0);
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn echo_identifier_is_both_ports() {
     let mut frame = Vec::new();
     builder().icmpv4_echo_request(0x1234, 1).write(&mut frame, b"x").expect("frame");
     let packet = ipv4(&frame);
-    assert_eq!(packet.transport, Transport::Echo { request: true });
+    assert_eq!(packet.headers.transport, Transport::Echo { request: true });
     assert_eq!(packet.ports, 0x1234_1234);
 }
 
@@ -53,9 +53,9 @@ fn echo_identifier_is_both_ports() {
 fn udp_without_checksum() {
     let mut frame = Vec::new();
     builder().udp(53, 54).write(&mut frame, b"x").expect("frame");
-    assert_eq!(ipv4(&frame).transport, Transport::Udp { checksummed: true });
+    assert_eq!(ipv4(&frame).headers.transport, Transport::Udp { checksummed: true });
     frame[40..42].fill(0);
-    assert_eq!(ipv4(&frame).transport, Transport::Udp { checksummed: false });
+    assert_eq!(ipv4(&frame).headers.transport, Transport::Udp { checksummed: false });
 }
 
 #[test]
@@ -63,9 +63,9 @@ fn fragments_are_known_as_such() {
     let mut frame = Vec::new();
     builder().udp(53, 54).write(&mut frame, b"x").expect("frame");
     frame[20] = 0x20; // more fragments
-    assert_eq!(ipv4(&frame).transport, Transport::Fragment);
+    assert_eq!(ipv4(&frame).headers.transport, Transport::Fragment);
     frame[20] = 0x40; // don't fragment is no fragment
-    assert_eq!(ipv4(&frame).transport, Transport::Udp { checksummed: true });
+    assert_eq!(ipv4(&frame).headers.transport, Transport::Udp { checksummed: true });
 }
 
 #[test]
@@ -85,9 +85,9 @@ proptest! {
             bytes[14] = 0x45;
         }
         if let Ok(packet) = parse_ipv4(&bytes) {
-            let end = ETHERNET_LEN + usize::from(packet.total_len);
-            prop_assert!(usize::from(packet.transport_offset) <= end && end <= bytes.len());
-            prop_assert_eq!(packet.tcp_segment(&bytes).is_some(), packet.tcp_flags().is_some());
+            let end = ETHERNET_LEN + usize::from(packet.headers.total_len);
+            prop_assert!(usize::from(packet.headers.transport_offset) <= end && end <= bytes.len());
+            prop_assert_eq!(packet.headers.tcp_segment(&bytes).is_some(), packet.headers.tcp_flags().is_some());
         }
     }
 
@@ -108,7 +108,7 @@ proptest! {
         if let Some(packet) = parse_plain_tcp(&bytes) {
             prop_assert_eq!(parse_any(&bytes), Ok(packet));
         } else if let Ok(packet) = parse_any(&bytes) {
-            prop_assert!(packet.tcp_flags().is_none() || packet.transport_offset != 34);
+            prop_assert!(packet.headers.tcp_flags().is_none() || packet.headers.transport_offset != 34);
         }
     }
 }

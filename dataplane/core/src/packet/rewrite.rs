@@ -1,11 +1,11 @@
 //! Header rewriting in place, with incremental checksums (RFC 1624).
 
-use super::{ETHERNET_LEN, Ipv4Packet, Transport, checksum::Delta};
+use super::{ETHERNET_LEN, Headers, Transport, checksum::Delta};
 
 const TTL: usize = ETHERNET_LEN + 8;
 const CHECKSUM: usize = ETHERNET_LEN + 10;
 /// Bytes up to the end of the addresses.
-const HEADERS: usize = ETHERNET_LEN + 20;
+const IPV4_END: usize = ETHERNET_LEN + 20;
 /// What one hop adds to the header's checksum: time to live is the upper byte of its word.
 const HOP: Delta = Delta::of_u16(0x0100, 0);
 
@@ -37,17 +37,17 @@ impl Translation {
         Self { new: new.to_be_bytes(), address, address_and_hop: address.and(HOP) }
     }
 
-    /// Translate `packet` in `frame`, which it was parsed from. The caller has checked that the time to live is above 1.
+    /// Translate the packet in `frame`, which `headers` were parsed from. The caller has checked that the time to live is above 1.
     #[inline]
-    pub fn apply(&self, frame: &mut [u8], packet: &Ipv4Packet, field: Field) {
-        let Some(headers) = frame.first_chunk_mut::<HEADERS>() else { return };
+    pub fn apply(&self, frame: &mut [u8], headers: &Headers, field: Field) {
+        let Some(bytes) = frame.first_chunk_mut::<IPV4_END>() else { return };
         let at = field as usize;
-        headers[at..at + 4].copy_from_slice(&self.new);
-        headers[TTL] = packet.ttl - 1;
-        self.address_and_hop.apply_at(headers, CHECKSUM);
+        bytes[at..at + 4].copy_from_slice(&self.new);
+        bytes[TTL] = headers.ttl - 1;
+        self.address_and_hop.apply_at(bytes, CHECKSUM);
         // TCP and UDP cover a pseudo header with the addresses (RFC 9293, section 3.1); ICMP does not.
-        let transport = usize::from(packet.transport_offset);
-        match packet.transport {
+        let transport = usize::from(headers.transport_offset);
+        match headers.transport {
             Transport::Tcp(_) => self.address.apply_at(frame, transport + 16),
             Transport::Udp { checksummed: true } => {
                 let field = &mut frame[transport + 6..transport + 8];
@@ -64,7 +64,7 @@ impl Translation {
 
 /// Count one hop. The caller has checked that the time to live is above 1.
 #[inline]
-pub fn count_hop(frame: &mut [u8], packet: &Ipv4Packet) {
-    frame[TTL] = packet.ttl - 1;
+pub fn count_hop(frame: &mut [u8], headers: &Headers) {
+    frame[TTL] = headers.ttl - 1;
     HOP.apply_at(frame, CHECKSUM);
 }

@@ -5,7 +5,7 @@
 
 use super::{Outcome, egress};
 use crate::{
-    packet::{Ipv4Packet, TcpFlags, Transport},
+    packet::{Headers, Ipv4Packet, TcpFlags, Transport},
     session::{Session, SessionState},
     steering::{Path, Service, Snapshot, UnknownTcp},
 };
@@ -34,11 +34,11 @@ pub(super) enum Decision<'a> {
 /// Decide on a packet from a client.
 #[inline]
 pub(super) fn from_client<'a>(
-    packet: &Ipv4Packet,
+    headers: &Headers,
     service: &'a Service,
     found: Option<&Session>,
 ) -> Decision<'a> {
-    let opens = packet.opens();
+    let opens = headers.opens();
     if let Some(session) = found
         && let Some(owner) = service.path(session.owner())
         && (session.is_live() || !opens)
@@ -51,7 +51,7 @@ pub(super) fn from_client<'a>(
     };
     let begin =
         |owner, state| Decision::Begin { owner, birth_epoch: service.epoch, state, adopted: false };
-    let Some(flags) = packet.tcp_flags() else {
+    let Some(flags) = headers.tcp_flags() else {
         return begin(newcomer, SessionState::Established);
     };
     if opens {
@@ -71,12 +71,12 @@ pub(super) fn from_client<'a>(
 /// It is followed all the same, because only the session tells the VM's answer from one in the managed
 /// address's name.
 pub(super) fn from_direct_client<'a>(
-    packet: &Ipv4Packet,
+    headers: &Headers,
     service: &Service,
     path: &'a Path,
     found: Option<&Session>,
 ) -> Decision<'a> {
-    let (flags, opens) = (packet.tcp_flags(), packet.opens());
+    let (flags, opens) = (headers.tcp_flags(), headers.opens());
     // The locator may have been another backend's when the session began.
     match found.filter(|session| session.owner() == path.slot) {
         Some(session) if session.is_live() || !opens => Decision::Follow(path),
@@ -93,12 +93,12 @@ pub(super) fn from_direct_client<'a>(
 /// Decide on a packet from the backend at the end of `sender`.
 #[inline]
 pub(super) fn from_backend<'a>(
-    packet: &Ipv4Packet,
+    headers: &Headers,
     service: &'a Service,
     sender: &'a Path,
     found: Option<&Session>,
 ) -> Decision<'a> {
-    let opens = packet.opens();
+    let opens = headers.opens();
     let is_home = sender.slot == service.home.slot;
     let may_begin = is_home || service.active_destination().is_some();
     if let Some(session) = found.filter(|session| service.path(session.owner()).is_some()) {
@@ -124,7 +124,7 @@ pub(super) fn from_backend<'a>(
         state,
         adopted: false,
     };
-    match packet.tcp_flags() {
+    match headers.tcp_flags() {
         None => begin(SessionState::Established),
         Some(_) if opens => begin(SessionState::Opening),
         Some(flags) if flags.has(TcpFlags::RST) && is_home => Decision::Pass(sender),
@@ -161,11 +161,11 @@ pub(super) fn unsupported(
             return Some(Outcome::ManagedToManaged);
         }
         // What a VM says to its gateway is no session of the service, and must not hold a drain.
-        if let Some(outcome) = egress::ends_here(packet, snapshot) {
+        if let Some(outcome) = egress::ends_here(packet.destination(), snapshot) {
             return Some(outcome);
         }
     }
-    (!packet.transport.has_sessions()).then(|| without_sessions(packet.transport))
+    (!packet.headers.transport.has_sessions()).then(|| without_sessions(packet.headers.transport))
 }
 
 #[cold]

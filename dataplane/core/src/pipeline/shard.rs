@@ -13,8 +13,8 @@ use super::{
 use crate::{
     counters::ShardCounters,
     packet::{
-        ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, Ipv4Packet, Malformed, PacketBuf, be16,
-        parse_ipv4,
+        ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, Headers, Ipv4Packet, Malformed, PacketBuf,
+        be16, parse_ipv4,
     },
     session::{Session, SessionKey, SessionTable},
     steering::{Direction, Path, Port, PortId, Recent, Service, Snapshot},
@@ -38,15 +38,18 @@ pub struct Shard {
 
 /// A packet of a tracked address between two stages.
 struct Steered<'a> {
-    /// Its place in the burst.
-    at: u32,
-    packet: Ipv4Packet,
-    service: &'a Service,
-    sender: Sender<'a>,
     key: SessionKey,
     hash: u64,
+    service: &'a Service,
+    sender: Sender<'a>,
+    headers: Headers,
+    /// Its place in the burst.
+    at: u32,
+    /// Where its session may be.
     glanced: u32,
 }
+
+const _: () = assert!(size_of::<Steered<'_>>() == 64);
 
 /// Who sent a packet of a tracked address.
 #[derive(Clone, Copy)]
@@ -202,10 +205,17 @@ impl Shard {
             Err(Malformed::Ipv4) => return drop(Outcome::BadIpv4),
             Err(Malformed::Transport) => return drop(Outcome::BadTransport),
         };
+        let headers = packet.headers;
         let direction = snapshot.direction(port_id, packet.source(), packet.destination(), recent);
         let (service, sender) = match direction {
             Direction::Plain => {
-                return Some(egress::route(frame, &packet, snapshot, &mut self.punts));
+                return Some(egress::route(
+                    frame,
+                    &headers,
+                    packet.destination(),
+                    snapshot,
+                    &mut self.punts,
+                ));
             }
             Direction::Spoofed => return drop(Outcome::Spoofed),
             Direction::ToAddress(service) => (service, Sender::Client),
@@ -219,9 +229,13 @@ impl Shard {
         if !service.tracked {
             let punts = &mut self.punts;
             return Some(match sender {
-                Sender::Client => egress::to_backend(frame, &packet, &service.home),
-                Sender::Backend(path) => egress::to_client(frame, &packet, snapshot, path, punts),
-                Sender::DirectClient(_) => egress::route(frame, &packet, snapshot, punts),
+                Sender::Client => egress::to_backend(frame, &headers, &service.home),
+                Sender::Backend(path) => {
+                    egress::to_client(frame, &headers, packet.destination(), snapshot, path, punts)
+                }
+                Sender::DirectClient(_) => {
+                    egress::route(frame, &headers, packet.destination(), snapshot, punts)
+                }
             });
         }
         let key = sender.key(&packet, service);
@@ -230,7 +244,7 @@ impl Shard {
             return Some(Verdict::Redirect(shard));
         }
         let hash = self.table.hash(&key);
-        tracked.push(Steered { at: at as u32, packet, service, sender, key, hash, glanced: 0 });
+        tracked.push(Steered { key, hash, service, sender, headers, at: at as u32, glanced: 0 });
         None
     }
 
@@ -258,31 +272,31 @@ impl Shard {
         now_ms: u64,
         steered: &Steered<'_>,
     ) -> Verdict {
-        let &Steered { ref packet, service, sender, ref key, hash, glanced, .. } = steered;
+        let &Steered { ref key, hash, service, sender, ref headers, glanced, .. } = steered;
         let found = self.table.find_from(glanced, key, hash);
         let session = found.map(|at| &self.table[at]);
         let decision = match sender {
-            Sender::Client => classify::from_client(packet, service, session),
+            Sender::Client => classify::from_client(headers, service, session),
             Sender::DirectClient(path) => {
-                classify::from_direct_client(packet, service, path, session)
+                classify::from_direct_client(headers, service, path, session)
             }
             Sender::Backend(path) => {
                 let is_own = session.is_some_and(|it| it.is_live() && it.owner() == path.slot);
-                if !is_own && let Some(at) = self.find_direct(packet, path) {
-                    self.follow(at, packet, frame, false, now_ms);
-                    return egress::route(frame, packet, snapshot, &mut self.punts);
+                if !is_own && let Some(at) = self.find_direct(key, headers, path) {
+                    self.follow(at, headers, frame, false, now_ms);
+                    return self.route(frame, headers, snapshot, sender, key);
                 }
-                classify::from_backend(packet, service, path, session)
+                classify::from_backend(headers, service, path, session)
             }
         };
         let from_client = !matches!(sender, Sender::Backend(_));
         let owner = match decision {
             Decision::Drop(outcome) => return Verdict::Drop(outcome),
-            Decision::Route => return egress::route(frame, packet, snapshot, &mut self.punts),
+            Decision::Route => return self.route(frame, headers, snapshot, sender, key),
             Decision::Pass(owner) => owner,
             Decision::Follow(owner) => {
                 if let Some(at) = found {
-                    self.follow(at, packet, frame, from_client, now_ms);
+                    self.follow(at, headers, frame, from_client, now_ms);
                 }
                 owner
             }
@@ -299,44 +313,53 @@ impl Shard {
                 };
                 self.counters.entry_added(owner.slot);
                 self.counters.sessions.set(self.table.len() as u64);
-                self.follow(at, packet, frame, from_client, now_ms);
+                self.follow(at, headers, frame, from_client, now_ms);
                 owner
             }
         };
         match sender {
-            Sender::Client => egress::to_backend(frame, packet, owner),
-            Sender::DirectClient(_) => egress::route(frame, packet, snapshot, &mut self.punts),
+            Sender::Client => egress::to_backend(frame, headers, owner),
+            Sender::DirectClient(_) => self.route(frame, headers, snapshot, sender, key),
             Sender::Backend(path) => {
-                egress::to_client(frame, packet, snapshot, path, &mut self.punts)
+                egress::to_client(frame, headers, key.client(), snapshot, path, &mut self.punts)
             }
         }
     }
 
-    /// The session in which a client speaks to the backend's own address and `packet` answers.
-    fn find_direct(&self, packet: &Ipv4Packet, path: &Path) -> Option<u32> {
-        let locator = path.locator?;
-        let key = SessionKey::from_backend(packet, locator);
+    /// Route a packet whose session has `key`.
+    fn route(
+        &mut self,
+        frame: &mut [u8],
+        headers: &Headers,
+        snapshot: &Snapshot,
+        sender: Sender<'_>,
+        key: &SessionKey,
+    ) -> Verdict {
+        let destination = match sender {
+            Sender::Backend(_) => key.client(),
+            Sender::Client | Sender::DirectClient(_) => key.address(),
+        };
+        egress::route(frame, headers, destination, snapshot, &mut self.punts)
+    }
+
+    /// The session in which a client speaks to the backend's own address and a packet answers that would have `key` if it
+    /// spoke in the managed address's name.
+    fn find_direct(&self, key: &SessionKey, headers: &Headers, path: &Path) -> Option<u32> {
+        let key = key.with_address(path.locator?);
         let at = self.table.find(&key, self.table.hash(&key))?;
         let session = &self.table[at];
-        let follows = session.is_live() || !packet.opens();
+        let follows = session.is_live() || !headers.opens();
         (session.owner() == path.slot && follows).then_some(at)
     }
 
     /// Keep the session at `at` up to date with one of its packets.
     #[inline]
-    fn follow(
-        &mut self,
-        at: u32,
-        packet: &Ipv4Packet,
-        frame: &[u8],
-        from_client: bool,
-        now_ms: u64,
-    ) {
+    fn follow(&mut self, at: u32, headers: &Headers, frame: &[u8], from_client: bool, now_ms: u64) {
         let session = &mut self.table[at];
         session.seen(now_ms);
-        if let Some(flags) = packet.tcp_flags()
+        if let Some(flags) = headers.tcp_flags()
             && !session.is_unmoved_by(flags)
-            && let Some(segment) = packet.tcp_segment(frame)
+            && let Some(segment) = headers.tcp_segment(frame)
             && session.follow_tcp(&segment, from_client)
         {
             self.counters.entry_closed(session.owner());

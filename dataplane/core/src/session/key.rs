@@ -48,6 +48,11 @@ impl SessionKey {
         }
     }
 
+    /// The same client's with another address.
+    pub(crate) fn with_address(self, address: u32) -> Self {
+        Self { addresses: self.addresses & !0xffff_ffff | u64::from(address), ..self }
+    }
+
     /// The client's address.
     #[inline]
     #[must_use]

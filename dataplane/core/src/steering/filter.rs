@@ -1,7 +1,7 @@
 //! A glance before a look.
 
 /// Says of most addresses that nothing is known of them, without a look into the maps: a bit for each hash of an
-/// address that is managed or a locator.
+/// address that is managed, a locator or a port's own.
 #[derive(Clone, Debug)]
 pub(super) struct Filter(Box<[u64; Self::WORDS]>);
 

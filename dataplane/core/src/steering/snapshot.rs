@@ -128,11 +128,15 @@ impl Snapshot {
         Ok(Self {
             generation,
             neighbours: neighbours.collect(),
-            ports,
             fib,
             timeouts: Timeouts::default(),
             counted_at_install: Vec::new(),
-            filter: roles.keys().copied().collect(),
+            filter: roles
+                .keys()
+                .chain(ports.iter().flat_map(|port| &port.addresses))
+                .copied()
+                .collect(),
+            ports,
             services,
             roles,
         })
@@ -154,10 +158,21 @@ impl Snapshot {
         }
     }
 
+    /// Whether `address` is a port's own.
+    #[inline]
+    #[must_use]
+    pub fn is_own(&self, address: u32) -> bool {
+        self.filter.may_hold(address)
+            && self.ports.iter().any(|port| port.addresses.contains(&address))
+    }
+
     /// The managed address, if `address` is one.
     #[inline]
     #[must_use]
     pub fn managed(&self, address: u32) -> Option<&Service> {
+        if !self.filter.may_hold(address) {
+            return None;
+        }
         match self.roles.get(&address)? {
             Role::Managed(number) => self.services.get(*number),
             Role::Locator(..) => None,
