@@ -52,14 +52,17 @@ bench: bench-packages ## Measure beside peers (BENCH="--only NAME …"); target/
 	@TIDEGATE_LAB_HUGEPAGES=$(BENCH_HUGEPAGES) GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
 		$(LAB) $(RELEASE)/tidegate-bench $(BENCH)
 
+.PHONY: instructions-program
+instructions-program:
+	@deploy/host/packages --with instructions
+	@$(CARGO) build --locked --release -p tidegate-instructions
+
 .PHONY: check-instructions
-check-instructions: bench-packages ## Fail when a packet's instructions have grown by more than 3 %
-	@$(CARGO) build --locked --release -p tidegate-perf --bin tidegate-instructions
+check-instructions: instructions-program ## Fail when a packet's instructions have grown by more than 3 %
 	@$(RELEASE)/tidegate-instructions check
 
 .PHONY: record-instructions
-record-instructions: bench-packages ## Record a packet's instructions for this toolchain
-	@$(CARGO) build --locked --release -p tidegate-perf --bin tidegate-instructions
+record-instructions: instructions-program ## Record a packet's instructions for this toolchain
 	@$(RELEASE)/tidegate-instructions record
 
 .PHONY: check

@@ -7,15 +7,14 @@
 
 pub mod bench;
 pub mod capture;
-pub mod frame;
 pub mod machine;
 pub mod memory;
 pub mod plot;
-
 pub mod result;
 pub mod runner;
 pub mod samples;
 pub mod subject;
 pub mod target;
+pub mod waiting;
 
-pub use tidegate_pktgen::random;
+pub use tidegate_packets::{frame, random};

@@ -4,10 +4,11 @@
 use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tidegate_lab::process::target_dir;
 use tidegate_perf::{
     bench::{BENCHES, Bench, Context},
+    capture,
     machine::{self, CONTROL_CPU, Machine},
     plot::{Curve, svg},
     result::{self, Metric},
@@ -17,8 +18,10 @@ use tidegate_perf::{
 
 /// Measure the packet path beside its peers. Run it as `make bench`: it needs the lab's namespaces and hugepages.
 #[derive(Parser)]
-#[command(name = "tidegate-bench", version)]
+#[command(name = "tidegate-bench", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    order: Option<Order>,
     /// Only these benches or metrics.
     #[arg(long, value_name = "NAME", num_args = 1..)]
     only: Vec<String>,
@@ -36,13 +39,23 @@ struct Arguments {
     list: bool,
 }
 
+#[derive(Subcommand)]
+enum Order {
+    /// Write a capture, for other tools; the same options give the same file.
+    Capture(capture::Options),
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if arguments.list {
-        list();
-        return ExitCode::SUCCESS;
-    }
-    match run(&arguments) {
+    let done = match &arguments.order {
+        Some(Order::Capture(options)) => write_capture(options).map(|()| true),
+        None if arguments.list => {
+            list();
+            Ok(true)
+        }
+        None => run(&arguments),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -50,6 +63,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn write_capture(options: &capture::Options) -> anyhow::Result<()> {
+    let capture = options.capture();
+    capture.write_file(options.output())?;
+    println!(
+        "{}: {} packets of {} sessions",
+        options.output().display(),
+        capture.packets,
+        capture.sessions_met()
+    );
+    Ok(())
 }
 
 fn list() {

@@ -40,7 +40,7 @@ impl Reading {
     }
 }
 
-/// What a subject's windows gave.
+/// What a subject's windows gave. The time others had its CPU is not counted, if it is known of all that are compared.
 #[derive(Clone, Debug, Default)]
 pub struct Measured {
     /// Time stamp counter ticks per packet.
@@ -49,32 +49,57 @@ pub struct Measured {
     pub rate: Samples,
 }
 
+/// A subject's window, in ticks of the time stamp counter.
+struct Turn {
+    packets: f64,
+    window: f64,
+    /// How much of it others had the CPU.
+    waited: f64,
+}
+
+impl Turn {
+    fn take(plan: &Plan, subject: &mut dyn Subject) -> anyhow::Result<Self> {
+        subject.resume()?;
+        thread::sleep(plan.warm_up);
+        let (before, waited_before) = (subject.reading()?, subject.waited_ns()?);
+        thread::sleep(plan.window);
+        let (after, waited_after) = (subject.reading()?, subject.waited_ns()?);
+        subject.pause()?;
+        anyhow::ensure!(
+            after.packets > before.packets,
+            "{} forwarded nothing in its window",
+            subject.name()
+        );
+        Ok(Self {
+            packets: (after.packets - before.packets) as f64,
+            window: (after.tsc - before.tsc) as f64,
+            waited: (waited_after - waited_before) as f64 / 1e9 * plan.tsc_hz,
+        })
+    }
+}
+
 /// Measure subjects that are started and paused. They are paused again at the end.
 ///
 /// # Errors
 /// When one does not do its work.
 pub fn alternate(plan: &Plan, subjects: &mut [&mut dyn Subject]) -> anyhow::Result<Vec<Measured>> {
     let mut measured = vec![Measured::default(); subjects.len()];
+    let is_wait_known = subjects.iter().all(|subject| subject.polls());
     for run in 0..plan.runs {
         for (subject, measured) in subjects.iter_mut().zip(&mut measured) {
-            subject.resume()?;
-            thread::sleep(plan.warm_up);
-            let before = subject.reading()?;
-            thread::sleep(plan.window);
-            let after = subject.reading()?;
-            subject.pause()?;
-            let packets = after.packets - before.packets;
-            let ticks = (after.tsc - before.tsc) as f64;
-            anyhow::ensure!(packets > 0, "{} forwarded nothing in its window", subject.name());
-            measured.cycles.push(ticks / packets as f64);
-            measured.rate.push(packets as f64 * plan.tsc_hz / ticks);
+            let turn = Turn::take(plan, *subject)?;
+            let ticks = turn.window - if is_wait_known { turn.waited } else { 0.0 };
+            let (cycles, rate) = (ticks / turn.packets, turn.packets * plan.tsc_hz / ticks);
+            measured.cycles.push(cycles);
+            measured.rate.push(rate);
             eprintln!(
-                "  run {}/{}: {:<28} {:>8.1} cycles/packet, {:>7.2} Mpps",
+                "  run {}/{}: {:<28} {cycles:>8.1} cycles/packet, {:>7.2} Mpps; waited {:.1} %{}",
                 run + 1,
                 plan.runs,
                 subject.name(),
-                ticks / packets as f64,
-                packets as f64 * plan.tsc_hz / ticks / 1e6
+                rate / 1e6,
+                turn.waited / turn.window * 100.0,
+                if is_wait_known { "" } else { ", counted" }
             );
         }
     }

@@ -1,11 +1,12 @@
 //! Packets waiting to leave by one transmit queue, each with the outcome that counts once it has left.
 
+use arrayvec::ArrayVec;
 use tidegate_dataplane::{
     counters::ShardCounters,
     pipeline::{BURST, Outcome},
     steering::PortId,
 };
-use tidegate_dpdk::{Burst, Mbuf, TxQueue};
+use tidegate_dpdk::{Burst, Mbuf, TxQueue, burst::Drain};
 
 /// Times a full queue is tried again before packets are dropped.
 const RETRIES: u32 = 2;
@@ -14,12 +15,13 @@ pub(crate) struct Outbox {
     port: PortId,
     queue: TxQueue,
     burst: Burst<BURST>,
-    outcomes: [Outcome; BURST],
+    /// Outcome and number of neighbours that end alike; together as many as there are in the burst.
+    runs: ArrayVec<(Outcome, usize), BURST>,
 }
 
 impl Outbox {
     pub(crate) fn new(port: PortId, queue: TxQueue) -> Self {
-        Self { port, queue, burst: Burst::new(), outcomes: [Outcome::Forwarded; BURST] }
+        Self { port, queue, burst: Burst::new(), runs: ArrayVec::new() }
     }
 
     /// Add a packet; a full burst is sent at once.
@@ -28,9 +30,25 @@ impl Outbox {
         if self.burst.is_full() {
             self.flush(counters);
         }
-        self.outcomes[self.burst.len()] = outcome;
         // There is room: flush() empties the burst.
         let _ = self.burst.push(mbuf);
+        self.runs.push((outcome, 1));
+    }
+
+    /// Add packets that end alike.
+    #[inline]
+    pub(crate) fn extend(
+        &mut self,
+        mut mbufs: Drain<'_>,
+        outcome: Outcome,
+        counters: &ShardCounters,
+    ) {
+        while mbufs.len() > 0 {
+            if self.burst.is_full() {
+                self.flush(counters);
+            }
+            self.runs.push((outcome, self.burst.take_from(&mut mbufs)));
+        }
     }
 
     /// Send what is there, and count it.
@@ -46,9 +64,11 @@ impl Outbox {
             sent += self.queue.tx_drain(&mut self.burst);
             tries += 1;
         }
-        // Neighbours mostly ended alike: one addition for each run.
-        for run in self.outcomes[..sent].chunk_by(|a, b| a == b) {
-            counters.count(run[0], run.len() as u64);
+        let mut uncounted = sent;
+        for (outcome, length) in self.runs.drain(..) {
+            let counted = length.min(uncounted);
+            counters.count(outcome, counted as u64);
+            uncounted -= counted;
         }
         if sent < waiting {
             counters.count_transmit_full(self.port, (waiting - sent) as u64);

@@ -9,7 +9,7 @@ use tidegate_dataplane::{
     pipeline::{BURST, Outcome, Shard, Verdict},
     steering::{PortId, Snapshot},
 };
-use tidegate_dpdk::{Burst, Mbuf, RxQueue, clock};
+use tidegate_dpdk::{Burst, Mbuf, RxQueue, burst::Drain, clock};
 
 use crate::{
     idle::Idler,
@@ -18,10 +18,14 @@ use crate::{
     outbox::Outbox,
 };
 
-/// Rounds between two pieces of upkeep while packets flow.
-const UPKEEP_EVERY: u32 = 256;
-/// Table entries looked at in one piece of upkeep or listing.
-const UPKEEP_ENTRIES: u32 = 128;
+/// Table places looked at for expired sessions in a round with packets: at full rate, millions a second.
+const SWEPT_BUSY: u32 = 8;
+/// The same in a round without packets.
+const SWEPT_IDLE: u32 = 128;
+/// Rounds between two pieces of a listing while packets flow.
+const LISTED_EVERY: u32 = 16;
+/// Table places looked at in one piece of a listing.
+const LISTED: u32 = 128;
 
 /// Where a worker sends packets of a port.
 pub(crate) enum Exit {
@@ -69,8 +73,10 @@ impl Worker {
             } else if self.listing.is_none() && self.idler.rest() {
                 self.shard.counters().idle_sleeps.add(1);
             }
-            if packets == 0 || rounds.is_multiple_of(UPKEEP_EVERY) {
-                self.upkeep(now_ms);
+            let swept = if packets > 0 { SWEPT_BUSY } else { SWEPT_IDLE };
+            self.shard.sweep(&self.snapshot, now_ms, swept);
+            if packets == 0 || rounds.is_multiple_of(LISTED_EVERY) {
+                self.go_on_listing(now_ms);
             }
         }
         for exit in &mut self.exits {
@@ -150,16 +156,38 @@ impl Worker {
     fn process(&mut self, ports: &[PortId; BURST], burst: &mut Burst<BURST>, now_ms: u64) {
         let mut verdicts = [Verdict::Drop(Outcome::Truncated); BURST];
         let frames = burst.as_mut_slice();
+        let count = frames.len();
         self.shard.process(&self.snapshot, now_ms, frames, ports, &mut verdicts);
-        for ((mbuf, verdict), &port) in burst.drain().zip(verdicts).zip(ports) {
-            match verdict {
-                Verdict::Transmit(port, outcome) => self.leave(port, outcome, mbuf),
-                Verdict::Redirect(owner) => self.redirect(owner, port, mbuf),
-                Verdict::Drop(outcome) => self.shard.counters().count(outcome, 1),
+        let (mut mbufs, mut ports) = (burst.drain(), &ports[..count]);
+        // Neighbours mostly go the same way, and move together.
+        for run in verdicts[..count].chunk_by(|a, b| a == b) {
+            let run_ports;
+            (run_ports, ports) = ports.split_at(run.len());
+            let run_mbufs = mbufs.take_front(run.len());
+            match run[0] {
+                Verdict::Transmit(port, outcome) => self.leave_all(port, outcome, run_mbufs),
+                Verdict::Redirect(owner) => {
+                    for (mbuf, &port) in run_mbufs.zip(run_ports) {
+                        self.redirect(owner, port, mbuf);
+                    }
+                }
+                Verdict::Drop(outcome) => {
+                    self.shard.counters().count(outcome, run.len() as u64);
+                    drop(run_mbufs);
+                }
             }
         }
         for punt in self.shard.take_punts() {
             self.link.notice(punt);
+        }
+    }
+
+    /// Send finished packets out by `port`.
+    #[inline]
+    fn leave_all(&mut self, port: PortId, outcome: Outcome, mbufs: Drain<'_>) {
+        match self.exits.get_mut(usize::from(port.0)) {
+            Some(Exit::Own(outbox)) => outbox.extend(mbufs, outcome, self.shard.counters()),
+            _ => mbufs.for_each(|mbuf| self.leave(port, outcome, mbuf)),
         }
     }
 
@@ -190,18 +218,15 @@ impl Worker {
         }
     }
 
-    /// A bounded piece of expiry and of a listing under way.
-    fn upkeep(&mut self, now_ms: u64) {
-        self.shard.sweep(&self.snapshot, now_ms, UPKEEP_ENTRIES);
-        if let Some(mut listing) = self.listing.take() {
-            let Listing { address, records, next } = &mut *listing;
-            let from = next.unwrap_or(0);
-            *next = self.shard.list(*address, now_ms, from, UPKEEP_ENTRIES, records);
-            if next.is_none() || records.len() == records.capacity() {
-                self.link.answer(Report::Listed(listing));
-            } else {
-                self.listing = Some(listing);
-            }
+    /// A bounded piece of a listing under way.
+    fn go_on_listing(&mut self, now_ms: u64) {
+        let Some(mut listing) = self.listing.take() else { return };
+        let Listing { address, records, next } = &mut *listing;
+        *next = self.shard.list(*address, now_ms, next.unwrap_or(0), LISTED, records);
+        if next.is_none() || records.len() == records.capacity() {
+            self.link.answer(Report::Listed(listing));
+        } else {
+            self.listing = Some(listing);
         }
     }
 }

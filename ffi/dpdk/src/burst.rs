@@ -98,6 +98,20 @@ impl<const N: usize> Burst<N> {
         self.len += n as u16; // n <= N, a u16 (CAPACITY)
     }
 
+    /// Takes mbufs from the front of `drain` until it is empty or this is full; the order is kept. Returns how many.
+    #[inline]
+    pub fn take_from(&mut self, drain: &mut Drain<'_>) -> usize {
+        let from = drain.take_front(N - self.len()).release();
+        // SAFETY: `from` are initialised and owned by nobody else (`release`); there are as many places from `len` on
+        // (`take_front`'s argument), and two bursts do not overlap.
+        unsafe {
+            let to = self.mbufs.as_mut_ptr().add(self.len());
+            ptr::copy_nonoverlapping(from.as_ptr(), to, from.len());
+        }
+        self.len += from.len() as u16; // at most N, a u16 (CAPACITY)
+        from.len()
+    }
+
     /// The mbufs, in order.
     #[inline]
     pub fn as_slice(&self) -> &[Mbuf] {
@@ -195,6 +209,23 @@ impl<const N: usize> fmt::Debug for Burst<N> {
 pub struct Drain<'a> {
     /// All of them initialised, and owned by this value.
     rest: slice::IterMut<'a, MaybeUninit<Mbuf>>,
+}
+
+impl<'a> Drain<'a> {
+    /// The next `n`, or as many as there are, as a drain of their own.
+    #[inline]
+    pub fn take_front(&mut self, n: usize) -> Self {
+        let rest = mem::take(&mut self.rest).into_slice();
+        let (front, rest) = rest.split_at_mut(n.min(rest.len()));
+        self.rest = rest.iter_mut();
+        Self { rest: front.iter_mut() }
+    }
+
+    /// Stops owning them, without freeing them.
+    #[inline]
+    fn release(mut self) -> &'a [MaybeUninit<Mbuf>] {
+        mem::take(&mut self.rest).into_slice()
+    }
 }
 
 impl Iterator for Drain<'_> {

@@ -10,7 +10,7 @@ use crate::eal::{Eal, Inner};
 use crate::error::{Errno, Error, c_string, check};
 
 /// The most keys of one [`HashTable::lookup_burst`].
-pub const KEYS_AT_ONCE: usize = 32;
+pub const KEYS_AT_ONCE: usize = 64;
 
 const _: () = assert!(KEYS_AT_ONCE <= sys::RTE_HASH_LOOKUP_BULK_MAX as usize);
 

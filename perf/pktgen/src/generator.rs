@@ -3,6 +3,7 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use tidegate_dpdk::{Burst, Eal, PktMbufPool, QueuePair, clock};
+use tidegate_packets::client;
 
 use crate::{
     arp,
@@ -127,7 +128,7 @@ impl Generator {
         conductor: Arc<Conductor>,
     ) -> Result<Self, StartError> {
         // As many again, so that ports rest before they are used anew.
-        let slots = plan.sessions.saturating_mul(2).min(crate::client::MOST);
+        let slots = plan.sessions.saturating_mul(2).min(client::MOST);
         let life = Life::new(slots, topology).map_err(|it| StartError::Sessions(slots, it))?;
         let pool = start.pool(eal)?;
         let gates = devices.open(eal, &pool, LINKS)?.into_iter();

@@ -11,7 +11,6 @@
 
 mod arp;
 pub mod checksum;
-pub mod client;
 mod conductor;
 mod faults;
 pub mod frame;
@@ -20,7 +19,6 @@ mod latency;
 mod life;
 mod pace;
 mod ports;
-pub mod random;
 mod report;
 mod session;
 mod topology;

@@ -6,12 +6,11 @@
 use std::{collections::VecDeque, io};
 
 use tidegate_hugemem::HugeArray;
+use tidegate_packets::{client, random::Random};
 
 use crate::{
-    client,
     faults::{Fault, Faults},
     frame::{self, Head, Segment, Tag, flags},
-    random::Random,
     session::{End, Owner, Session},
     topology::Topology,
 };

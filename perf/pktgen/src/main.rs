@@ -16,9 +16,9 @@ use anyhow::Context as _;
 use clap::Parser;
 use tidegate_dataplane::packet::Mac;
 use tidegate_dpdk::Eal;
+use tidegate_packets::client;
 use tidegate_pktgen::{
-    Clients, Conductor, Devices, Generator, Phase, Plan, Report, Stage, Start, Topology, Vm,
-    client, frame,
+    Clients, Conductor, Devices, Generator, Phase, Plan, Report, Stage, Start, Topology, Vm, frame,
 };
 
 /// Drive a box from both sides: clients on its uplink, the VMs on its access ports. Every packet that comes back is

@@ -16,9 +16,10 @@ use std::{
 };
 
 use tidegate_dpdk::{Burst, Eal, Mbuf, PoolConfig, PortConfig, QueuePair};
+use tidegate_packets::client;
 use tidegate_pktgen::{
     Clients, Conductor, Devices, Faults, Generator, Phase, Plan, Report, Stage, Start, Topology,
-    Vm, client,
+    Vm,
     frame::{self, Mac, flags},
 };
 

@@ -3,6 +3,7 @@
 mod cutover;
 mod latency;
 mod migration;
+mod mixes;
 mod packets;
 mod sessions;
 mod table;
@@ -38,7 +39,7 @@ impl Context {
         Ok(Feed {
             capture: capture.file(&self.captures)?,
             packets: capture.packets,
-            sessions: capture.sessions,
+            sessions: capture.sessions_met(),
             dir: self.dir.clone(),
         })
     }
@@ -91,6 +92,19 @@ pub const BENCHES: &[Bench] = &[
         about: "tidegated beside testpmd, 200,000 sessions",
         metrics: &["packet_cycles_vs_5tswap", "packet_cycles_vs_macswap"],
         run: packets::testpmd,
+    },
+    Bench {
+        name: "mixes",
+        about: "tidegated beside testpmd: draws, SYNs and FINs, UDP, sizes; 200,000 sessions",
+        metrics: &[
+            "packet_cycles_uniform_vs_5tswap",
+            "packet_cycles_zipf_vs_5tswap",
+            "packet_cycles_syn_fin_vs_5tswap",
+            "packet_cycles_udp_vs_5tswap",
+            "packet_cycles_1514_vs_5tswap",
+            "packet_cycles_imix_vs_5tswap",
+        ],
+        run: mixes::run,
     },
     Bench {
         name: "openvswitch",

@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// Where testpmd sends what it received.
-const NOWHERE: &str = "net_null0,no-rx=1";
+pub(super) const NOWHERE: &str = "net_null0,no-rx=1";
 /// Sessions where a peer's own buffers allow no more.
-const SESSIONS: u32 = 200_000;
+pub(super) const SESSIONS: u32 = 200_000;
 /// A million, as targets mean it.
 const MILLION: u32 = 1_000_000;
 /// Sizes of the curve.
@@ -116,12 +116,12 @@ pub(super) fn curve(context: &Context) -> anyhow::Result<Outcome> {
 }
 
 /// Stand still until it is its turn.
-fn started<S: Subject>(mut subject: S) -> anyhow::Result<S> {
+pub(super) fn started<S: Subject>(mut subject: S) -> anyhow::Result<S> {
     subject.pause()?;
     Ok(subject)
 }
 
-fn two(measured: Vec<Measured>) -> anyhow::Result<[Measured; 2]> {
+pub(super) fn two(measured: Vec<Measured>) -> anyhow::Result<[Measured; 2]> {
     measured.try_into().map_err(|_| anyhow::anyhow!("two subjects, two answers"))
 }
 

@@ -1,26 +1,9 @@
 //! The table and the shard alone, in memory: no port, no process.
 
 pub mod lookup;
-pub mod shard;
 pub mod tables;
 
-use tidegate_dataplane::{packet::protocol, session::SessionKey};
-
-use crate::frame;
-
-/// Key of the session of client `number`.
-#[inline]
-#[must_use]
-pub fn key(number: u32) -> SessionKey {
-    let (client, client_port) = frame::client(number);
-    SessionKey {
-        client,
-        address: frame::MANAGED,
-        client_port,
-        address_port: frame::SERVICE_PORT,
-        protocol: protocol::TCP,
-    }
-}
+pub use tidegate_packets::{shard, table::key};
 
 /// The same key in 16 bytes, as other tables take it.
 #[inline]
@@ -28,10 +11,10 @@ pub fn key(number: u32) -> SessionKey {
 pub fn key_bytes(number: u32) -> [u8; 16] {
     let key = key(number);
     let mut bytes = [0; 16];
-    bytes[0..4].copy_from_slice(&key.client.to_be_bytes());
-    bytes[4..8].copy_from_slice(&key.address.to_be_bytes());
-    bytes[8..10].copy_from_slice(&key.client_port.to_be_bytes());
-    bytes[10..12].copy_from_slice(&key.address_port.to_be_bytes());
-    bytes[12] = key.protocol;
+    bytes[0..4].copy_from_slice(&key.client().to_be_bytes());
+    bytes[4..8].copy_from_slice(&key.address().to_be_bytes());
+    bytes[8..10].copy_from_slice(&key.client_port().to_be_bytes());
+    bytes[10..12].copy_from_slice(&key.address_port().to_be_bytes());
+    bytes[12] = key.protocol();
     bytes
 }

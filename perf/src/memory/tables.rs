@@ -5,10 +5,11 @@ use anyhow::Context as _;
 use hashbrown::HashMap;
 use tidegate_dataplane::{
     pipeline::BURST,
-    session::{Session, SessionState, SessionTable},
+    session::{Session, SessionState},
     steering::BackendSlot,
 };
 use tidegate_dpdk::{Eal, HashTable};
+pub use tidegate_packets::table::Ours;
 
 use super::{key, key_bytes};
 
@@ -18,57 +19,9 @@ pub trait Table {
     fn lookup(&mut self, clients: &[u32; BURST]) -> u32;
 }
 
-/// Our table.
-pub struct Ours(SessionTable);
-
-impl Ours {
-    /// With room for `sessions`.
-    ///
-    /// # Errors
-    /// When there is no memory for it.
-    pub fn empty(sessions: u32) -> anyhow::Result<Self> {
-        Ok(Self(SessionTable::with_capacity(sessions)?))
-    }
-
-    /// With the sessions of clients below `sessions`.
-    ///
-    /// # Errors
-    /// When there is no memory for it.
-    pub fn filled(sessions: u32) -> anyhow::Result<Self> {
-        let mut table = SessionTable::with_capacity(sessions)?;
-        for number in 0..sessions {
-            let key = key(number);
-            let session = Session::new(&key, BackendSlot(0), 1, SessionState::Established, 0);
-            let hash = table.hash(&key);
-            let inserted = table.insert(session, hash);
-            anyhow::ensure!(inserted.is_ok(), "no room for session {number} of {sessions}");
-        }
-        Ok(Self(table))
-    }
-
-    /// Bytes of memory, everything included.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.0.bytes()
-    }
-}
-
 impl Table for Ours {
     fn lookup(&mut self, clients: &[u32; BURST]) -> u32 {
-        let keys = clients.map(key);
-        let mut hashes = [0; BURST];
-        for (hash, key) in hashes.iter_mut().zip(&keys) {
-            *hash = self.0.hash(key);
-            self.0.prefetch(*hash);
-        }
-        for &hash in &hashes {
-            let _ = self.0.prefetch_entry(hash);
-        }
-        let found = keys.iter().zip(hashes).map(|(key, hash)| {
-            let session = self.0.find(key, hash).and_then(|at| self.0.get(at));
-            u32::from(session.is_some_and(Session::is_live))
-        });
-        found.sum()
+        Self::lookup(self, &clients.map(key))
     }
 }
 

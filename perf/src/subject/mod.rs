@@ -3,6 +3,7 @@
 pub mod api;
 pub mod nftables;
 pub mod openvswitch;
+pub mod peer;
 pub mod pktgen;
 pub mod testpmd;
 pub mod tidegated;
@@ -13,7 +14,7 @@ use std::{path::PathBuf, process::Command};
 use rustix::process::{Pid, Signal, kill_process};
 use tidegate_lab::process;
 
-use crate::runner::Reading;
+use crate::{runner::Reading, waiting::waited_ns};
 
 /// A running program under measurement.
 pub trait Subject {
@@ -31,6 +32,19 @@ pub trait Subject {
     fn verify(&mut self) -> anyhow::Result<()>;
     /// Processes that stand still while others are measured.
     fn pids(&self) -> Vec<u32>;
+    /// Whether threads that are bound to the measured CPU and never sleep do all its work: it is known then how long
+    /// others had the CPU.
+    fn polls(&self) -> bool {
+        true
+    }
+
+    /// Nanoseconds it had to wait for the measured CPU since it began.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    fn waited_ns(&self) -> anyhow::Result<u64> {
+        self.pids().into_iter().map(waited_ns).sum()
+    }
 
     /// Stand still.
     ///
@@ -88,19 +102,6 @@ fn signal(pids: &[u32], signal: Signal) -> anyhow::Result<()> {
         kill_process(pid.ok_or_else(|| anyhow::anyhow!("no process"))?, signal)?;
     }
     Ok(())
-}
-
-/// A peer's program.
-///
-/// # Errors
-/// When it is not installed; names the package.
-pub fn peer(program: &str, package: &str) -> anyhow::Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    let found = places.map(|place| place.join(program)).find(|path| path.exists());
-    found.ok_or_else(|| {
-        anyhow::anyhow!("{program} is not installed: install the Debian package {package} (deploy/host/packages --with bench)")
-    })
 }
 
 /// Run a helper to its end.

@@ -14,7 +14,6 @@ use tidegate_lab::process::wait_until;
 use super::{Feed, Subject, peer, run, testpmd::Testpmd};
 use crate::runner::Reading;
 
-const PACKAGE: &str = "nftables";
 const BOX: &str = "bench-box";
 const RULES: &str = "table ip bench {
   chain before { type nat hook prerouting priority dstnat; ip daddr 10.9.0.100 dnat to 10.8.0.11; }
@@ -23,6 +22,8 @@ const RULES: &str = "table ip bench {
 
 /// The kernel with its traffic source.
 pub struct Nftables {
+    /// Place of its program, which is not on users' paths.
+    nft: String,
     source: Testpmd,
     sessions: u64,
 }
@@ -33,8 +34,8 @@ impl Nftables {
     /// # Errors
     /// When a program is missing or the kernel refuses.
     pub fn start(feed: &Feed) -> anyhow::Result<Self> {
-        peer("nft", PACKAGE)?;
-        peer("ip", "iproute2")?;
+        peer::IP.find()?;
+        let nft = peer::NFT.find()?.to_string_lossy().into_owned();
         remove();
         for line in [
             "netns add bench-box",
@@ -54,9 +55,9 @@ impl Nftables {
         inside(&["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"])?;
         let rules = feed.dir.join("bench.nft");
         fs::write(&rules, RULES)?;
-        inside(&["nft", "-f", &rules.to_string_lossy()])?;
+        inside(&[&nft, "-f", &rules.to_string_lossy()])?;
         let source = Testpmd::start("io", feed, "net_af_packet1,iface=bench-in")?;
-        let this = Self { source, sessions: u64::from(feed.sessions) };
+        let this = Self { nft, source, sessions: u64::from(feed.sessions) };
         let limit = Duration::from_secs(120);
         wait_until("the kernel to track every session", limit, || {
             thread::sleep(Duration::from_millis(200));
@@ -93,7 +94,7 @@ impl Subject for Nftables {
     }
 
     fn verify(&mut self) -> anyhow::Result<()> {
-        let rules = inside(&["nft", "list", "table", "ip", "bench"])?;
+        let rules = inside(&[&self.nft, "list", "table", "ip", "bench"])?;
         let translated = rules
             .split_once("counter packets ")
             .and_then(|(_, rest)| rest.split_whitespace().next()?.parse::<u64>().ok());
@@ -108,6 +109,11 @@ impl Subject for Nftables {
 
     fn pids(&self) -> Vec<u32> {
         self.source.pids()
+    }
+
+    /// The kernel may do its work in a thread of its own, for which the source waits.
+    fn polls(&self) -> bool {
+        false
     }
 }
 

@@ -13,16 +13,15 @@ use std::{
 
 use tidegate_lab::process::{self, Process, wait_until};
 
-use super::{Feed, Subject, peer};
+use super::{
+    Feed, Subject,
+    peer::{self, Needed},
+};
 use crate::{
     machine::{CONTROL_CPU, WORKER_CPU},
     runner::Reading,
 };
 
-const PACKAGE: &str = "openvswitch-switch-dpdk";
-/// Where Debian's package puts it, out of the way of the one without DPDK.
-const DAEMON: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
-const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 const READY: Duration = Duration::from_secs(120);
 
 /// A running switch with its database.
@@ -43,26 +42,18 @@ impl OpenVSwitch {
         // A database of an earlier start has another switch's ports.
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir)?;
-        for (variable, file) in [("TIDEGATE_OVS_VSWITCHD", DAEMON), ("TIDEGATE_OVS_SCHEMA", SCHEMA)]
-        {
-            let file = place(variable, file);
-            anyhow::ensure!(
-                file.exists(),
-                "{} is not there: install the Debian package {PACKAGE} (deploy/host/packages --with bench)",
-                file.display()
-            );
-        }
+        let (daemon, schema) = (peer::OVS_VSWITCHD.find()?, peer::OVS_SCHEMA.find()?);
         let (database_file, socket) = (dir.join("conf.db"), dir.join("db.sock"));
-        let mut create = command("ovsdb-tool", &dir)?;
-        create.arg("create").arg(&database_file).arg(place("TIDEGATE_OVS_SCHEMA", SCHEMA));
+        let mut create = command(peer::OVSDB_TOOL, &dir)?;
+        create.arg("create").arg(&database_file).arg(schema);
         process::run(&mut create)?;
-        let mut server = command("ovsdb-server", &dir)?;
+        let mut server = command(peer::OVSDB_SERVER, &dir)?;
         server.arg(format!("--remote=punix:{}", socket.display())).arg(&database_file);
         let database = Process::start("ovsdb-server", &mut server, &dir)?;
         wait_until("the database's socket", READY, || Ok(socket.exists().then_some(())))?;
 
         let vsctl = |arguments: &[String]| {
-            let mut command = command("ovs-vsctl", &dir)?;
+            let mut command = command(peer::OVS_VSCTL, &dir)?;
             command.arg(format!("--db=unix:{}", socket.display())).args(arguments);
             process::run(&mut command)
         };
@@ -80,7 +71,7 @@ impl OpenVSwitch {
         let mut extra = words("--no-wait set Open_vSwitch .");
         extra.push("other_config:dpdk-extra=\"--in-memory --no-pci --no-telemetry\"".to_owned());
         vsctl(&extra)?;
-        let mut daemon = Command::new(place("TIDEGATE_OVS_VSWITCHD", DAEMON));
+        let mut daemon = Command::new(daemon);
         environment(&mut daemon, &dir);
         daemon.arg(format!("--unixctl={}", control(&dir).display()));
         daemon.arg(format!("unix:{}", socket.display()));
@@ -122,12 +113,12 @@ impl OpenVSwitch {
     }
 
     fn flow(&self, flow: &str) -> anyhow::Result<()> {
-        let mut command = command("ovs-ofctl", &self.dir)?;
+        let mut command = command(peer::OVS_OFCTL, &self.dir)?;
         process::run(command.args(["add-flow", "br0", flow])).map(drop)
     }
 
     fn appctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut command = command("ovs-appctl", &self.dir)?;
+        let mut command = command(peer::OVS_APPCTL, &self.dir)?;
         process::run(command.arg("-t").arg(control(&self.dir)).args(arguments))
     }
 
@@ -142,13 +133,8 @@ fn control(dir: &Path) -> PathBuf {
     dir.join("vswitchd.ctl")
 }
 
-/// A file of the package; the variable is for an unpacked one.
-fn place(variable: &str, installed: &str) -> PathBuf {
-    std::env::var_os(variable).map_or_else(|| installed.into(), PathBuf::from)
-}
-
-fn command(program: &str, dir: &Path) -> anyhow::Result<Command> {
-    let mut command = Command::new(peer(program, PACKAGE)?);
+fn command(program: Needed, dir: &Path) -> anyhow::Result<Command> {
+    let mut command = Command::new(program.find()?);
     environment(&mut command, dir);
     Ok(command)
 }

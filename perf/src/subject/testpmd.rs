@@ -77,9 +77,9 @@ impl Testpmd {
         fs::create_dir_all(&dir)?;
         let log = dir.join("testpmd.log");
         let file = File::create(&log)?;
-        let program = peer("dpdk-testpmd", "dpdk-dev")?;
+        let (program, stdbuf) = (peer::TESTPMD.find()?, peer::STDBUF.find()?);
         // Its log is a file, and must not wait in a buffer.
-        let mut command = Command::new("stdbuf");
+        let mut command = Command::new(stdbuf);
         command.arg("-oL").arg(program).args([
             format!("--lcores=0@{CONTROL_CPU},1@{WORKER_CPU}"),
             "--in-memory".to_owned(),
@@ -97,7 +97,7 @@ impl Testpmd {
         ]);
         command.args(options);
         command.stdin(Stdio::piped()).stdout(file.try_clone()?).stderr(file);
-        let mut child = command.spawn().context("start stdbuf (Debian package coreutils)")?;
+        let mut child = command.spawn().context("start testpmd")?;
         let orders = child.stdin.take().context("no way to give orders")?;
         let mut this =
             Self { name: format!("testpmd {mode}"), child, orders, log, ready: Ports::default() };

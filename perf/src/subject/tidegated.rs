@@ -80,6 +80,7 @@ home = {{ name = "source", port = "vm0", mac = "02:00:00:00:0a:01", rewrite = "n
 /// A running box.
 pub struct Tidegated {
     process: Process,
+    cpus: Vec<usize>,
     socket: String,
     /// Its API.
     pub api: Api,
@@ -96,7 +97,7 @@ impl Tidegated {
     pub fn start(setup: &Setup) -> anyhow::Result<Self> {
         let feed = setup.captures.first().context("a box without capture")?;
         let dir = feed.dir.join(format!("tidegated-{}", setup.cpus.len()));
-        let mut this = Self::run(&dir, |socket| setup.config(socket))?;
+        let mut this = Self::run(&dir, &setup.cpus, |socket| setup.config(socket))?;
         this.settle(setup.captures.iter().map(|feed| u64::from(feed.sessions)).sum())?;
         Ok(this)
     }
@@ -106,10 +107,15 @@ impl Tidegated {
     /// # Errors
     /// When it does not get ready.
     pub fn on_wires(wires: &Wires, sessions: u32) -> anyhow::Result<Self> {
-        Self::run(&wires.dir().join("tidegated"), |socket| wires.config(socket, 2 * sessions))
+        let dir = wires.dir().join("tidegated");
+        Self::run(&dir, &Wires::WORKERS, |socket| wires.config(socket, 2 * sessions))
     }
 
-    fn run(dir: &Path, config: impl FnOnce(&str) -> String) -> anyhow::Result<Self> {
+    fn run(
+        dir: &Path,
+        cpus: &[usize],
+        config: impl FnOnce(&str) -> String,
+    ) -> anyhow::Result<Self> {
         fs::create_dir_all(dir)?;
         let socket = format!("unix:{}", dir.join("api.sock").display());
         let file = dir.join("tidegated.toml");
@@ -119,7 +125,7 @@ impl Tidegated {
         let mut process = Process::start("tidegated", &mut command, dir)?;
         process.wait_for("is ready", READY)?;
         let api = Api::connect(&socket)?;
-        Ok(Self { process, socket, api, settled: Totals::default() })
+        Ok(Self { process, cpus: cpus.to_vec(), socket, api, settled: Totals::default() })
     }
 
     /// Another connection to its API.
@@ -177,5 +183,10 @@ impl Subject for Tidegated {
 
     fn pids(&self) -> Vec<u32> {
         vec![self.process.pid()]
+    }
+
+    /// The second of two workers shares its CPU with control threads.
+    fn polls(&self) -> bool {
+        self.cpus == [WORKER_CPU]
     }
 }

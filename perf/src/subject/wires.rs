@@ -47,6 +47,9 @@ pub struct Wires {
 }
 
 impl Wires {
+    /// CPUs of a box's workers between them: the measured one.
+    pub const WORKERS: [usize; 1] = [WORKER_CPU];
+
     /// New wires, with their sockets in a directory in `dir`; those of an earlier run there are gone.
     ///
     /// # Errors
@@ -90,13 +93,13 @@ impl Wires {
     #[must_use]
     pub fn config(&self, api: &str, sessions: u32) -> String {
         let [uplink, source, destination] = Wire::ALL.map(|wire| self.subject(wire));
-        let sessions = sessions.clamp(65_536, 16_777_216);
+        let (sessions, workers) = (sessions.clamp(65_536, 16_777_216), Self::WORKERS);
         format!(
             r#"[eal]
 memory_mib = {MEMORY_MIB}
 
 [workers]
-cpus = [{WORKER_CPU}]
+cpus = {workers:?}
 idle = "poll"
 sessions = {sessions}
 

@@ -137,7 +137,7 @@ impl Core {
             .collect();
         let report = |(worker, session): (usize, SessionRecord)| {
             // Without an owner it is forgotten; the shard will notice.
-            let (record, placed) = owners.get(&(session.key.address, session.owner))?;
+            let (record, placed) = owners.get(&(session.key.address(), session.owner))?;
             let cut_over =
                 record.destination.as_ref().is_some_and(|target| target.cut_over.is_some());
             let old = cut_over && session.birth_epoch < record.epoch;

@@ -113,11 +113,11 @@ pub(super) fn session(report: SessionReport) -> proto::Session {
         SessionState::Lingering => proto::SessionState::Lingering,
     };
     proto::Session {
-        address: text(record.key.address),
-        protocol: record.key.protocol.into(),
-        client: text(record.key.client),
-        client_port: record.key.client_port.into(),
-        address_port: record.key.address_port.into(),
+        address: text(record.key.address()),
+        protocol: record.key.protocol().into(),
+        client: text(record.key.client()),
+        client_port: record.key.client_port().into(),
+        address_port: record.key.address_port().into(),
         owner: report.owner,
         birth_epoch: record.birth_epoch,
         old: report.old,

@@ -26,51 +26,56 @@ fn fold(mut total: u64) -> u16 {
 }
 
 /// What replacing `old` by `new` adds to a checksum field's complement.
+///
+/// Kept as it lies in memory: the sum does not depend on byte order (RFC 1071, section 2), so nothing is swapped per
+/// packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Delta(u32);
+pub struct Delta(u16);
 
 impl Delta {
     /// For a 32-bit field, such as an IPv4 address.
-    #[inline]
     #[must_use]
-    pub fn of_u32(old: u32, new: u32) -> Self {
-        let (not_old, new) = (!old, new);
-        Self((not_old >> 16) + (not_old & 0xffff) + (new >> 16) + (new & 0xffff))
+    pub const fn of_u32(old: u32, new: u32) -> Self {
+        Self::of_u16((old >> 16) as u16, (new >> 16) as u16)
+            .and(Self::of_u16(old as u16, new as u16))
     }
 
     /// For a 16-bit field.
-    #[inline]
     #[must_use]
-    pub fn of_u16(old: u16, new: u16) -> Self {
-        Self(u32::from(!old) + u32::from(new))
+    pub const fn of_u16(old: u16, new: u16) -> Self {
+        Self(add(!old.to_be(), new.to_be()))
     }
 
     /// Both replacements in one.
-    #[inline]
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self(self.0 + other.0)
+    pub const fn and(self, other: Self) -> Self {
+        Self(add(self.0, other.0))
     }
 
-    /// The checksum field after the replacement.
+    /// The checksum field after the replacement, as it lies in memory.
     #[inline]
     #[must_use]
-    pub fn apply(self, checksum: u16) -> u16 {
-        let total = u32::from(!checksum) + self.0;
-        let total = (total & 0xffff) + (total >> 16);
-        let total = (total & 0xffff) + (total >> 16);
-        !(total as u16)
+    pub fn apply(self, field: [u8; 2]) -> [u8; 2] {
+        (!add(!u16::from_ne_bytes(field), self.0)).to_ne_bytes()
     }
 
-    /// Update the big-endian checksum at `offset` of `bytes`.
+    /// Update the checksum at `offset` of `bytes`.
     ///
     /// # Panics
     /// When `bytes` is shorter.
     #[inline]
     pub fn apply_at(self, bytes: &mut [u8], offset: usize) {
-        let old = super::be16(bytes, offset);
-        bytes[offset..offset + 2].copy_from_slice(&self.apply(old).to_be_bytes());
+        let field = &mut bytes[offset..offset + 2];
+        field.copy_from_slice(&self.apply([field[0], field[1]]));
     }
+}
+
+/// One's complement sum.
+#[inline]
+const fn add(a: u16, b: u16) -> u16 {
+    let total = a as u32 + b as u32;
+    // At most 0x1fffe, so that folding once is enough.
+    (total as u16).wrapping_add((total >> 16) as u16)
 }
 
 #[cfg(test)]
@@ -82,7 +87,7 @@ mod tests {
     #[test]
     fn rfc_1624_example() {
         // Section 4: HC = 0xDD2F, m = 0x5555, m' = 0x3285 gives 0x0000, not 0xFFFF.
-        assert_eq!(Delta::of_u16(0x5555, 0x3285).apply(0xdd2f), 0x0000);
+        assert_eq!(Delta::of_u16(0x5555, 0x3285).apply([0xdd, 0x2f]), [0, 0]);
     }
 
     proptest! {
@@ -94,8 +99,8 @@ mod tests {
             let before = !sum(&data);
             let old = super::super::be32(&data, 0);
             data[0..4].copy_from_slice(&new.to_be_bytes());
-            let updated = Delta::of_u32(old, new).apply(before);
-            prop_assert_eq!(updated, !sum(&data));
+            let updated = Delta::of_u32(old, new).apply(before.to_be_bytes());
+            prop_assert_eq!(u16::from_be_bytes(updated), !sum(&data));
         }
     }
 }

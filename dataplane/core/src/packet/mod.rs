@@ -6,9 +6,13 @@ pub mod arp;
 pub mod checksum;
 mod mac;
 mod parse;
+mod rewrite;
 
-pub use mac::{Mac, MacError};
-pub use parse::{Ipv4Packet, Malformed, Parsed, TcpFlags, TcpSegment, Transport, parse, protocol};
+pub use mac::{Mac, MacError, Macs};
+pub use parse::{
+    Headers, Ipv4Packet, Malformed, TcpFlags, TcpSegment, Transport, parse_ipv4, protocol,
+};
+pub use rewrite::{Field, Translation, count_hop};
 
 /// Bytes of an Ethernet header without VLAN tag.
 pub const ETHERNET_LEN: usize = 14;
@@ -38,9 +42,11 @@ pub(crate) fn be32(bytes: &[u8], offset: usize) -> u32 {
     u32::from_be_bytes([bytes[offset], bytes[offset + 1], bytes[offset + 2], bytes[offset + 3]])
 }
 
-/// Write the destination and source MAC of a frame.
+/// Big-endian 64-bit field at `offset`.
+///
+/// # Panics
+/// When the frame is shorter: parse first.
 #[inline]
-pub(crate) fn set_macs(frame: &mut [u8], destination: Mac, source: Mac) {
-    frame[0..6].copy_from_slice(&destination.0);
-    frame[6..12].copy_from_slice(&source.0);
+pub(crate) fn be64(bytes: &[u8], offset: usize) -> u64 {
+    u64::from(be32(bytes, offset)) << 32 | u64::from(be32(bytes, offset + 4))
 }

@@ -14,10 +14,7 @@ fn builder() -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
 }
 
 fn ipv4(frame: &[u8]) -> Ipv4Packet {
-    match parse(frame) {
-        Ok(Parsed::Ipv4(packet)) => packet,
-        other => panic!("{other:?}"),
-    }
+    parse_ipv4(frame).expect("well formed")
 }
 
 #[test]
@@ -25,12 +22,13 @@ fn tcp_segment() {
     let mut frame = Vec::new();
     builder().tcp(1234, 80, 7000, 512).syn().ack(99).write(&mut frame, b"hello").expect("frame");
     let packet = ipv4(&frame);
-    assert_eq!((packet.source, packet.destination), (0x0a00_0001, 0x0a00_0002));
-    assert_eq!((packet.source_port, packet.destination_port), (1234, 80));
-    assert_eq!(packet.transport_offset, 34);
-    let Transport::Tcp(segment) = packet.transport else { panic!("{packet:?}") };
+    assert_eq!((packet.source(), packet.destination()), (0x0a00_0001, 0x0a00_0002));
+    assert_eq!(packet.ports, 1234 << 16 | 80);
+    assert_eq!(packet.headers.transport_offset, 34);
+    let segment = packet.headers.tcp_segment(&frame).expect("TCP");
+    assert_eq!(packet.headers.tcp_flags(), Some(TcpFlags::SYN | TcpFlags::ACK));
     assert_eq!(segment.flags, TcpFlags::SYN | TcpFlags::ACK);
-    assert!(!segment.flags.opens());
+    assert!(!packet.headers.opens());
     assert_eq!((segment.sequence, segment.acknowledgement, segment.payload_len), (7000, 99, 5));
 }
 
@@ -39,8 +37,7 @@ fn ethernet_padding_is_not_payload() {
     let mut frame = Vec::new();
     builder().tcp(1, 2, 3, 4).fin().write(&mut frame, b"").expect("frame");
     frame.resize(60, 0);
-    let Transport::Tcp(segment) = ipv4(&frame).transport else { panic!() };
-    assert_eq!(segment.payload_len, 0);
+    assert_eq!(ipv4(&frame).headers.tcp_segment(&frame).expect("TCP").payload_len, 0);
 }
 
 #[test]
@@ -48,17 +45,17 @@ fn echo_identifier_is_both_ports() {
     let mut frame = Vec::new();
     builder().icmpv4_echo_request(0x1234, 1).write(&mut frame, b"x").expect("frame");
     let packet = ipv4(&frame);
-    assert_eq!(packet.transport, Transport::Echo { request: true });
-    assert_eq!((packet.source_port, packet.destination_port), (0x1234, 0x1234));
+    assert_eq!(packet.headers.transport, Transport::Echo { request: true });
+    assert_eq!(packet.ports, 0x1234_1234);
 }
 
 #[test]
 fn udp_without_checksum() {
     let mut frame = Vec::new();
     builder().udp(53, 54).write(&mut frame, b"x").expect("frame");
-    assert_eq!(ipv4(&frame).transport, Transport::Udp { checksummed: true });
+    assert_eq!(ipv4(&frame).headers.transport, Transport::Udp { checksummed: true });
     frame[40..42].fill(0);
-    assert_eq!(ipv4(&frame).transport, Transport::Udp { checksummed: false });
+    assert_eq!(ipv4(&frame).headers.transport, Transport::Udp { checksummed: false });
 }
 
 #[test]
@@ -66,9 +63,9 @@ fn fragments_are_known_as_such() {
     let mut frame = Vec::new();
     builder().udp(53, 54).write(&mut frame, b"x").expect("frame");
     frame[20] = 0x20; // more fragments
-    assert_eq!(ipv4(&frame).transport, Transport::Fragment);
+    assert_eq!(ipv4(&frame).headers.transport, Transport::Fragment);
     frame[20] = 0x40; // don't fragment is no fragment
-    assert_eq!(ipv4(&frame).transport, Transport::Udp { checksummed: true });
+    assert_eq!(ipv4(&frame).headers.transport, Transport::Udp { checksummed: true });
 }
 
 #[test]
@@ -76,8 +73,7 @@ fn every_truncation_is_refused_or_shorter() {
     let mut frame = Vec::new();
     builder().tcp(1, 2, 3, 4).write(&mut frame, b"payload").expect("frame");
     for len in 0..frame.len() {
-        let expected = if len < 14 { Malformed::Ethernet } else { Malformed::Ipv4 };
-        assert_eq!(parse(&frame[..len]), Err(expected), "{len} bytes");
+        assert_eq!(parse_ipv4(&frame[..len]), Err(Malformed::Ipv4), "{len} bytes");
     }
 }
 
@@ -88,8 +84,31 @@ proptest! {
             bytes[12..14].copy_from_slice(&[8, 0]);
             bytes[14] = 0x45;
         }
-        if let Ok(Parsed::Ipv4(packet)) = parse(&bytes) {
-            prop_assert!(usize::from(packet.transport_offset) <= bytes.len());
+        if let Ok(packet) = parse_ipv4(&bytes) {
+            let end = ETHERNET_LEN + usize::from(packet.headers.total_len);
+            prop_assert!(usize::from(packet.headers.transport_offset) <= end && end <= bytes.len());
+            prop_assert_eq!(packet.headers.tcp_segment(&bytes).is_some(), packet.headers.tcp_flags().is_some());
+        }
+    }
+
+    #[test]
+    fn the_short_way_says_the_same(
+        mut bytes in prop::collection::vec(any::<u8>(), 54..80),
+        first in prop::sample::select(vec![0x45u8, 0x46, 0x44, 0x65]),
+        fragment in prop::sample::select(vec![0u8, 0x40, 0x20, 0x01]),
+        protocol in prop::sample::select(vec![6u8, 17, 1]),
+        total_len in 36u8..80,
+        data_offset in 0u8..16,
+    ) {
+        bytes[14] = first;
+        (bytes[16], bytes[17]) = (0, total_len);
+        (bytes[20], bytes[21]) = (fragment, 0);
+        bytes[23] = protocol;
+        bytes[46] = data_offset << 4;
+        if let Some(packet) = parse_plain_tcp(&bytes) {
+            prop_assert_eq!(parse_any(&bytes), Ok(packet));
+        } else if let Ok(packet) = parse_any(&bytes) {
+            prop_assert!(packet.headers.tcp_flags().is_none() || packet.headers.transport_offset != 34);
         }
     }
 }

@@ -1,81 +1,73 @@
 //! The way out: to a backend, to a client or along a route.
 
-use super::{Outcome, Punt, Verdict, rewrite, shard::Punts};
+use super::{Outcome, Punt, Verdict, shard::Punts};
 use crate::{
-    packet::{Ipv4Packet, set_macs},
-    steering::{Backend, ManagedAddress, Rewrite, Snapshot},
+    packet::{Field, Headers, count_hop},
+    steering::{Path, Snapshot},
 };
 
-/// Send a client's packet to `backend`.
+/// Send a client's packet to the backend at the end of `path`.
 #[inline]
-pub(super) fn to_backend(
-    frame: &mut [u8],
-    packet: &Ipv4Packet,
-    snapshot: &Snapshot,
-    address: &ManagedAddress,
-    backend: &Backend,
-) -> Verdict {
-    if let Rewrite::Nat(locator) = backend.rewrite {
-        if packet.ttl <= 1 {
+pub(super) fn to_backend(frame: &mut [u8], headers: &Headers, path: &Path) -> Verdict {
+    if let Some(translation) = &path.inward {
+        if headers.ttl <= 1 {
             return Verdict::Drop(Outcome::TtlExpired);
         }
-        rewrite::hop_to(frame, packet, locator);
+        translation.apply(frame, headers, Field::Destination);
     }
-    // Snapshot::new checked that the port exists.
-    set_macs(frame, backend.mac, snapshot.ports[usize::from(backend.port.0)].mac);
-    let outcome =
-        if backend.slot == address.home.slot { Outcome::ToSource } else { Outcome::ToDestination };
-    Verdict::Transmit(backend.port, outcome)
+    path.macs.write(frame);
+    Verdict::Transmit(path.port, path.outcome)
 }
 
-/// Send a backend's packet to its client.
+/// Send a packet of the backend at the end of `path` to its client, `destination`.
 #[inline]
 pub(super) fn to_client(
     frame: &mut [u8],
-    packet: &Ipv4Packet,
+    headers: &Headers,
+    destination: u32,
     snapshot: &Snapshot,
-    address: &ManagedAddress,
-    sender: &Backend,
+    path: &Path,
     punts: &mut Punts,
 ) -> Verdict {
-    let is_nat = matches!(sender.rewrite, Rewrite::Nat(_));
-    if is_nat && packet.ttl <= 1 {
+    if path.outward.is_some() && headers.ttl <= 1 {
         return Verdict::Drop(Outcome::TtlExpired);
     }
-    let verdict = next_hop(frame, packet, snapshot, Outcome::ToClient, punts);
-    if is_nat && matches!(verdict, Verdict::Transmit(..)) {
-        rewrite::hop_from(frame, packet, address.address);
+    let verdict = next_hop(frame, destination, snapshot, Outcome::ToClient, punts);
+    if let Some(translation) = &path.outward
+        && matches!(verdict, Verdict::Transmit(..))
+    {
+        translation.apply(frame, headers, Field::Source);
     }
     verdict
 }
 
-/// How a packet ends that nobody beyond the box is meant to get: it is for a group or for the box itself.
+/// How a packet to `destination` ends that nobody beyond the box is meant to get: it is for a group or for the box itself.
 #[inline]
-pub(super) fn ends_here(packet: &Ipv4Packet, snapshot: &Snapshot) -> Option<Outcome> {
-    if packet.destination >> 24 >= 224 || packet.destination == 0 {
+pub(super) fn ends_here(destination: u32, snapshot: &Snapshot) -> Option<Outcome> {
+    if destination >> 24 >= 224 || destination == 0 {
         return Some(Outcome::Group);
     }
-    let own = snapshot.ports.iter().any(|port| port.addresses.contains(&packet.destination));
-    own.then_some(Outcome::ForHost)
+    snapshot.is_own(destination).then_some(Outcome::ForHost)
 }
 
-/// Route a packet that has nothing to do with managed addresses.
+/// Route a packet that has nothing to do with managed addresses to `destination`.
 #[inline]
 pub(super) fn route(
     frame: &mut [u8],
-    packet: &Ipv4Packet,
+    headers: &Headers,
+    destination: u32,
     snapshot: &Snapshot,
     punts: &mut Punts,
 ) -> Verdict {
-    if let Some(outcome) = ends_here(packet, snapshot) {
+    if let Some(outcome) = ends_here(destination, snapshot) {
         return Verdict::Drop(outcome);
     }
-    if packet.ttl <= 1 {
+    if headers.ttl <= 1 {
         return Verdict::Drop(Outcome::TtlExpired);
     }
-    let verdict = next_hop(frame, packet, snapshot, Outcome::Forwarded, punts);
+    let verdict = next_hop(frame, destination, snapshot, Outcome::Forwarded, punts);
     if matches!(verdict, Verdict::Transmit(..)) {
-        rewrite::decrement_ttl(frame, packet);
+        count_hop(frame, headers);
     }
     verdict
 }
@@ -83,23 +75,22 @@ pub(super) fn route(
 #[inline]
 fn next_hop(
     frame: &mut [u8],
-    packet: &Ipv4Packet,
+    destination: u32,
     snapshot: &Snapshot,
     outcome: Outcome,
     punts: &mut Punts,
 ) -> Verdict {
-    let Some(hop) = snapshot.fib.find(packet.destination) else {
+    let Some(route) = snapshot.fib.find(destination) else {
         return Verdict::Drop(Outcome::NoRoute);
     };
-    let next = hop.via.unwrap_or(packet.destination);
-    let Some(neighbour) = snapshot.neighbour(next).filter(|neighbour| neighbour.port == hop.port)
-    else {
-        punts.push(Punt::Resolve { port: hop.port, address: next });
+    let next = route.via.unwrap_or(destination);
+    let Some(hop) = snapshot.neighbour(next).filter(|hop| hop.port == route.port) else {
+        if usize::from(route.port.0) >= snapshot.ports.len() {
+            return Verdict::Drop(Outcome::NoRoute);
+        }
+        punts.push(Punt::Resolve { port: route.port, address: next });
         return Verdict::Drop(Outcome::NeighbourUnknown);
     };
-    let Some(port) = snapshot.ports.get(usize::from(hop.port.0)) else {
-        return Verdict::Drop(Outcome::NoRoute);
-    };
-    set_macs(frame, neighbour.mac, port.mac);
+    hop.macs.write(frame);
     Verdict::Transmit(hop.port, outcome)
 }

@@ -18,7 +18,9 @@ pub(super) fn arp(
     let (sender, mac) = (packet.sender, packet.sender_mac);
     // Several ports may share a prefix, so the route need not lead to this one; the control core checks the link.
     let on_link = snapshot.fib.find(sender).is_some_and(|hop| hop.via.is_none());
-    let known = snapshot.neighbour(sender).is_some_and(|it| it.port == port_id && it.mac == mac);
+    let known = snapshot
+        .neighbour(sender)
+        .is_some_and(|it| it.port == port_id && it.macs.destination() == mac);
     if on_link && !known && !mac.is_group() && snapshot.managed(sender).is_none() {
         punts.push(Punt::Neighbour { port: port_id, address: sender, mac });
     }

@@ -2,6 +2,8 @@
 
 use std::{io, sync::Arc};
 
+use arrayvec::ArrayVec;
+
 use super::{
     BURST, Outcome, Punt, ShardSelector, Verdict,
     adoption::AdoptionLimit,
@@ -10,10 +12,17 @@ use super::{
 };
 use crate::{
     counters::ShardCounters,
-    packet::{Ipv4Packet, Mac, Malformed, PacketBuf, Parsed, Transport, parse},
+    packet::{
+        ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, Headers, Ipv4Packet, Malformed, PacketBuf,
+        be16, parse_ipv4,
+    },
     session::{Session, SessionKey, SessionTable},
-    steering::{Backend, Direction, ManagedAddress, PortId, Rewrite, Snapshot},
+    steering::{Direction, Path, Port, PortId, Recent, Service, Snapshot},
 };
+
+/// Packets whose sessions are asked from memory together: one request after the other, so that the CPU translates their
+/// addresses side by side. Between two requests with a packet's work in between it would wait for each.
+const PREFETCHED_TOGETHER: usize = 16;
 
 /// The sessions of one worker and what it needs to act on them.
 pub struct Shard {
@@ -27,27 +36,20 @@ pub struct Shard {
     pub(super) sweep_at: u32,
 }
 
-/// A packet between two stages.
-enum Work<'a> {
-    /// The verdict stands.
-    Done,
-    /// No session is involved.
-    Plain(Ipv4Packet),
-    /// To or, with a sender, from an address without session tracking.
-    Bound(Ipv4Packet, &'a ManagedAddress, Option<&'a Backend>),
-    /// To or from a tracked address.
-    Tracked(Steered<'a>),
-}
-
-/// A packet of a tracked address.
+/// A packet of a tracked address between two stages.
 struct Steered<'a> {
-    packet: Ipv4Packet,
-    address: &'a ManagedAddress,
-    sender: Sender<'a>,
     key: SessionKey,
     hash: u64,
-    guess: Option<u32>,
+    service: &'a Service,
+    sender: Sender<'a>,
+    headers: Headers,
+    /// Its place in the burst.
+    at: u32,
+    /// Where its session may be.
+    glanced: u32,
 }
+
+const _: () = assert!(size_of::<Steered<'_>>() == 64);
 
 /// Who sent a packet of a tracked address.
 #[derive(Clone, Copy)]
@@ -55,9 +57,20 @@ enum Sender<'a> {
     /// A client, to the managed address.
     Client,
     /// A client, to a backend's own address.
-    DirectClient(&'a Backend),
+    DirectClient(&'a Path),
     /// This backend.
-    Backend(&'a Backend),
+    Backend(&'a Path),
+}
+
+impl Sender<'_> {
+    /// The key of the session `packet` belongs to.
+    #[inline]
+    fn key(self, packet: &Ipv4Packet, service: &Service) -> SessionKey {
+        match self {
+            Self::Client | Self::DirectClient(_) => SessionKey::from_client(packet),
+            Self::Backend(_) => SessionKey::from_backend(packet, service.address),
+        }
+    }
 }
 
 /// What was noticed in a burst, for the control core.
@@ -130,96 +143,124 @@ impl Shard {
     ) {
         let count = frames.len();
         assert!(count <= BURST && ports.len() >= count && verdicts.len() >= count);
-        let mut works: [Work<'_>; BURST] = [const { Work::Done }; BURST];
-        let mut recent = None;
-        for (i, frame) in frames.iter_mut().enumerate() {
-            match self.direct(snapshot, ports[i], frame.as_mut(), &mut recent) {
-                Ok(work) => works[i] = work,
-                Err(verdict) => verdicts[i] = verdict,
+        let mut tracked = ArrayVec::new();
+        let mut recent = Recent::default();
+        for first in (0..count).step_by(PREFETCHED_TOGETHER) {
+            let group = first..count.min(first + PREFETCHED_TOGETHER);
+            let new = tracked.len();
+            for at in group {
+                let frame = frames[at].as_mut();
+                let verdict =
+                    self.direct(snapshot, ports[at], at, frame, &mut recent, &mut tracked);
+                if let Some(verdict) = verdict {
+                    verdicts[at] = verdict;
+                }
+            }
+            for steered in &tracked[new..] {
+                self.table.prefetch(steered.hash);
             }
         }
-        for work in &mut works[..count] {
-            if let Work::Tracked(steered) = work {
-                steered.guess = self.table.prefetch_entry(steered.hash);
-            }
+        for steered in &mut tracked {
+            steered.glanced = self.table.glance(&steered.key, steered.hash);
         }
-        for ((frame, verdict), work) in frames.iter_mut().zip(verdicts).zip(&works) {
-            let frame = frame.as_mut();
-            *verdict = match work {
-                Work::Done => continue,
-                Work::Plain(packet) => egress::route(frame, packet, snapshot, &mut self.punts),
-                Work::Bound(packet, address, None) => {
-                    egress::to_backend(frame, packet, snapshot, address, &address.home)
-                }
-                Work::Bound(packet, address, Some(sender)) => {
-                    egress::to_client(frame, packet, snapshot, address, sender, &mut self.punts)
-                }
-                Work::Tracked(steered) => self.steer(frame, snapshot, now_ms, steered),
-            };
+        for steered in &tracked {
+            let at = steered.at as usize;
+            let frame = frames[at].as_mut();
+            verdicts[at] = self.steer(frame, snapshot, now_ms, steered);
         }
     }
 
-    /// First stage: parse, answer ARP, find the direction, the session's key and its shard.
+    /// First stage: read the headers, find the direction, the session's key and its shard. What needs no session ends
+    /// here; the rest goes to `tracked`.
     #[inline]
     fn direct<'a>(
         &mut self,
         snapshot: &'a Snapshot,
         port_id: PortId,
+        at: usize,
         frame: &mut [u8],
-        recent: &mut Option<&'a ManagedAddress>,
-    ) -> Result<Work<'a>, Verdict> {
-        let drop = |outcome| Err(Verdict::Drop(outcome));
-        let parsed = match parse(frame) {
-            Ok(parsed) => parsed,
-            Err(Malformed::Ethernet) => return drop(Outcome::Truncated),
-            Err(Malformed::Ipv4) => return drop(Outcome::BadIpv4),
-            Err(Malformed::Transport) => return drop(Outcome::BadTransport),
+        recent: &mut Recent<'a>,
+        tracked: &mut ArrayVec<Steered<'a>, BURST>,
+    ) -> Option<Verdict> {
+        let drop = |outcome| Some(Verdict::Drop(outcome));
+        let Some(ethernet) = frame.first_chunk::<ETHERNET_LEN>() else {
+            return drop(Outcome::Truncated);
         };
         let Some(port) = snapshot.ports.get(usize::from(port_id.0)) else {
             return drop(Outcome::NotForUs);
         };
-        let destination = Mac::read(frame);
-        if destination != port.mac && !destination.is_group() {
+        let is_group = ethernet[0] & 1 == 1;
+        if ethernet[..6] != port.mac.0 && !is_group {
             return drop(Outcome::NotForUs);
         }
-        let packet = match parsed {
-            Parsed::Ipv4(_) if destination.is_group() => return drop(Outcome::Group),
-            Parsed::Ipv4(packet) => packet,
-            Parsed::Arp => {
-                return Err(neighbours::arp(snapshot, port_id, port, frame, &mut self.punts));
+        let ethertype = be16(ethernet, 12);
+        if ethertype != ETHERTYPE_IPV4 {
+            return Some(self.not_ipv4(snapshot, port_id, port, ethertype, frame));
+        }
+        if is_group {
+            return drop(Outcome::Group);
+        }
+        let packet = match parse_ipv4(frame) {
+            Ok(packet) => packet,
+            Err(Malformed::Ipv4) => return drop(Outcome::BadIpv4),
+            Err(Malformed::Transport) => return drop(Outcome::BadTransport),
+        };
+        let headers = packet.headers;
+        let direction = snapshot.direction(port_id, packet.source(), packet.destination(), recent);
+        let (service, sender) = match direction {
+            Direction::Plain => {
+                return Some(egress::route(
+                    frame,
+                    &headers,
+                    packet.destination(),
+                    snapshot,
+                    &mut self.punts,
+                ));
             }
-            Parsed::OtherEthertype => return drop(Outcome::OtherEthertype),
-        };
-        let direction = snapshot.direction(port_id, packet.source, packet.destination, recent);
-        let (address, sender) = match direction {
-            Direction::Plain => return Ok(Work::Plain(packet)),
             Direction::Spoofed => return drop(Outcome::Spoofed),
-            Direction::ToAddress(address) => (address, Sender::Client),
-            Direction::ToLocator(address, backend) => (address, Sender::DirectClient(backend)),
-            Direction::FromBackend(address, backend) => (address, Sender::Backend(backend)),
+            Direction::ToAddress(service) => (service, Sender::Client),
+            Direction::ToLocator(service, path) => (service, Sender::DirectClient(path)),
+            Direction::FromBackend(service, path) => (service, Sender::Backend(path)),
         };
-        if let Some(outcome) = classify::unsupported(&packet, snapshot, direction) {
+        let from_backend = matches!(sender, Sender::Backend(_));
+        if let Some(outcome) = classify::unsupported(&packet, snapshot, from_backend) {
             return drop(outcome);
         }
-        if !address.tracked {
-            return Ok(match sender {
-                Sender::Client => Work::Bound(packet, address, None),
-                Sender::Backend(sender) => Work::Bound(packet, address, Some(sender)),
-                Sender::DirectClient(_) => Work::Plain(packet),
+        if !service.tracked {
+            let punts = &mut self.punts;
+            return Some(match sender {
+                Sender::Client => egress::to_backend(frame, &headers, &service.home),
+                Sender::Backend(path) => {
+                    egress::to_client(frame, &headers, packet.destination(), snapshot, path, punts)
+                }
+                Sender::DirectClient(_) => {
+                    egress::route(frame, &headers, packet.destination(), snapshot, punts)
+                }
             });
         }
-        let key = match sender {
-            Sender::Client => client_key(&packet, address.address),
-            Sender::DirectClient(_) => client_key(&packet, packet.destination),
-            Sender::Backend(_) => backend_key(&packet, address.address),
-        };
-        let shard = self.selector.shard(key.client, key.client_port);
+        let key = sender.key(&packet, service);
+        let shard = self.selector.shard(key.client(), key.client_port());
         if shard != self.number {
-            return Err(Verdict::Redirect(shard));
+            return Some(Verdict::Redirect(shard));
         }
         let hash = self.table.hash(&key);
-        self.table.prefetch(hash);
-        Ok(Work::Tracked(Steered { packet, address, sender, key, hash, guess: None }))
+        tracked.push(Steered { key, hash, service, sender, headers, at: at as u32, glanced: 0 });
+        None
+    }
+
+    #[cold]
+    fn not_ipv4(
+        &mut self,
+        snapshot: &Snapshot,
+        port_id: PortId,
+        port: &Port,
+        ethertype: u16,
+        frame: &mut [u8],
+    ) -> Verdict {
+        match ethertype {
+            ETHERTYPE_ARP => neighbours::arp(snapshot, port_id, port, frame, &mut self.punts),
+            _ => Verdict::Drop(Outcome::OtherEthertype),
+        }
     }
 
     /// Last stage for tracked addresses: decide, keep the session up to date, send on.
@@ -231,31 +272,31 @@ impl Shard {
         now_ms: u64,
         steered: &Steered<'_>,
     ) -> Verdict {
-        let Steered { packet, address, sender, key, hash, guess } = steered;
-        let found = self.table.find_guessed(key, *hash, *guess);
-        let session = found.and_then(|at| self.table.get(at));
+        let &Steered { ref key, hash, service, sender, ref headers, glanced, .. } = steered;
+        let found = self.table.find_from(glanced, key, hash);
+        let session = found.map(|at| &self.table[at]);
         let decision = match sender {
-            Sender::Client => classify::from_client(packet, address, session),
-            Sender::DirectClient(backend) => {
-                classify::from_direct_client(packet, address, backend, session)
+            Sender::Client => classify::from_client(headers, service, session),
+            Sender::DirectClient(path) => {
+                classify::from_direct_client(headers, service, path, session)
             }
-            Sender::Backend(backend) => {
-                let is_own = session.is_some_and(|it| it.is_live() && it.owner() == backend.slot);
-                if !is_own && let Some(at) = self.find_direct(packet, backend) {
-                    self.follow(at, packet, false, now_ms);
-                    return egress::route(frame, packet, snapshot, &mut self.punts);
+            Sender::Backend(path) => {
+                let is_own = session.is_some_and(|it| it.is_live() && it.owner() == path.slot);
+                if !is_own && let Some(at) = self.find_direct(key, headers, path) {
+                    self.follow(at, headers, frame, false, now_ms);
+                    return self.route(frame, headers, snapshot, sender, key);
                 }
-                classify::from_backend(packet, address, backend, session)
+                classify::from_backend(headers, service, path, session)
             }
         };
         let from_client = !matches!(sender, Sender::Backend(_));
         let owner = match decision {
             Decision::Drop(outcome) => return Verdict::Drop(outcome),
-            Decision::Route => return egress::route(frame, packet, snapshot, &mut self.punts),
+            Decision::Route => return self.route(frame, headers, snapshot, sender, key),
             Decision::Pass(owner) => owner,
             Decision::Follow(owner) => {
                 if let Some(at) = found {
-                    self.follow(at, packet, from_client, now_ms);
+                    self.follow(at, headers, frame, from_client, now_ms);
                 }
                 owner
             }
@@ -266,46 +307,60 @@ impl Shard {
                 if let Some(at) = found {
                     self.remove(at);
                 }
-                let session = Session::new(key, owner, birth_epoch, state, now_ms);
-                let Ok(at) = self.table.insert(session, *hash) else {
+                let session = Session::new(key, owner.slot, birth_epoch, state, now_ms);
+                let Ok(at) = self.table.insert(session, hash) else {
                     return Verdict::Drop(Outcome::TableFull);
                 };
-                self.counters.entry_added(owner);
+                self.counters.entry_added(owner.slot);
                 self.counters.sessions.set(self.table.len() as u64);
-                self.follow(at, packet, from_client, now_ms);
+                self.follow(at, headers, frame, from_client, now_ms);
                 owner
             }
         };
         match sender {
-            Sender::Backend(backend) => {
-                egress::to_client(frame, packet, snapshot, address, backend, &mut self.punts)
+            Sender::Client => egress::to_backend(frame, headers, owner),
+            Sender::DirectClient(_) => self.route(frame, headers, snapshot, sender, key),
+            Sender::Backend(path) => {
+                egress::to_client(frame, headers, key.client(), snapshot, path, &mut self.punts)
             }
-            Sender::DirectClient(_) => egress::route(frame, packet, snapshot, &mut self.punts),
-            // classify names only backends the address has.
-            Sender::Client => match Snapshot::backend(address, owner) {
-                Some(backend) => egress::to_backend(frame, packet, snapshot, address, backend),
-                None => Verdict::Drop(Outcome::NoRoute),
-            },
         }
     }
 
-    /// The session in which a client speaks to the backend's own address and `packet` answers.
-    fn find_direct(&self, packet: &Ipv4Packet, backend: &Backend) -> Option<u32> {
-        let Rewrite::Nat(locator) = backend.rewrite else { return None };
-        let key = backend_key(packet, locator);
+    /// Route a packet whose session has `key`.
+    fn route(
+        &mut self,
+        frame: &mut [u8],
+        headers: &Headers,
+        snapshot: &Snapshot,
+        sender: Sender<'_>,
+        key: &SessionKey,
+    ) -> Verdict {
+        let destination = match sender {
+            Sender::Backend(_) => key.client(),
+            Sender::Client | Sender::DirectClient(_) => key.address(),
+        };
+        egress::route(frame, headers, destination, snapshot, &mut self.punts)
+    }
+
+    /// The session in which a client speaks to the backend's own address and a packet answers that would have `key` if it
+    /// spoke in the managed address's name.
+    fn find_direct(&self, key: &SessionKey, headers: &Headers, path: &Path) -> Option<u32> {
+        let key = key.with_address(path.locator?);
         let at = self.table.find(&key, self.table.hash(&key))?;
-        let session = self.table.get(at)?;
-        let opens = matches!(packet.transport, Transport::Tcp(segment) if segment.flags.opens());
-        (session.owner() == backend.slot && (session.is_live() || !opens)).then_some(at)
+        let session = &self.table[at];
+        let follows = session.is_live() || !headers.opens();
+        (session.owner() == path.slot && follows).then_some(at)
     }
 
     /// Keep the session at `at` up to date with one of its packets.
     #[inline]
-    fn follow(&mut self, at: u32, packet: &Ipv4Packet, from_client: bool, now_ms: u64) {
-        let Some(session) = self.table.get_mut(at) else { return };
+    fn follow(&mut self, at: u32, headers: &Headers, frame: &[u8], from_client: bool, now_ms: u64) {
+        let session = &mut self.table[at];
         session.seen(now_ms);
-        if let Transport::Tcp(segment) = &packet.transport
-            && session.follow_tcp(segment, from_client)
+        if let Some(flags) = headers.tcp_flags()
+            && !session.is_unmoved_by(flags)
+            && let Some(segment) = headers.tcp_segment(frame)
+            && session.follow_tcp(&segment, from_client)
         {
             self.counters.entry_closed(session.owner());
         }
@@ -316,29 +371,5 @@ impl Shard {
             self.counters.entry_removed(session.owner(), session.is_live());
             self.counters.sessions.set(self.table.len() as u64);
         }
-    }
-}
-
-/// Key of a packet a client sent to `address`.
-#[inline]
-fn client_key(packet: &Ipv4Packet, address: u32) -> SessionKey {
-    SessionKey {
-        client: packet.source,
-        address,
-        client_port: packet.source_port,
-        address_port: packet.destination_port,
-        protocol: packet.protocol,
-    }
-}
-
-/// Key of a packet a backend sent in the name of `address`.
-#[inline]
-fn backend_key(packet: &Ipv4Packet, address: u32) -> SessionKey {
-    SessionKey {
-        client: packet.destination,
-        address,
-        client_port: packet.destination_port,
-        address_port: packet.source_port,
-        protocol: packet.protocol,
     }
 }

@@ -2,27 +2,42 @@
 
 use super::Shard;
 use crate::{
-    session::{Session, SessionRecord},
-    steering::Snapshot,
+    session::SessionRecord,
+    steering::{Service, Snapshot},
 };
 
 impl Shard {
-    /// Look at up to `budget` entries from where the last sweep stopped, and forget those that are
+    /// Places that sweeps and listings go through, used or free.
+    #[must_use]
+    pub fn places(&self) -> u32 {
+        self.table.places()
+    }
+
+    /// Look at up to `budget` places from where the last sweep stopped, and forget sessions that are
     /// expired, whose address is no longer tracked, or whose owner is no longer a backend of it.
     pub fn sweep(&mut self, snapshot: &Snapshot, now_ms: u64, budget: u32) {
-        let end = self.table.used_below();
-        for _ in 0..budget.min(end) {
+        let places = self.table.places();
+        let mut recent: Option<(u32, &Service)> = None;
+        for _ in 0..budget.min(places) {
             let at = self.sweep_at;
-            self.sweep_at = if at + 1 < end { at + 1 } else { 0 };
+            self.sweep_at = if at + 1 < places { at + 1 } else { 0 };
             let Some(session) = self.table.get(at) else { continue };
-            if !is_wanted(session, snapshot) || session.is_expired(&snapshot.timeouts, now_ms) {
+            let address = session.key().address();
+            if recent.is_none_or(|(known, _)| known != address) {
+                recent = snapshot.service(address).map(|service| (address, service));
+            }
+            let is_wanted = recent.is_some_and(|(known, service)| {
+                known == address && service.tracked && service.path(session.owner()).is_some()
+            });
+            if !is_wanted || session.is_expired(&snapshot.timeouts, now_ms) {
                 self.remove(at);
             }
         }
     }
 
-    /// Copy sessions into `out` until it holds its capacity, from entry `from` on; at most `budget`
-    /// entries are looked at. Returns where to go on, `None` after the last.
+    /// Copy sessions into `out` until it holds its capacity, from place `from` on; at most `budget` places are
+    /// looked at. Returns where to go on, `None` after the last. A session that moves meanwhile, to make room for a new
+    /// one, may be missing or there twice.
     pub fn list(
         &self,
         address: Option<u32>,
@@ -31,7 +46,7 @@ impl Shard {
         budget: u32,
         out: &mut Vec<SessionRecord>,
     ) -> Option<u32> {
-        let last = self.table.used_below();
+        let last = self.table.places();
         let end = from.saturating_add(budget).min(last);
         for at in from..end {
             if out.len() == out.capacity() {
@@ -39,16 +54,9 @@ impl Shard {
             }
             let session = self.table.get(at);
             let listed =
-                session.filter(|it| address.is_none_or(|wanted| it.key().address == wanted));
+                session.filter(|it| address.is_none_or(|wanted| it.key().address() == wanted));
             out.extend(listed.map(|session| session.record(now_ms)));
         }
         (end < last).then_some(end)
     }
-}
-
-/// Whether the session's address is still tracked and its owner still a backend of it.
-fn is_wanted(session: &Session, snapshot: &Snapshot) -> bool {
-    let address = session.key().address;
-    let address = snapshot.managed(address).or_else(|| Some(snapshot.by_locator(address)?.0));
-    address.is_some_and(|it| it.tracked && Snapshot::backend(it, session.owner()).is_some())
 }

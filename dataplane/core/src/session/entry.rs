@@ -2,54 +2,26 @@
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
-//! | 0 | 4 | client's address; in a free entry, the next free one plus 1 |
-//! | 4 | 4 | managed address, or the locator a client chose itself |
-//! | 8 | 4 | client's port, service's port |
-//! | 12 | 4 | last seen, milliseconds modulo 2^32 |
-//! | 16 | 4 | birth epoch |
-//! | 20 | 8 | sequence numbers that acknowledge the client's and the backend's FIN |
-//! | 28 | 2 | owner |
-//! | 30 | 1 | protocol |
-//! | 31 | 1 | state (bits 0–2, zero is free), FINs (bits 4–7) |
+//! | 0 | 8 | client's address (upper half); managed address, or the locator a client chose itself |
+//! | 8 | 4 | client's port (upper half), service's port |
+//! | 12 | 1 | protocol; zero in a free place |
+//! | 13 | 1 | state (bits 0–2, zero is free), FINs (bits 4–7) |
+//! | 14 | 2 | owner |
+//! | 16 | 4 | last seen, milliseconds modulo 2^32 |
+//! | 20 | 4 | birth epoch |
+//! | 24 | 8 | sequence numbers that acknowledge the client's and the backend's FIN |
 //!
 //! Two share a cache line and none lies across two. Host byte order: it never leaves the process.
 
+use std::mem;
+
 use zerocopy::FromZeros;
 
-use super::tcp::Fins;
+use super::{SessionKey, tcp::Fins};
 use crate::{
-    packet::{TcpSegment, protocol},
+    packet::{TcpFlags, TcpSegment, protocol},
     steering::{BackendSlot, Timeouts},
 };
-
-/// What makes a session distinct. Addresses and ports in host byte order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SessionKey {
-    /// The client's address.
-    pub client: u32,
-    /// The managed address; the backend's locator for a session that a client opened to the locator itself.
-    pub address: u32,
-    /// The client's port; the identifier of an ICMP echo.
-    pub client_port: u16,
-    /// The service's port; the identifier of an ICMP echo.
-    pub address_port: u16,
-    /// IANA protocol number.
-    pub protocol: u8,
-}
-
-impl SessionKey {
-    #[inline]
-    fn ports(&self) -> u32 {
-        u32::from(self.client_port) << 16 | u32::from(self.address_port)
-    }
-
-    /// The key as two words, for hashing.
-    #[inline]
-    pub(super) fn words(&self) -> (u64, u64) {
-        let addresses = u64::from(self.client) << 32 | u64::from(self.address);
-        (addresses, u64::from(self.ports()) << 8 | u64::from(self.protocol))
-    }
-}
 
 /// Where a session is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,15 +43,14 @@ const STATE: u8 = 0b111;
 #[derive(Clone, Debug, FromZeros)]
 #[repr(C, align(32))]
 pub struct Session {
-    client: u32,
-    address: u32,
+    addresses: u64,
     ports: u32,
+    protocol: u8,
+    life: u8,
+    owner: u16,
     last_seen_ms: u32,
     birth_epoch: u32,
     fins: Fins,
-    owner: u16,
-    protocol: u8,
-    life: u8,
 }
 
 const _: () = assert!(size_of::<Session>() == 32);
@@ -98,26 +69,24 @@ impl Session {
         now_ms: u64,
     ) -> Self {
         Self {
-            client: key.client,
-            address: key.address,
-            ports: key.ports(),
+            addresses: key.addresses,
+            ports: key.ports,
+            protocol: key.protocol,
+            life: state as u8,
+            owner: u16::try_from(owner.0).expect("slots are below MAX_BACKENDS"),
             last_seen_ms: now_ms as u32,
             birth_epoch,
             fins: Fins::default(),
-            owner: u16::try_from(owner.0).expect("slots are below MAX_BACKENDS"),
-            protocol: key.protocol,
-            life: state as u8,
         }
     }
 
-    /// Whether this is the session with `key`. A free entry is none.
+    /// Whether this is the session with `key`. A free place is none: no key has protocol 0.
     #[inline]
     pub(super) fn has(&self, key: &SessionKey) -> bool {
-        self.client == key.client
-            && self.address == key.address
-            && self.ports == key.ports()
-            && self.protocol == key.protocol
-            && !self.is_free()
+        // Not `&&`: three comparisons cost less than a branch that goes wrong.
+        (self.addresses == key.addresses)
+            & (self.ports == key.ports)
+            & (self.protocol == key.protocol)
     }
 
     #[inline]
@@ -125,28 +94,16 @@ impl Session {
         self.life & STATE == 0
     }
 
-    /// Make the entry free and link it to the next free one.
-    pub(super) fn free(&mut self, next_free: u32) {
-        *self = Self::new_zeroed();
-        self.client = next_free;
-    }
-
-    /// In a free entry: the link.
-    pub(super) fn next_free(&self) -> u32 {
-        self.client
+    /// Take it out and leave the place free.
+    pub(super) fn take(&mut self) -> Self {
+        mem::replace(self, Self::new_zeroed())
     }
 
     /// Its key.
     #[inline]
     #[must_use]
     pub fn key(&self) -> SessionKey {
-        SessionKey {
-            client: self.client,
-            address: self.address,
-            client_port: (self.ports >> 16) as u16,
-            address_port: self.ports as u16,
-            protocol: self.protocol,
-        }
+        SessionKey { addresses: self.addresses, ports: self.ports, protocol: self.protocol }
     }
 
     /// Its owner, from birth to death.
@@ -181,13 +138,16 @@ impl Session {
         self.last_seen_ms = now_ms as u32;
     }
 
-    /// Follow a TCP segment of this session. Returns true when the segment closed it.
+    /// Whether a TCP segment with these control bits leaves its state as it is. Nearly every one does: nothing begins and
+    /// nothing ends.
     #[inline]
+    #[must_use]
+    pub fn is_unmoved_by(&self, flags: TcpFlags) -> bool {
+        self.life == SessionState::Established as u8 && !flags.ends()
+    }
+
+    /// Follow a TCP segment of this session. Returns true when the segment closed it.
     pub fn follow_tcp(&mut self, segment: &TcpSegment, from_client: bool) -> bool {
-        // Nearly every segment: nothing begins and nothing ends.
-        if self.life == SessionState::Established as u8 && !segment.flags.ends() {
-            return false;
-        }
         let before = self.state();
         let (after, seen) = self.fins.follow(self.life >> 4, before, segment, from_client);
         self.life = seen << 4 | after as u8;

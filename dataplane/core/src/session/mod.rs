@@ -1,9 +1,10 @@
 //! Sessions: their key, their life, and the table one shard keeps them in.
 
 mod entry;
-mod index;
+mod key;
 mod table;
 mod tcp;
 
-pub use entry::{Session, SessionKey, SessionRecord, SessionState};
+pub use entry::{Session, SessionRecord, SessionState};
+pub use key::{Endpoint, SessionKey};
 pub use table::SessionTable;

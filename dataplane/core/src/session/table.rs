@@ -1,26 +1,59 @@
-//! The sessions of one shard: a fixed number of entries in hugepages and an index over them.
+//! The sessions of one shard: two to a bucket, and a bucket is one cache line of hugepage memory.
+//!
+//! A key has two buckets, both drawn from its hash, and its session is in one of them: in the first if there was room.
+//! If both are full, sessions move to their other bucket to make room (cuckoo hashing). So nearly every lookup reads one
+//! cache line, which holds the whole session, and no lookup reads more than two.
 //!
 //! Looking a burst up goes in three stages, so that no packet waits for memory: [`SessionTable::prefetch`] for all hashes,
-//! [`SessionTable::prefetch_entry`] for all, then [`SessionTable::find`].
+//! [`SessionTable::glance`] for all keys, then [`SessionTable::find_from`].
 
-use std::io;
+use std::{
+    hint::select_unpredictable,
+    io,
+    ops::{Index, IndexMut},
+};
 
 use ahash::RandomState;
+use arrayvec::ArrayVec;
 use tidegate_hugemem::HugeArray;
+use zerocopy::FromZeros;
 
-use super::{Session, SessionKey, index::Index};
+use super::{Session, SessionKey};
 
-/// No free entry.
-const END: u32 = 0;
+/// Sessions in a bucket.
+const PLACES: usize = 2;
+/// Share of all places that may be in use. Room can be made up to 0.89 in theory; well below it is found in a few steps.
+const MAX_LOAD: f64 = 0.55;
+/// Buckets of the smallest table: in very few, chance may leave no room for a key.
+const FEWEST_BUCKETS: usize = 64;
+/// Buckets that are looked at to make room for a session.
+const SEARCHED: usize = 64;
+
+/// One cache line.
+#[derive(FromZeros)]
+#[repr(C, align(64))]
+struct Bucket([Session; PLACES]);
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+impl Bucket {
+    /// Where the session with `key` is, and whether it is here at all.
+    #[inline]
+    fn find(&self, key: &SessionKey) -> (usize, bool) {
+        // Both are looked at whatever the first says: which one it is cannot be predicted.
+        let [first, second] = [self.0[0].has(key), self.0[1].has(key)];
+        (usize::from(second), first | second)
+    }
+
+    fn free_place(&self) -> Option<usize> {
+        self.0.iter().position(Session::is_free)
+    }
+}
 
 /// Sessions by key. Never grows: memory is taken once, when the shard is made.
 pub struct SessionTable {
-    index: Index,
-    entries: HugeArray<Session>,
-    /// First entry of the list of free ones, plus 1; [`END`] when it is empty.
-    free: u32,
-    /// Entries from here on have never been used and are in no list.
-    untouched: u32,
+    buckets: HugeArray<Bucket>,
+    capacity: u32,
     len: u32,
     hasher: RandomState,
 }
@@ -31,11 +64,10 @@ impl SessionTable {
     /// # Errors
     /// When the system has no memory for it.
     pub fn with_capacity(capacity: u32) -> io::Result<Self> {
+        let buckets = (f64::from(capacity) / MAX_LOAD / PLACES as f64).ceil() as usize;
         Ok(Self {
-            index: Index::new(capacity)?,
-            entries: HugeArray::zeroed(capacity as usize)?,
-            free: END,
-            untouched: 0,
+            buckets: HugeArray::zeroed(buckets.max(FEWEST_BUCKETS))?,
+            capacity,
             len: 0,
             hasher: RandomState::new(),
         })
@@ -48,126 +80,187 @@ impl SessionTable {
         self.hasher.hash_one(key.words())
     }
 
-    /// First stage: start to load what [`SessionTable::prefetch_entry`] reads.
+    /// A key's buckets: each half of the hash, scaled to their number.
+    #[inline]
+    fn first(&self, hash: u64) -> usize {
+        ((hash >> 32) * self.buckets.len() as u64 >> 32) as usize
+    }
+
+    #[inline]
+    fn second(&self, hash: u64) -> usize {
+        (u64::from(hash as u32) * self.buckets.len() as u64 >> 32) as usize
+    }
+
+    /// First stage: start to load what [`SessionTable::glance`] reads.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        self.index.prefetch(hash);
+        self.buckets.prefetch(self.first(hash));
     }
 
-    /// Second stage: start to load what [`SessionTable::find`] reads. The entry it most likely is.
+    /// Second stage: where the session is, if it is in its first bucket; otherwise start to load its second.
     #[inline]
     #[must_use]
-    pub fn prefetch_entry(&self, hash: u64) -> Option<u32> {
-        let guess = self.index.guess(hash);
-        if let Some(at) = guess {
-            self.entries.prefetch(at as usize);
-        }
-        guess
+    pub fn glance(&self, key: &SessionKey, hash: u64) -> u32 {
+        let (first, second) = (self.first(hash), self.second(hash));
+        let (place, is_here) = self.buckets[first].find(key);
+        self.buckets.prefetch(select_unpredictable(is_here, first, second));
+        position(first, place)
     }
 
-    /// Last stage: as [`SessionTable::find`], looking at the entry first that the second stage named.
+    /// Last stage: as [`SessionTable::find`], looking first where the second stage said: it may be elsewhere, or have moved.
     #[inline]
     #[must_use]
-    pub fn find_guessed(&self, key: &SessionKey, hash: u64, guess: Option<u32>) -> Option<u32> {
-        match guess {
-            Some(at) if self.entries[at as usize].has(key) => guess,
-            _ => self.find(key, hash),
-        }
+    pub fn find_from(&self, glanced: u32, key: &SessionKey, hash: u64) -> Option<u32> {
+        if self[glanced].has(key) { Some(glanced) } else { self.find(key, hash) }
     }
 
-    /// The entry with `key`, whose hash is `hash`.
+    /// Where the session with `key` is, whose hash is `hash`. It stays there until the next insertion.
     #[inline]
     #[must_use]
     pub fn find(&self, key: &SessionKey, hash: u64) -> Option<u32> {
-        self.index.find(hash, |at| self.entries[at as usize].has(key))
+        [self.first(hash), self.second(hash)].into_iter().find_map(|bucket| {
+            let (place, is_here) = self.buckets[bucket].find(key);
+            is_here.then(|| position(bucket, place))
+        })
     }
 
-    /// The session at `at`.
+    /// The session at `at`, if there is one.
     #[inline]
     #[must_use]
     pub fn get(&self, at: u32) -> Option<&Session> {
-        self.entries.get(at as usize).filter(|session| !session.is_free())
+        let bucket = self.buckets.get(at as usize / PLACES)?;
+        Some(&bucket.0[at as usize % PLACES]).filter(|session| !session.is_free())
     }
 
-    /// The session at `at`, to change.
-    #[inline]
-    pub fn get_mut(&mut self, at: u32) -> Option<&mut Session> {
-        self.entries.get_mut(at as usize).filter(|session| !session.is_free())
-    }
-
-    /// Add a session whose key is not in the table. Gives it back when the table is full.
+    /// Add a session whose key is not in the table; where it is now. Others may move.
     ///
     /// # Errors
-    /// The session itself.
+    /// The session itself, when the table is full.
     pub fn insert(&mut self, session: Session, hash: u64) -> Result<u32, Session> {
-        let Some(at) = self.take_free() else { return Err(session) };
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        let hash_of = |at: u32| hasher.hash_one(entries[at as usize].key().words());
-        if !self.index.insert(hash, at, hash_of) {
-            self.give_back(at);
+        if self.len == self.capacity {
             return Err(session);
         }
-        self.entries[at as usize] = session;
+        let homes = [self.first(hash), self.second(hash)];
+        let free = |bucket: usize| Some((bucket, self.buckets[bucket].free_place()?));
+        let Some((bucket, place)) =
+            homes.into_iter().find_map(free).or_else(|| self.make_room(homes))
+        else {
+            return Err(session);
+        };
+        self.buckets[bucket].0[place] = session;
         self.len += 1;
-        Ok(at)
+        Ok(position(bucket, place))
+    }
+
+    /// Free a place in one of two full buckets: sessions move to their other bucket, along the shortest way to a free
+    /// place that is found.
+    #[cold]
+    fn make_room(&mut self, homes: [usize; 2]) -> Option<(usize, usize)> {
+        /// A full bucket, and the step before with the place that would move here.
+        struct Step {
+            bucket: usize,
+            before: Option<(usize, usize)>,
+        }
+        let mut steps: ArrayVec<Step, SEARCHED> =
+            homes.map(|bucket| Step { bucket, before: None }).into_iter().collect();
+        let mut at = 0;
+        while at < steps.len() {
+            for place in 0..PLACES {
+                let bucket = self.other_bucket(steps[at].bucket, place);
+                let Some(free) = self.buckets[bucket].free_place() else {
+                    let _ = steps.try_push(Step { bucket, before: Some((at, place)) });
+                    continue;
+                };
+                // From the free place back to a home.
+                let (mut to, mut from) = ((bucket, free), (at, place));
+                loop {
+                    let leaving = (steps[from.0].bucket, from.1);
+                    // A way that crosses itself has changed what it relied on.
+                    if self.other_bucket(leaving.0, leaving.1) != to.0 {
+                        return None;
+                    }
+                    self.shift(leaving, to);
+                    to = leaving;
+                    match steps[from.0].before {
+                        Some(before) => from = before,
+                        None => return Some(to),
+                    }
+                }
+            }
+            at += 1;
+        }
+        None
+    }
+
+    /// Where the session at this place may be instead.
+    fn other_bucket(&self, bucket: usize, place: usize) -> usize {
+        let hash = self.hash(&self.buckets[bucket].0[place].key());
+        let (first, second) = (self.first(hash), self.second(hash));
+        if bucket == first { second } else { first }
+    }
+
+    fn shift(&mut self, from: (usize, usize), to: (usize, usize)) {
+        let session = self.buckets[from.0].0[from.1].take();
+        self.buckets[to.0].0[to.1] = session;
     }
 
     /// Take the session at `at` out.
     pub fn remove(&mut self, at: u32) -> Option<Session> {
-        let session = self.get(at)?.clone();
-        let hash = self.hash(&session.key());
-        self.index.remove(hash, at);
-        self.give_back(at);
+        self.get(at)?;
         self.len -= 1;
-        Some(session)
+        Some(self[at].take())
     }
 
-    fn take_free(&mut self) -> Option<u32> {
-        if self.free != END {
-            let at = self.free - 1;
-            self.free = self.entries[at as usize].next_free();
-            return Some(at);
-        }
-        let at = self.untouched;
-        (at < self.capacity()).then(|| {
-            self.untouched += 1;
-            at
-        })
-    }
-
-    fn give_back(&mut self, at: u32) {
-        self.entries[at as usize].free(self.free);
-        self.free = at + 1;
-    }
-
-    /// Entries in use.
+    /// Sessions in the table.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len as usize
     }
 
-    /// Whether no entry is in use.
+    /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Entries there is room for.
+    /// Sessions there is room for.
     #[must_use]
     pub fn capacity(&self) -> u32 {
-        self.entries.len() as u32
+        self.capacity
     }
 
-    /// Entries that have ever been in use come before this one.
+    /// Places for sessions, used or free.
     #[must_use]
-    pub fn used_below(&self) -> u32 {
-        self.untouched
+    pub fn places(&self) -> u32 {
+        (self.buckets.len() * PLACES) as u32
     }
 
     /// Bytes of memory, everything included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.index.bytes() + self.entries.mapped_bytes()
+        self.buckets.mapped_bytes()
+    }
+}
+
+#[inline]
+fn position(bucket: usize, place: usize) -> u32 {
+    (bucket * PLACES + place) as u32
+}
+
+/// The session at a place that [`SessionTable::find`] or [`SessionTable::insert`] gave.
+impl Index<u32> for SessionTable {
+    type Output = Session;
+
+    #[inline]
+    fn index(&self, at: u32) -> &Session {
+        &self.buckets[at as usize / PLACES].0[at as usize % PLACES]
+    }
+}
+
+impl IndexMut<u32> for SessionTable {
+    #[inline]
+    fn index_mut(&mut self, at: u32) -> &mut Session {
+        &mut self.buckets[at as usize / PLACES].0[at as usize % PLACES]
     }
 }
 

@@ -1,10 +1,17 @@
 //! What workers act on: an immutable [`Snapshot`] published by the control core.
 
+mod address;
 mod fib;
+mod filter;
+mod service;
 mod snapshot;
+mod timeouts;
 
-pub use fib::{Fib, Ipv4Prefix, NextHop, PrefixError};
-pub use snapshot::{
-    Backend, BackendSlot, Destination, Direction, ManagedAddress, Neighbour, Port, PortId,
-    PortRole, Rewrite, Snapshot, SnapshotError, Timeouts, UnknownTcp,
+pub use address::{
+    Backend, BackendSlot, Destination, ManagedAddress, Neighbour, Port, PortId, PortRole, Rewrite,
+    UnknownTcp,
 };
+pub use fib::{Fib, Ipv4Prefix, NextHop, PrefixError};
+pub use service::{Path, Service};
+pub use snapshot::{Direction, Recent, Snapshot, SnapshotError};
+pub use timeouts::Timeouts;

@@ -6,150 +6,11 @@
 use ahash::RandomState;
 use hashbrown::HashMap;
 
-use super::Fib;
-use crate::packet::Mac;
-
-/// A port of the box; index into [`Snapshot::ports`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PortId(pub u16);
-
-/// Which side of the box a port is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PortRole {
-    /// Towards clients: hosted addresses are answered for and announced here.
-    Uplink,
-    /// Towards guests.
-    Access,
-}
-
-/// A port as packets see it.
-#[derive(Clone, Debug)]
-pub struct Port {
-    /// Its own MAC.
-    pub mac: Mac,
-    /// Its own addresses, host byte order: answered by ARP.
-    pub addresses: Vec<u32>,
-    /// Its side.
-    pub role: PortRole,
-}
-
-/// Number of a backend, unique among all addresses for as long as any session may name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BackendSlot(pub u32);
-
-/// How packets are rewritten on their way to a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rewrite {
-    /// Destination address becomes the locator (host byte order), and back.
-    Nat(u32),
-    /// MAC addresses only.
-    L2,
-}
-
-/// Where a managed address's packets can go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// Its number.
-    pub slot: BackendSlot,
-    /// Port it is behind.
-    pub port: PortId,
-    /// Its MAC.
-    pub mac: Mac,
-    /// How packets reach it.
-    pub rewrite: Rewrite,
-}
-
-/// What happens after cutover to a TCP segment without SYN that belongs to no session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum UnknownTcp {
-    /// Adopted as an old session of the source.
-    #[default]
-    Source,
-    /// Taken as a session of the destination.
-    Destination,
-    /// Dropped.
-    Drop,
-}
-
-/// The destination of a migration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Destination {
-    /// Where it is.
-    pub backend: Backend,
-    /// `None` until cutover; then what happens to unknown TCP.
-    pub cut_over: Option<UnknownTcp>,
-}
-
-/// A managed address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ManagedAddress {
-    /// The address, host byte order.
-    pub address: u32,
-    /// Whether the box answers ARP for it.
-    pub hosted: bool,
-    /// Whether sessions are recorded; otherwise packets only go to `home` and back.
-    pub tracked: bool,
-    /// Current steering generation; new sessions are born in it.
-    pub epoch: u32,
-    /// Where it lives; the source, during a migration.
-    pub home: Backend,
-    /// Set during a migration.
-    pub destination: Option<Destination>,
-}
-
-impl ManagedAddress {
-    /// The destination, once cutover has happened.
-    #[inline]
-    #[must_use]
-    pub fn active_destination(&self) -> Option<(&Backend, UnknownTcp)> {
-        let destination = self.destination.as_ref()?;
-        Some((&destination.backend, destination.cut_over?))
-    }
-
-    fn backends(&self) -> impl Iterator<Item = &Backend> {
-        std::iter::once(&self.home)
-            .chain(self.destination.as_ref().map(|destination| &destination.backend))
-    }
-}
-
-/// A neighbour on a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Neighbour {
-    /// Port it is behind.
-    pub port: PortId,
-    /// Its MAC.
-    pub mac: Mac,
-}
-
-/// How long a silent session is kept, milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// TCP before the handshake is finished (RFC 5382, REQ-5: at least 4 minutes for partly open; a SYN alone needs less).
-    pub tcp_opening_ms: u64,
-    /// TCP established (RFC 5382, REQ-5: at least 2 h 4 min).
-    pub tcp_established_ms: u64,
-    /// TCP after the first FIN.
-    pub tcp_closing_ms: u64,
-    /// After a session closed, for late segments.
-    pub linger_ms: u64,
-    /// UDP (RFC 4787, REQ-5: at least 2 minutes).
-    pub udp_ms: u64,
-    /// ICMP echo (RFC 5508, REQ-2: at least 60 seconds).
-    pub echo_ms: u64,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            tcp_opening_ms: 240_000,
-            tcp_established_ms: 7_440_000,
-            tcp_closing_ms: 240_000,
-            linger_ms: 4_000,
-            udp_ms: 120_000,
-            echo_ms: 60_000,
-        }
-    }
-}
+use super::{
+    BackendSlot, Fib, ManagedAddress, Neighbour, Path, Port, PortId, Service, Timeouts,
+    filter::Filter,
+};
+use crate::packet::Macs;
 
 /// Two things in one configuration exclude each other.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -169,18 +30,41 @@ pub enum SnapshotError {
 }
 
 /// Which way a packet goes through the box.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Direction<'a> {
     /// From a client to this managed address.
-    ToAddress(&'a ManagedAddress),
-    /// From a client to the own address of this backend of a managed address.
-    ToLocator(&'a ManagedAddress, &'a Backend),
-    /// From a backend of this managed address.
-    FromBackend(&'a ManagedAddress, &'a Backend),
+    ToAddress(&'a Service),
+    /// From a client to the own address of the backend at the end of this path.
+    ToLocator(&'a Service, &'a Path),
+    /// From the backend of this managed address at the end of this path.
+    FromBackend(&'a Service, &'a Path),
     /// A managed address or locator as source, from a port none of its backends is behind.
     Spoofed,
     /// Nothing to do with managed addresses.
     Plain,
+}
+
+/// What was found last: packets of one address come in runs.
+#[derive(Default)]
+pub struct Recent<'a> {
+    to: Option<&'a Service>,
+    from: Option<(u32, PortId, &'a Service, &'a Path)>,
+}
+
+/// The way out by a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LinkHop {
+    pub(crate) port: PortId,
+    pub(crate) macs: Macs,
+}
+
+/// What an address is.
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    /// The managed address of this service.
+    Managed(usize),
+    /// The locator of this service's backend.
+    Locator(usize, BackendSlot),
 }
 
 /// All a worker needs to know.
@@ -196,9 +80,9 @@ pub struct Snapshot {
     pub timeouts: Timeouts,
     /// Slots whose live sessions each shard notes down as it takes this snapshot up: the sources of a cutover.
     pub counted_at_install: Vec<BackendSlot>,
-    neighbours: HashMap<u32, Neighbour, RandomState>,
-    addresses: HashMap<u32, ManagedAddress, RandomState>,
-    locators: HashMap<u32, (u32, BackendSlot), RandomState>,
+    neighbours: HashMap<u32, LinkHop, RandomState>,
+    services: Vec<Service>,
+    roles: HashMap<u32, Role, RandomState>,
     filter: Filter,
 }
 
@@ -214,39 +98,47 @@ impl Snapshot {
         fib: Fib,
         neighbours: impl IntoIterator<Item = (u32, Neighbour)>,
     ) -> Result<Self, SnapshotError> {
-        let mut addresses = HashMap::with_hasher(RandomState::new());
-        let mut locators = HashMap::with_hasher(RandomState::new());
+        let mut services = Vec::new();
+        let mut roles = HashMap::with_hasher(RandomState::new());
         for address in managed {
-            for backend in address.backends() {
-                if usize::from(backend.port.0) >= ports.len() {
-                    return Err(SnapshotError::NoSuchPort(address.address));
-                }
-                let Rewrite::Nat(locator) = backend.rewrite else {
-                    continue;
-                };
-                if locators.insert(locator, (address.address, backend.slot)).is_some() {
-                    return Err(SnapshotError::LocatorTwice(locator));
-                }
+            if address.backends().any(|backend| usize::from(backend.port.0) >= ports.len()) {
+                return Err(SnapshotError::NoSuchPort(address.address));
             }
-            if addresses.insert(address.address, address).is_some() {
+            if roles.insert(address.address, Role::Managed(services.len())).is_some() {
                 return Err(SnapshotError::AddressTwice(address.address));
             }
+            services.push(Service::new(&address, &ports));
         }
-        if let Some(&locator) = locators.keys().find(|locator| addresses.contains_key(*locator)) {
-            return Err(SnapshotError::LocatorManaged(locator));
+        for (number, service) in services.iter().enumerate() {
+            for path in service.paths() {
+                let Some(locator) = path.locator else { continue };
+                match roles.insert(locator, Role::Locator(number, path.slot)) {
+                    None => {}
+                    Some(Role::Managed(_)) => return Err(SnapshotError::LocatorManaged(locator)),
+                    Some(Role::Locator(..)) => return Err(SnapshotError::LocatorTwice(locator)),
+                }
+            }
         }
-        let neighbours = neighbours.into_iter().collect();
-        let filter = addresses.keys().chain(locators.keys()).copied().collect();
+        // A neighbour behind a port that is not there cannot be sent to.
+        let neighbours = neighbours.into_iter().filter_map(|(address, neighbour)| {
+            let port = ports.get(usize::from(neighbour.port.0))?;
+            let macs = Macs::new(neighbour.mac, port.mac);
+            Some((address, LinkHop { port: neighbour.port, macs }))
+        });
         Ok(Self {
             generation,
-            ports,
+            neighbours: neighbours.collect(),
             fib,
             timeouts: Timeouts::default(),
             counted_at_install: Vec::new(),
-            neighbours,
-            addresses,
-            locators,
-            filter,
+            filter: roles
+                .keys()
+                .chain(ports.iter().flat_map(|port| &port.addresses))
+                .copied()
+                .collect(),
+            ports,
+            services,
+            roles,
         })
     }
 
@@ -260,44 +152,48 @@ impl Snapshot {
             timeouts: Timeouts::default(),
             counted_at_install: Vec::new(),
             neighbours: HashMap::default(),
-            addresses: HashMap::default(),
-            locators: HashMap::default(),
+            services: Vec::new(),
+            roles: HashMap::default(),
             filter: Filter::default(),
         }
+    }
+
+    /// Whether `address` is a port's own.
+    #[inline]
+    #[must_use]
+    pub fn is_own(&self, address: u32) -> bool {
+        self.filter.may_hold(address)
+            && self.ports.iter().any(|port| port.addresses.contains(&address))
     }
 
     /// The managed address, if `address` is one.
     #[inline]
     #[must_use]
-    pub fn managed(&self, address: u32) -> Option<&ManagedAddress> {
-        self.addresses.get(&address)
+    pub fn managed(&self, address: u32) -> Option<&Service> {
+        if !self.filter.may_hold(address) {
+            return None;
+        }
+        match self.roles.get(&address)? {
+            Role::Managed(number) => self.services.get(*number),
+            Role::Locator(..) => None,
+        }
     }
 
-    /// The neighbour with this address.
+    /// The service that `address` is the managed address of, or a backend's locator.
+    #[must_use]
+    pub fn service(&self, address: u32) -> Option<&Service> {
+        let (Role::Managed(number) | Role::Locator(number, _)) = self.roles.get(&address)?;
+        self.services.get(*number)
+    }
+
+    /// The way to the neighbour with this address.
     #[inline]
     #[must_use]
-    pub fn neighbour(&self, address: u32) -> Option<&Neighbour> {
+    pub(crate) fn neighbour(&self, address: u32) -> Option<&LinkHop> {
         self.neighbours.get(&address)
     }
 
-    /// The backend `slot` of `address`, if it is still one.
-    #[inline]
-    #[must_use]
-    pub fn backend(address: &ManagedAddress, slot: BackendSlot) -> Option<&Backend> {
-        address.backends().find(|backend| backend.slot == slot)
-    }
-
-    /// The managed address and its backend that has this locator.
-    #[inline]
-    #[must_use]
-    pub fn by_locator(&self, locator: u32) -> Option<(&ManagedAddress, &Backend)> {
-        let &(address, slot) = self.locators.get(&locator)?;
-        let address = self.addresses.get(&address)?;
-        Some((address, Self::backend(address, slot)?))
-    }
-
-    /// Which way a packet that arrived on `port` goes. `recent` is the address that was found last: packets of one
-    /// address come in runs.
+    /// Which way a packet that arrived on `port` goes.
     ///
     /// Which VM sent a packet is known from its port (`l2`) or its address (`nat`).
     #[inline]
@@ -307,91 +203,66 @@ impl Snapshot {
         port: PortId,
         source: u32,
         destination: u32,
-        recent: &mut Option<&'a ManagedAddress>,
+        recent: &mut Recent<'a>,
     ) -> Direction<'a> {
         if self.filter.may_hold(source)
-            && let Some(sent) = self.sent_by_vm(port, source)
+            && let Some(sent) = self.sent_by_vm(port, source, recent)
         {
             return sent;
         }
-        if !self.filter.may_hold(destination) {
-            return Direction::Plain;
-        }
-        if let Some(address) = recent.filter(|recent| recent.address == destination) {
-            return Direction::ToAddress(address);
-        }
-        if let Some(address) = self.addresses.get(&destination) {
-            *recent = Some(address);
-            return Direction::ToAddress(address);
-        }
-        match self.by_locator(destination) {
-            Some((address, backend)) => Direction::ToLocator(address, backend),
-            None => Direction::Plain,
+        match recent.to {
+            Some(service) if service.address == destination => Direction::ToAddress(service),
+            _ if !self.filter.may_hold(destination) => Direction::Plain,
+            _ => self.sent_to_vm(destination, recent),
         }
     }
 
     /// Who sent a packet with this source, if it is a managed address or a locator.
-    fn sent_by_vm(&self, port: PortId, source: u32) -> Option<Direction<'_>> {
-        if let Some(address) = self.addresses.get(&source) {
-            let sender = address
-                .backends()
-                .find(|backend| backend.port == port && backend.rewrite == Rewrite::L2);
-            return Some(
-                sender
-                    .map_or(Direction::Spoofed, |backend| Direction::FromBackend(address, backend)),
-            );
+    fn sent_by_vm<'a>(
+        &'a self,
+        port: PortId,
+        source: u32,
+        recent: &mut Recent<'a>,
+    ) -> Option<Direction<'a>> {
+        if let Some((address, from, service, path)) = recent.from
+            && (address, from) == (source, port)
+        {
+            return Some(Direction::FromBackend(service, path));
         }
-        let (address, backend) = self.by_locator(source)?;
-        Some(if backend.port == port {
-            Direction::FromBackend(address, backend)
-        } else {
-            Direction::Spoofed
-        })
-    }
-}
-
-/// Says of most addresses that nothing is known of them, without a look into the maps: a bit for each hash of an
-/// address that is managed or a locator.
-#[derive(Clone, Debug)]
-struct Filter(Box<[u64; Self::WORDS]>);
-
-impl Filter {
-    const WORDS: usize = 1024;
-
-    #[inline]
-    fn may_hold(&self, address: u32) -> bool {
-        let (word, bit) = Self::place(address);
-        self.0[word] & bit != 0
+        let role = self.roles.get(&source)?;
+        let (Role::Managed(number) | Role::Locator(number, _)) = *role;
+        let service = self.services.get(number)?;
+        let sender = service.paths().find(|path| {
+            let is_own = match role {
+                Role::Managed(_) => path.locator.is_none(),
+                Role::Locator(_, slot) => path.slot == *slot,
+            };
+            is_own && path.port == port
+        });
+        let Some(path) = sender else { return Some(Direction::Spoofed) };
+        recent.from = Some((source, port, service, path));
+        Some(Direction::FromBackend(service, path))
     }
 
-    /// Word and bit of an address: the upper 16 bits of its product with an odd constant.
-    #[inline]
-    fn place(address: u32) -> (usize, u64) {
-        let hash = address.wrapping_mul(0x9e37_79b1) >> 16;
-        (hash as usize / 64 % Self::WORDS, 1 << (hash % 64))
-    }
-}
-
-impl Default for Filter {
-    fn default() -> Self {
-        Self(Box::new([0; Self::WORDS]))
-    }
-}
-
-impl FromIterator<u32> for Filter {
-    fn from_iter<I: IntoIterator<Item = u32>>(addresses: I) -> Self {
-        let mut filter = Self::default();
-        for address in addresses {
-            let (word, bit) = Self::place(address);
-            filter.0[word] |= bit;
+    /// To whom a client sends a packet with this destination.
+    fn sent_to_vm<'a>(&'a self, destination: u32, recent: &mut Recent<'a>) -> Direction<'a> {
+        let Some(service) = self.service(destination) else { return Direction::Plain };
+        if service.address == destination {
+            recent.to = Some(service);
+            return Direction::ToAddress(service);
         }
-        filter
+        let path = service.paths().find(|path| path.locator == Some(destination));
+        path.map_or(Direction::Plain, |path| Direction::ToLocator(service, path))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        packet::Mac,
+        steering::{Backend, PortRole, Rewrite},
+    };
 
     const A: u32 = 0x0a09_0064;
     const LOCATOR: u32 = 0x0a08_000b;
@@ -428,25 +299,28 @@ mod tests {
     #[test]
     fn a_vm_is_known_by_port_or_by_locator() {
         let l2 = snapshot(vec![address(backend(0, 1, Rewrite::L2))]).expect("snapshot");
-        assert!(matches!(
-            l2.direction(PortId(1), A, CLIENT, &mut None),
-            Direction::FromBackend(..)
-        ));
-        assert_eq!(l2.direction(PortId(2), A, CLIENT, &mut None), Direction::Spoofed);
-        assert!(matches!(l2.direction(PortId(0), CLIENT, A, &mut None), Direction::ToAddress(_)));
-        assert_eq!(l2.direction(PortId(0), CLIENT, LOCATOR, &mut None), Direction::Plain);
+        let mut recent = Recent::default();
+        let mut way = |port, source, destination| {
+            l2.direction(PortId(port), source, destination, &mut recent)
+        };
+        for _ in 0..2 {
+            assert!(matches!(way(1, A, CLIENT), Direction::FromBackend(..)));
+            assert!(matches!(way(2, A, CLIENT), Direction::Spoofed));
+            assert!(matches!(way(0, CLIENT, A), Direction::ToAddress(_)));
+            assert!(matches!(way(0, CLIENT, LOCATOR), Direction::Plain));
+        }
 
         let nat = snapshot(vec![address(backend(0, 1, Rewrite::Nat(LOCATOR)))]).expect("snapshot");
-        assert!(matches!(
-            nat.direction(PortId(1), LOCATOR, CLIENT, &mut None),
-            Direction::FromBackend(..)
-        ));
-        assert_eq!(nat.direction(PortId(2), LOCATOR, CLIENT, &mut None), Direction::Spoofed);
-        assert!(matches!(
-            nat.direction(PortId(0), CLIENT, LOCATOR, &mut None),
-            Direction::ToLocator(..)
-        ));
-        assert_eq!(nat.direction(PortId(1), A, CLIENT, &mut None), Direction::Spoofed);
+        let mut recent = Recent::default();
+        let mut way = |port, source, destination| {
+            nat.direction(PortId(port), source, destination, &mut recent)
+        };
+        for _ in 0..2 {
+            assert!(matches!(way(1, LOCATOR, CLIENT), Direction::FromBackend(..)));
+            assert!(matches!(way(2, LOCATOR, CLIENT), Direction::Spoofed));
+            assert!(matches!(way(0, CLIENT, LOCATOR), Direction::ToLocator(..)));
+            assert!(matches!(way(1, A, CLIENT), Direction::Spoofed));
+        }
     }
 
     #[test]

@@ -146,7 +146,12 @@ impl SwitchBox {
         self.sweep_some(u32::MAX);
     }
 
-    /// Sweep the next `budget` entries of every shard.
+    /// Places of the first shard's table.
+    pub(crate) fn places(&self) -> u32 {
+        self.shards[0].places()
+    }
+
+    /// Sweep the next `budget` places of every shard.
     pub(crate) fn sweep_some(&mut self, budget: u32) {
         for shard in &mut self.shards {
             shard.sweep(&self.snapshot, self.now_ms, budget);

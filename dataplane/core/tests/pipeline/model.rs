@@ -38,7 +38,7 @@ type Key = (u32, u16, u32, u16, u8);
 
 /// The key in a form that can be sorted.
 pub(crate) fn sortable(key: SessionKey) -> Key {
-    (key.client, key.client_port, key.address, key.address_port, key.protocol)
+    (key.client(), key.client_port(), key.address(), key.address_port(), key.protocol())
 }
 
 pub(crate) struct Model {

@@ -87,6 +87,23 @@ fn what_is_not_drained_is_freed() {
 }
 
 #[test]
+fn a_drain_is_divided_and_moved_in_order() {
+    let rig = Rig::new();
+    let mut burst: Burst<8> = rig.numbered(0, 8);
+    let mut to: Burst<4> = rig.numbered(20, 1);
+    let mut drain = burst.drain();
+    let mut front = drain.take_front(5);
+    assert_eq!((front.len(), drain.len()), (5, 3));
+    assert_eq!(to.take_from(&mut front), 3);
+    assert_eq!(to.take_from(&mut front), 0);
+    assert_eq!(numbers(&to), [20, 0, 1, 2]);
+    drop(front);
+    assert_eq!(drain.take_front(9).map(|mbuf| mbuf.data()[0]).collect::<Vec<_>>(), [5, 6, 7]);
+    assert_eq!(drain.len(), 0);
+    assert_eq!(rig.pool.in_use(), 4);
+}
+
+#[test]
 fn forgetting_a_drain_leaves_no_second_owner() {
     let rig = Rig::new();
     let mut burst: Burst<4> = rig.numbered(0, 4);

@@ -1,19 +1,31 @@
 //! A shard fed with frames made in memory: more sessions than a capture can hold, and a clock of its own.
 
-use std::{hint::black_box, sync::Arc};
+use std::{
+    hint::black_box,
+    sync::{
+        Arc,
+        atomic::{Ordering, fence},
+    },
+};
 
 use anyhow::Context as _;
 use tidegate_dataplane::{
     counters::ShardCounters,
-    packet::Mac,
     pipeline::{BURST, Outcome, Shard, ShardSelector, Verdict},
     steering::{
-        Backend, BackendSlot, Fib, ManagedAddress, Port, PortId, PortRole, Rewrite, Snapshot,
-        Timeouts,
+        Backend, BackendSlot, Fib, Ipv4Prefix, ManagedAddress, Neighbour, NextHop, Port, PortId,
+        PortRole, Rewrite, Snapshot, Timeouts,
     },
 };
 
-use crate::frame::{self, Kind, LOCATOR, MANAGED, SMALLEST, UPLINK_MAC};
+use crate::frame::{
+    self, ACCESS_MAC, CLIENT_MAC, Kind, LOCATOR, MANAGED, SMALLEST, SOURCE_MAC, UPLINK_MAC, v4,
+};
+
+const UPLINK: PortId = PortId(0);
+const ACCESS: PortId = PortId(1);
+/// The router behind the uplink, 10.9.0.2.
+const ROUTER: u32 = 0x0a09_0002;
 
 /// A frame on cache lines of its own, as packet buffers are.
 #[derive(Clone, Copy)]
@@ -32,6 +44,17 @@ impl AsMut<[u8]> for Frame {
     }
 }
 
+/// What a burst consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packets {
+    /// Segments of clients in the middle of their sessions.
+    Segments,
+    /// First segments of clients.
+    Syns,
+    /// The home's answers.
+    Replies,
+}
+
 /// A shard and what it is fed.
 pub struct Bench {
     shard: Shard,
@@ -39,7 +62,10 @@ pub struct Bench {
     now_ms: u64,
     segment: Frame,
     syn: Frame,
+    reply: Frame,
     frames: [Frame; BURST],
+    /// Where the frames arrive.
+    port: PortId,
     verdicts: [Verdict; BURST],
 }
 
@@ -64,14 +90,16 @@ impl Bench {
     ) -> anyhow::Result<Self> {
         let counters = Arc::new(ShardCounters::default());
         let shard = Shard::new(number, selector, capacity, counters)?;
-        let segment = template(Kind::ACK)?;
+        let segment = template(frame::build(0, Kind::ACK, SMALLEST))?;
         Ok(Self {
             shard,
             snapshot: snapshot(timeouts)?,
             now_ms: 0,
             segment,
-            syn: template(Kind::SYN)?,
+            syn: template(frame::build(0, Kind::SYN, SMALLEST))?,
+            reply: template(v4::reply(0, Kind::ACK, SMALLEST))?,
             frames: [segment; BURST],
+            port: UPLINK,
             verdicts: [Verdict::Drop(Outcome::Truncated); BURST],
         })
     }
@@ -83,7 +111,7 @@ impl Bench {
     pub fn fill(&mut self, clients: impl IntoIterator<Item = u32>) -> anyhow::Result<()> {
         let mut clients = clients.into_iter().peekable();
         while clients.peek().is_some() {
-            self.now_ms += 4;
+            self.now_ms += BURST as u64 / 8;
             let mut last = 0;
             let burst = std::array::from_fn(|_| {
                 last = clients.next().unwrap_or(last);
@@ -98,24 +126,42 @@ impl Bench {
     /// A burst of segments in the middle of these clients' sessions.
     #[inline]
     pub fn segments(&mut self, clients: &[u32; BURST]) {
-        self.burst(self.segment, clients);
+        self.make(Packets::Segments, clients);
+        self.process();
     }
 
     /// A burst of first segments of these clients.
     #[inline]
     pub fn syns(&mut self, clients: &[u32; BURST]) {
-        self.burst(self.syn, clients);
+        self.make(Packets::Syns, clients);
+        self.process();
     }
 
+    /// Make a burst of these clients' packets.
     #[inline]
-    fn burst(&mut self, template: Frame, clients: &[u32; BURST]) {
+    pub fn make(&mut self, packets: Packets, clients: &[u32; BURST]) {
+        // Where the client's address and port are.
+        let (template, port, address_at, port_at) = match packets {
+            Packets::Segments => (&self.segment, UPLINK, 26, 34),
+            Packets::Syns => (&self.syn, UPLINK, 26, 34),
+            Packets::Replies => (&self.reply, ACCESS, 30, 36),
+        };
+        self.port = port;
         for (frame, &client) in self.frames.iter_mut().zip(clients) {
             let (address, port) = frame::client(client);
-            *frame = template;
-            frame.0[26..30].copy_from_slice(&address.to_be_bytes());
-            frame.0[34..36].copy_from_slice(&port.to_be_bytes());
+            *frame = *template;
+            frame.0[address_at..address_at + 4].copy_from_slice(&address.to_be_bytes());
+            frame.0[port_at..port_at + 2].copy_from_slice(&port.to_be_bytes());
         }
-        let ports = [PortId(0); BURST];
+        // Packets come from a card's memory, not out of the CPU's store queue, where reading what was written in pieces
+        // takes many cycles.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Take the burst that was made through the shard.
+    #[inline]
+    pub fn process(&mut self) {
+        let ports = [self.port; BURST];
         self.shard.process(
             &self.snapshot,
             self.now_ms,
@@ -126,15 +172,16 @@ impl Bench {
         black_box(&self.frames);
     }
 
-    /// Whether all of the last burst went to the home backend.
+    /// Whether all of the last burst went to the home, or to clients if they came from there.
     ///
     /// # Errors
     /// With the verdict of one that did not.
     pub fn sent(&self) -> anyhow::Result<()> {
-        let other = self
-            .verdicts
-            .iter()
-            .find(|verdict| !matches!(verdict, Verdict::Transmit(_, Outcome::ToSource)));
+        let wanted = match self.port {
+            UPLINK => Verdict::Transmit(ACCESS, Outcome::ToSource),
+            _ => Verdict::Transmit(UPLINK, Outcome::ToClient),
+        };
+        let other = self.verdicts.iter().find(|&&verdict| verdict != wanted);
         other.map_or(Ok(()), |verdict| anyhow::bail!("a packet ended as {verdict:?}"))
     }
 
@@ -158,19 +205,17 @@ impl Bench {
     }
 }
 
-fn template(kind: Kind) -> anyhow::Result<Frame> {
-    let bytes = frame::build(0, kind, SMALLEST);
+fn template(bytes: Vec<u8>) -> anyhow::Result<Frame> {
     Ok(Frame(bytes.try_into().ok().context("a smallest frame has its size")?))
 }
 
 fn snapshot(timeouts: Timeouts) -> anyhow::Result<Snapshot> {
-    let port = |role, last| Port { mac: Mac([2, 0, 0, 0, last, 1]), addresses: Vec::new(), role };
-    let mut ports = vec![port(PortRole::Uplink, 1), port(PortRole::Access, 2)];
-    ports[0].mac = UPLINK_MAC;
+    let port = |mac, role| Port { mac, addresses: Vec::new(), role };
+    let ports = vec![port(UPLINK_MAC, PortRole::Uplink), port(ACCESS_MAC, PortRole::Access)];
     let home = Backend {
         slot: BackendSlot(0),
-        port: PortId(1),
-        mac: Mac([2, 0, 0, 0, 0x0a, 1]),
+        port: ACCESS,
+        mac: SOURCE_MAC,
         rewrite: Rewrite::Nat(LOCATOR),
     };
     let address = ManagedAddress {
@@ -181,7 +226,10 @@ fn snapshot(timeouts: Timeouts) -> anyhow::Result<Snapshot> {
         home,
         destination: None,
     };
-    let mut snapshot = Snapshot::new(1, ports, [address], Fib::default(), [])?;
+    let everywhere = Ipv4Prefix::new(0, 0).context("no bits are a prefix")?;
+    let fib = Fib::new([(everywhere, NextHop { port: UPLINK, via: Some(ROUTER) })]);
+    let router = (ROUTER, Neighbour { port: UPLINK, mac: CLIENT_MAC });
+    let mut snapshot = Snapshot::new(1, ports, [address], fib, [router])?;
     snapshot.timeouts = timeouts;
     Ok(snapshot)
 }
@@ -200,6 +248,10 @@ mod tests {
         bench.sent().expect("followed");
         bench.syns(&std::array::from_fn(|at| 1000 + at as u32));
         bench.sent().expect("begun");
+        assert_eq!(bench.sessions(), 1032);
+        bench.make(Packets::Replies, &std::array::from_fn(|at| at as u32));
+        bench.process();
+        bench.sent().expect("answered");
         assert_eq!(bench.sessions(), 1032);
         bench.sweep(bench.now_ms() + 11, 4096);
         assert_eq!(bench.sessions(), 1000);

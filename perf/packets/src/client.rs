@@ -1,10 +1,10 @@
-//! Who the clients are: a session's number and its client's address and port give each other.
+//! Who the clients with IPv4 are: a client's number and its address and port give each other.
 
 /// Address of the first sixteen clients, 11.0.0.0.
 const FIRST_ADDRESS: u32 = 0x0b00_0000;
 /// Lowest port of a client.
 const FIRST_PORT: u16 = 1024;
-/// Sessions that can be told apart.
+/// Clients that can be told apart.
 pub const MOST: u32 = 1 << 28;
 
 /// Address (host byte order) and port of client `number`; distinct for distinct numbers below [`MOST`].

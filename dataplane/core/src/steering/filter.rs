@@ -1,0 +1,40 @@
+//! A glance before a look.
+
+/// Says of most addresses that nothing is known of them, without a look into the maps: a bit for each hash of an
+/// address that is managed, a locator or a port's own.
+#[derive(Clone, Debug)]
+pub(super) struct Filter(Box<[u64; Self::WORDS]>);
+
+impl Filter {
+    const WORDS: usize = 1024;
+
+    #[inline]
+    pub(super) fn may_hold(&self, address: u32) -> bool {
+        let (word, bit) = Self::place(address);
+        self.0[word] & bit != 0
+    }
+
+    /// Word and bit of an address: the upper 16 bits of its product with an odd constant.
+    #[inline]
+    fn place(address: u32) -> (usize, u64) {
+        let hash = address.wrapping_mul(0x9e37_79b1) >> 16;
+        (hash as usize / 64 % Self::WORDS, 1 << (hash % 64))
+    }
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self(Box::new([0; Self::WORDS]))
+    }
+}
+
+impl FromIterator<u32> for Filter {
+    fn from_iter<I: IntoIterator<Item = u32>>(addresses: I) -> Self {
+        let mut filter = Self::default();
+        for address in addresses {
+            let (word, bit) = Self::place(address);
+            filter.0[word] |= bit;
+        }
+        filter
+    }
+}
