@@ -83,12 +83,12 @@ impl SessionTable {
     /// A key's buckets: each half of the hash, scaled to their number.
     #[inline]
     fn first(&self, hash: u64) -> usize {
-        ((hash >> 32) * self.buckets.len() as u64 >> 32) as usize
+        (((hash >> 32) * self.buckets.len() as u64) >> 32) as usize
     }
 
     #[inline]
     fn second(&self, hash: u64) -> usize {
-        (u64::from(hash as u32) * self.buckets.len() as u64 >> 32) as usize
+        ((u64::from(hash as u32) * self.buckets.len() as u64) >> 32) as usize
     }
 
     /// First stage: start to load what [`SessionTable::glance`] reads.
