@@ -89,7 +89,7 @@ mod tests {
         let mut tables: [Box<dyn Table>; 2] =
             [Box::new(Ours::filled(10_000).expect("memory")), Box::new(Hashbrown::filled(10_000))];
         for table in &mut tables {
-            assert_eq!(table.lookup(&std::array::from_fn(|at| at as u32 * 300)), BURST as u32);
+            assert_eq!(table.lookup(&std::array::from_fn(|at| at as u32 * 150)), BURST as u32);
             assert_eq!(table.lookup(&std::array::from_fn(|at| 10_000 + at as u32)), 0);
         }
     }
