@@ -269,15 +269,14 @@ impl Workers {
         limit: usize,
     ) -> Result<Vec<(usize, SessionRecord)>, WorkerError> {
         let mut all = Vec::new();
+        let mut listing = Box::new(Listing::with_room(address, LISTING.min(limit)));
         for worker in 0..self.links.len() {
-            let mut next = Some(0);
-            while let Some(from) = next.filter(|_| all.len() < limit) {
-                let records = Vec::with_capacity(LISTING.min(limit - all.len()));
-                let listing = Box::new(Listing { address, records, next: Some(from) });
+            listing.next = Some(0);
+            while listing.next.is_some() && all.len() < limit {
                 self.order(worker, Order::List(listing))?;
-                let listing = self.await_listing(worker)?;
-                all.extend(listing.records.into_iter().map(|record| (worker, record)));
-                next = listing.next;
+                listing = self.await_listing(worker)?;
+                let room = limit - all.len();
+                all.extend(listing.records.drain(..).take(room).map(|record| (worker, record)));
             }
         }
         Ok(all)
@@ -323,11 +322,11 @@ impl Workers {
         })
     }
 
-    fn await_listing(&mut self, worker: usize) -> Result<Listing, WorkerError> {
+    fn await_listing(&mut self, worker: usize) -> Result<Box<Listing>, WorkerError> {
         self.await_worker(worker, |this| {
             loop {
                 match this.links[worker].reports.pop() {
-                    Ok(Report::Listed(listing)) => return Some(*listing),
+                    Ok(Report::Listed(listing)) => return Some(listing),
                     Ok(Report::Noticed(punt)) => this.noticed.push(punt),
                     Ok(Report::Retired(snapshot)) => drop(snapshot),
                     Err(_) => return None,
