@@ -61,9 +61,9 @@ pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
         metrics: vec![
             Metric::alone("cutover_1m_ms", "ms to the last acknowledgement", samples(elapsed)),
             Metric::alone("cutover_1m_lost", "packets", samples(lost))
-                .note("dropped in the 600 ms around the cutover"),
+                .note("dropped in the 600 ms around the cutover, by the box's counters; `pktgen_lost`: from outside"),
             Metric::alone("cutover_1m_misdirected", "packets", samples(misdirected))
-                .note("of old sessions, sent to the destination"),
+                .note("of old sessions, sent to the destination, by the box's counters; `pktgen_misdirected`: from outside"),
             Metric::beside(
                 "cutover_1m_dip_percent",
                 "% below the median slot",
