@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tidegate_dataplane::{
     packet::Mac,
-    steering::{Direction, PortId},
+    steering::{Direction, PortId, Recent},
 };
 
 use super::*;
@@ -96,7 +96,7 @@ fn a_snapshot_says_what_is_counted_and_who_is_where() {
     let (destination, policy) = managed.active_destination().expect("cut over");
     assert_eq!((destination.port, policy), (PortId(2), UnknownTcp::Drop));
     assert!(
-        matches!(snapshot.direction(PortId(2), A, 1, &mut None), Direction::FromBackend(_, backend) if backend.port == PortId(2))
+        matches!(snapshot.direction(PortId(2), A, 1, &mut Recent::default()), Direction::FromBackend(_, backend) if backend.port == PortId(2))
     );
 }
 

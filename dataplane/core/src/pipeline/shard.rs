@@ -34,6 +34,8 @@ pub struct Shard {
     punts: Punts,
     /// Where the next sweep begins.
     pub(super) sweep_at: u32,
+    /// Sessions begun since the last sweep.
+    pub(super) begun: u32,
 }
 
 /// A packet of a tracked address between two stages.
@@ -106,6 +108,7 @@ impl Shard {
             adoption: AdoptionLimit::new(),
             punts: Punts(Vec::with_capacity(Punts::MOST)),
             sweep_at: 0,
+            begun: 0,
         })
     }
 
@@ -311,6 +314,7 @@ impl Shard {
                 let Ok(at) = self.table.insert(session, hash) else {
                     return Verdict::Drop(Outcome::TableFull);
                 };
+                self.begun += 1;
                 self.counters.entry_added(owner.slot);
                 self.counters.sessions.set(self.table.len() as u64);
                 self.follow(at, headers, frame, from_client, now_ms);

@@ -1,10 +1,15 @@
 //! What a shard does beside packets, a bounded piece at a time: expiry and listings.
 
+use std::mem;
+
 use super::Shard;
 use crate::{
     session::SessionRecord,
     steering::{Service, Snapshot},
 };
+
+/// Places a sweep looks at for each session that has begun.
+const PLACES_PER_SESSION: u32 = 4;
 
 impl Shard {
     /// Places that sweeps and listings go through, used or free.
@@ -15,8 +20,12 @@ impl Shard {
 
     /// Look at up to `budget` places from where the last sweep stopped, and forget sessions that are
     /// expired, whose address is no longer tracked, or whose owner is no longer a backend of it.
+    ///
+    /// The more sessions have begun since the last sweep, the more places: what fills the table must not outrun it.
     pub fn sweep(&mut self, snapshot: &Snapshot, now_ms: u64, budget: u32) {
         let places = self.table.places();
+        let begun = mem::take(&mut self.begun);
+        let budget = budget.saturating_add(begun.saturating_mul(PLACES_PER_SESSION));
         let mut recent: Option<(u32, &Service)> = None;
         for _ in 0..budget.min(places) {
             let at = self.sweep_at;

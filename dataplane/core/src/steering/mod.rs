@@ -13,5 +13,5 @@ pub use address::{
 };
 pub use fib::{Fib, Ipv4Prefix, NextHop, PrefixError};
 pub use service::{Path, Service};
-pub use snapshot::{Direction, Recent, Snapshot, SnapshotError};
+pub use snapshot::{Direction, LinkHop, Recent, Snapshot, SnapshotError};
 pub use timeouts::Timeouts;

@@ -51,11 +51,13 @@ pub struct Recent<'a> {
     from: Option<(u32, PortId, &'a Service, &'a Path)>,
 }
 
-/// The way out by a link.
+/// The way to a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LinkHop {
-    pub(crate) port: PortId,
-    pub(crate) macs: Macs,
+pub struct LinkHop {
+    /// Port it is behind.
+    pub port: PortId,
+    /// The link header of frames to it.
+    pub macs: Macs,
 }
 
 /// What an address is.
@@ -189,7 +191,7 @@ impl Snapshot {
     /// The way to the neighbour with this address.
     #[inline]
     #[must_use]
-    pub(crate) fn neighbour(&self, address: u32) -> Option<&LinkHop> {
+    pub fn neighbour(&self, address: u32) -> Option<&LinkHop> {
         self.neighbours.get(&address)
     }
 
