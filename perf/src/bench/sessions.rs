@@ -95,7 +95,7 @@ fn sizes(context: &Context) -> anyhow::Result<Outcome> {
     Ok(Outcome { metrics: vec![metric], curves: vec![curve] })
 }
 
-/// SYNs of clients nobody knows, into a table that holds a million already and ends at 75 % of its index.
+/// SYNs of clients nobody knows, into a table that holds a million already and ends full.
 fn new_sessions(context: &Context) -> anyhow::Result<Metric> {
     const BEFORE: u32 = 1 << 20;
     const NEW: u32 = 1 << 21;

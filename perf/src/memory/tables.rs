@@ -53,12 +53,12 @@ impl Table for Hashbrown {
 pub struct RteHash(HashTable);
 
 impl RteHash {
-    /// With the sessions of clients below `sessions`, and the room DPDK's documentation asks for.
+    /// With the sessions of clients below `sessions`.
     ///
     /// # Errors
     /// When there is no memory for it.
     pub fn filled(eal: &Eal, sessions: u32) -> anyhow::Result<Self> {
-        // As loaded as ours: its index has a power of two of places, too.
+        // The room that its documentation asks for.
         let room = sessions + sessions / 3;
         let mut table = eal.create_hash(&format!("bench{sessions}"), room)?;
         for number in 0..sessions {

@@ -167,7 +167,7 @@ impl Dataplane for Double {
         let mut all = Vec::new();
         for (worker, shard) in inner.shards.iter().enumerate() {
             let mut records = Vec::with_capacity(SESSIONS as usize);
-            assert_eq!(shard.list(address, inner.now_ms, 0, SESSIONS, &mut records), None);
+            assert_eq!(shard.list(address, inner.now_ms, 0, shard.places(), &mut records), None);
             all.extend(records.into_iter().map(|record| (worker, record)));
         }
         all.truncate(limit);

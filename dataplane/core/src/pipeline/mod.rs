@@ -1,8 +1,8 @@
 //! Bursts of packets through one shard.
 //!
-//! A burst goes through stages, each over all its packets: parse and find the direction ([`Shard::process`], first
-//! loop), look sessions up (second loop), decide, rewrite and choose the way out (third loop). Decisions are in
-//! `classify`, the way out and header changes in `egress`.
+//! A burst goes through stages, each over all its packets ([`Shard::process`]): read headers and find the direction, glance
+//! at the sessions, then decide, rewrite and choose the way out. Decisions are in `classify`, the way out in `egress`,
+//! header changes in `packet::rewrite`.
 
 mod adoption;
 mod classify;
