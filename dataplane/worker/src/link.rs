@@ -48,7 +48,7 @@ pub struct Listing {
     pub address: Option<u32>,
     /// The copies; never more than its capacity when it was sent.
     pub records: Vec<SessionRecord>,
-    /// Table entry to go on from; `None` when the whole table was seen.
+    /// Table place to go on from; `None` when the whole table was seen.
     pub next: Option<u32>,
 }
 

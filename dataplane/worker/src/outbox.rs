@@ -15,7 +15,7 @@ pub(crate) struct Outbox {
     port: PortId,
     queue: TxQueue,
     burst: Burst<BURST>,
-    /// Outcome and number of neighbours that end alike; together as many as there are in the burst.
+    /// Outcome and number of packets in a row that end alike; together as many as there are in the burst.
     runs: ArrayVec<(Outcome, usize), BURST>,
 }
 

@@ -129,7 +129,8 @@ impl Worker {
         for other in 0..self.mesh.from.len() {
             let mut burst: Burst<BURST> = Burst::new();
             let mut ports = [PortId(0); BURST];
-            while !burst.is_full() {
+            // No more than a burst of all kinds: who hands over must not keep this worker from its own ports.
+            for _ in 0..BURST {
                 let Some(ring) = &mut self.mesh.from[other] else { break };
                 match ring.pop() {
                     Ok(Parcel::Process(port, mbuf)) => {
@@ -146,6 +147,7 @@ impl Worker {
                 }
             }
             if !burst.is_empty() {
+                burst.prefetch_data();
                 self.process(&ports, &mut burst, now_ms);
             }
         }
@@ -159,7 +161,7 @@ impl Worker {
         let count = frames.len();
         self.shard.process(&self.snapshot, now_ms, frames, ports, &mut verdicts);
         let (mut mbufs, mut ports) = (burst.drain(), &ports[..count]);
-        // Neighbours mostly go the same way, and move together.
+        // Packets that came together mostly go the same way, and move together.
         for run in verdicts[..count].chunk_by(|a, b| a == b) {
             let run_ports;
             (run_ports, ports) = ports.split_at(run.len());

@@ -259,7 +259,8 @@ impl Workers {
         Ok(Acknowledged { elapsed, counted: snapshot.counted_at_install.iter().map(sum).collect() })
     }
 
-    /// Copies of sessions with their worker's number: of `address` or all, at most `limit`.
+    /// Copies of sessions with their worker's number: of `address` or all, at most `limit`. A session that moves while the
+    /// listing goes on, to make room for a new one, may be missing or there twice.
     ///
     /// # Errors
     /// [`WorkerError`] when a worker does not answer.

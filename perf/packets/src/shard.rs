@@ -185,7 +185,7 @@ impl Bench {
         other.map_or(Ok(()), |verdict| anyhow::bail!("a packet ended as {verdict:?}"))
     }
 
-    /// Let time pass, and look at `budget` entries for expired ones.
+    /// Let time pass, and look at `budget` places, and what new sessions call for, for expired ones.
     #[inline]
     pub fn sweep(&mut self, now_ms: u64, budget: u32) {
         self.now_ms = now_ms;

@@ -1,4 +1,4 @@
-//! Between the generator's thread and whoever drives the box meanwhile: two numbers and a flag.
+//! Between the generator's thread and whoever drives the box meanwhile: three numbers and a flag.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 

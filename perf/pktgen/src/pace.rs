@@ -12,6 +12,8 @@ pub(crate) struct Pace {
     next: u64,
     /// How far behind the schedule may be, and be caught up with.
     slack: u64,
+    /// When the schedule begins: in parts of ticks, the counter itself would overflow.
+    start: u64,
 }
 
 impl Pace {
@@ -20,27 +22,33 @@ impl Pace {
     pub(crate) fn new(rate: u64, slack: u64, tsc_hz: u64, now: u64) -> Self {
         let parts = u128::from(tsc_hz) * u128::from(PARTS);
         let gap = parts.checked_div(u128::from(rate)).map_or(u64::MAX, |gap| gap as u64);
-        let next = if rate == 0 { u64::MAX } else { now * PARTS };
-        Self { gap, next, slack: gap.saturating_mul(slack) }
+        let next = if rate == 0 { u64::MAX } else { 0 };
+        Self { gap, next, slack: gap.saturating_mul(slack), start: now }
+    }
+
+    /// Parts of ticks since the start.
+    #[inline]
+    fn parts(&self, now: u64) -> u64 {
+        (now - self.start) * PARTS
     }
 
     /// Whether one may be sent.
     #[inline]
     pub(crate) fn is_due(&self, now: u64) -> bool {
-        now * PARTS >= self.next
+        self.parts(now) >= self.next
     }
 
     /// `packets` were sent.
     #[inline]
     pub(crate) fn sent(&mut self, packets: u64, now: u64) {
-        let earliest = (now * PARTS).saturating_sub(self.slack);
+        let earliest = self.parts(now).saturating_sub(self.slack);
         self.next = self.next.max(earliest).saturating_add(self.gap.saturating_mul(packets));
     }
 
     /// Ticks until the next is due.
     #[inline]
     pub(crate) fn wait(&self, now: u64) -> u64 {
-        (self.next / PARTS).saturating_sub(now)
+        self.next.saturating_sub(self.parts(now)) / PARTS
     }
 }
 

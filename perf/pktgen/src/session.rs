@@ -48,4 +48,4 @@ pub(crate) struct Session {
     pub(crate) vm: End,
 }
 
-const _: () = assert!(size_of::<Session>() <= 32);
+const _: () = assert!(size_of::<Session>() == 24);

@@ -7,7 +7,7 @@ use crate::{
     result::Metric,
     runner::{Measured, Plan, alternate},
     subject::{
-        Subject,
+        Feed, Subject,
         nftables::Nftables,
         openvswitch::OpenVSwitch,
         testpmd::Testpmd,
@@ -73,7 +73,7 @@ fn throughput(
     context: &Context,
     metric: &'static str,
     name: &'static str,
-    feed: &crate::subject::Feed,
+    feed: &Feed,
     theirs: &mut dyn Subject,
 ) -> anyhow::Result<Outcome> {
     let mut ours = started(Tidegated::start(&Setup::one_worker(feed))?)?;

@@ -108,9 +108,9 @@ fn new_sessions(context: &Context) -> anyhow::Result<Metric> {
         let started = Instant::now();
         for burst in numbers.as_chunks::<BURST>().0 {
             bench.syns(burst);
+            bench.sent()?;
         }
         samples.push(started.elapsed().as_secs_f64() * 1e9 / f64::from(NEW));
-        bench.sent()?;
         let sessions = bench.sessions();
         anyhow::ensure!(sessions == u64::from(BEFORE + NEW), "{sessions} sessions begun");
     }
@@ -139,10 +139,10 @@ fn churn(context: &Context) -> anyhow::Result<Metric> {
                 let burst = std::array::from_fn(|at| (number + at as u32) % (1 << 28));
                 number = (number + BURST as u32) % (1 << 28);
                 bench.syns(&burst);
+                bench.sent()?;
                 bench.sweep(started.elapsed().as_millis() as u64, SWEPT);
                 begun += BURST as u64;
             }
-            bench.sent()?;
         }
         if run > 0 {
             samples.push(begun as f64 / window.elapsed().as_secs_f64());

@@ -16,9 +16,9 @@ use crate::{
     samples::Samples,
 };
 
-const SIZES: [u32; 5] = [1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 23];
-/// It is many times the last-level cache.
-const LARGEST: u32 = 1 << 23;
+const SIZES: [u32; 6] = [1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 23, 1 << 24];
+/// What metrics are about: many times the last-level cache.
+const LARGE: u32 = 1 << 23;
 /// Subjects, in the order they take turns.
 const NAMES: [&str; 3] = ["tidegate", "rte_hash_lookup_bulk", "hashbrown+ahash"];
 
@@ -48,7 +48,7 @@ fn measure(context: &Context, eal: &Eal) -> anyhow::Result<Outcome> {
         eprintln!("  {sessions} sessions");
         let started = Instant::now();
         let mut ours = Ours::filled(sessions)?;
-        if sessions == LARGEST {
+        if sessions == LARGE {
             inserted.push(started.elapsed().as_secs_f64() * 1e9 / f64::from(sessions));
         }
         let mut rte_hash = RteHash::filled(eal, sessions)?;
@@ -60,7 +60,7 @@ fn measure(context: &Context, eal: &Eal) -> anyhow::Result<Outcome> {
         for (curve, rates) in outcome.curves.iter_mut().zip(hits.iter().chain(&misses)) {
             curve.points.push((sessions, 1e9 / rates.median()));
         }
-        if sessions == LARGEST {
+        if sessions == LARGE {
             outcome.metrics = lookups(&hits, &misses);
         }
     }

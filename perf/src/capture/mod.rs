@@ -193,9 +193,9 @@ impl Capture {
             Sizes::All(bytes) => bytes.to_string(),
             Sizes::Imix => "imix".to_owned(),
         };
-        let (syn, fin) = (self.syn_share * 1e4, self.fin_share * 1e4);
+        let (syn, fin) = (self.syn_share, self.fin_share);
         format!(
-            "v2-{family:?}-{transport:?}-{sessions}-from-{first}-{order:?}-{packets}x{sizes}-syn{syn:.0}-fin{fin:.0}.pcap"
+            "v3-{family:?}-{transport:?}-{sessions}-from-{first}-{order:?}-{packets}x{sizes}-syn{syn}-fin{fin}.pcap"
         )
         .to_lowercase()
     }

@@ -168,6 +168,14 @@ impl Subject for Testpmd {
             "{} received {received} packets and sent {sent}",
             self.name
         );
+        // What it said when it was told to start.
+        let mode = self.name.trim_start_matches("testpmd ");
+        let said = self.printed();
+        anyhow::ensure!(
+            said.lines().any(|line| line.contains(&format!("{mode} packet forwarding"))),
+            "{} does not say that it forwards so:\n{said}",
+            self.name
+        );
         Ok(())
     }
 

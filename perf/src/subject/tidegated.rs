@@ -33,7 +33,7 @@ impl Setup {
     fn config(&self, socket: &str) -> String {
         let mbufs: u32 = self.captures.iter().map(Feed::mbufs).sum();
         let memory: u32 = self.captures.iter().map(Feed::memory_mib).sum();
-        // Room for all at 75 %, wherever a session's shard is.
+        // Room for a third more, as an operator leaves it.
         let sessions: u32 = self.captures.iter().map(|feed| feed.sessions).sum();
         let sessions = (sessions + sessions / 3).clamp(65_536, 16_777_216);
         let captures: String = self

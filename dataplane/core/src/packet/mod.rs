@@ -1,4 +1,4 @@
-//! Packets as bytes: addresses, header parsing, checksums, ARP frames.
+//! Packets as bytes: addresses, header parsing and rewriting, checksums, ARP frames.
 //!
 //! Offsets and layouts: Ethernet II; RFC 791 (IPv4), RFC 9293 (TCP), RFC 768 (UDP), RFC 792 (ICMP), RFC 826 (ARP).
 

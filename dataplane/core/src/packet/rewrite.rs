@@ -37,7 +37,8 @@ impl Translation {
         Self { new: new.to_be_bytes(), address, address_and_hop: address.and(HOP) }
     }
 
-    /// Translate the packet in `frame`, which `headers` were parsed from. The caller has checked that the time to live is above 1.
+    /// Translate the packet in `frame`, which `headers` were parsed from. The caller has checked that the time to live is
+    /// above 1.
     #[inline]
     pub fn apply(&self, frame: &mut [u8], headers: &Headers, field: Field) {
         let Some(bytes) = frame.first_chunk_mut::<IPV4_END>() else { return };
@@ -50,11 +51,11 @@ impl Translation {
         match headers.transport {
             Transport::Tcp(_) => self.address.apply_at(frame, transport + 16),
             Transport::Udp { checksummed: true } => {
-                let field = &mut frame[transport + 6..transport + 8];
-                self.address.apply_at(field, 0);
+                let checksum = &mut frame[transport + 6..transport + 8];
+                self.address.apply_at(checksum, 0);
                 // Zero means "no checksum" in UDP; a sum of zero is sent as all ones (RFC 768).
-                if *field == [0, 0] {
-                    field.fill(0xff);
+                if *checksum == [0, 0] {
+                    checksum.fill(0xff);
                 }
             }
             _ => {}

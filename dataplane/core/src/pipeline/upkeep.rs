@@ -26,18 +26,20 @@ impl Shard {
         let places = self.table.places();
         let begun = mem::take(&mut self.begun);
         let budget = budget.saturating_add(begun.saturating_mul(PLACES_PER_SESSION));
-        let mut recent: Option<(u32, &Service)> = None;
+        // What the last session's address is, if it is anything: most sessions share theirs.
+        let mut recent: Option<(u32, Option<&Service>)> = None;
         for _ in 0..budget.min(places) {
             let at = self.sweep_at;
             self.sweep_at = if at + 1 < places { at + 1 } else { 0 };
             let Some(session) = self.table.get(at) else { continue };
             let address = session.key().address();
-            if recent.is_none_or(|(known, _)| known != address) {
-                recent = snapshot.service(address).map(|service| (address, service));
-            }
-            let is_wanted = recent.is_some_and(|(known, service)| {
-                known == address && service.tracked && service.path(session.owner()).is_some()
-            });
+            let service = match recent {
+                Some((known, service)) if known == address => service,
+                _ => snapshot.service(address),
+            };
+            recent = Some((address, service));
+            let is_wanted = service
+                .is_some_and(|service| service.tracked && service.path(session.owner()).is_some());
             if !is_wanted || session.is_expired(&snapshot.timeouts, now_ms) {
                 self.remove(at);
             }

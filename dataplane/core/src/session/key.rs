@@ -22,12 +22,12 @@ pub struct SessionKey {
 }
 
 impl SessionKey {
-    /// The key of `client`'s session with `service`; `protocol` is an IANA protocol number.
+    /// The key of `client`'s session with an address and port of ours; `protocol` is an IANA protocol number.
     #[must_use]
-    pub fn new(client: Endpoint, service: Endpoint, protocol: u8) -> Self {
+    pub fn new(client: Endpoint, ours: Endpoint, protocol: u8) -> Self {
         Self {
-            addresses: u64::from(client.0) << 32 | u64::from(service.0),
-            ports: u32::from(client.1) << 16 | u32::from(service.1),
+            addresses: u64::from(client.0) << 32 | u64::from(ours.0),
+            ports: u32::from(client.1) << 16 | u32::from(ours.1),
             protocol,
         }
     }

@@ -62,6 +62,54 @@ proptest! {
     }
 }
 
+proptest! {
+    /// What a burst does: all keys are glanced at, then sessions come and go while each is looked up.
+    #[test]
+    fn a_glance_is_never_trusted_blindly(
+        held in prop::collection::vec(0u32..4000, 100..MOST as usize),
+        glanced in prop::collection::vec(0u32..4000, 1..64),
+        changes in prop::collection::vec((any::<bool>(), 0u32..4000), 64),
+    ) {
+        let mut table = SessionTable::with_capacity(MOST).expect("memory");
+        let mut oracle = std::collections::HashSet::new();
+        for n in held {
+            if oracle.insert(n) {
+                insert(&mut table, n);
+            }
+        }
+        let glances: Vec<_> =
+            glanced.iter().map(|&n| (n, table.glance(&key(n), table.hash(&key(n))))).collect();
+        for ((n, glance), (comes, changed)) in glances.into_iter().zip(changes) {
+            // The key itself, or another, comes or goes.
+            for changed in [changed, n] {
+                match find(&table, changed) {
+                    Some(at) if !comes => {
+                        table.remove(at);
+                        oracle.remove(&changed);
+                    }
+                    None if comes && oracle.len() < MOST as usize => {
+                        insert(&mut table, changed);
+                        oracle.insert(changed);
+                    }
+                    _ => {}
+                }
+            }
+            let found = table.find_from(glance, &key(n), table.hash(&key(n)));
+            prop_assert_eq!(found, find(&table, n));
+            prop_assert_eq!(found.map(|at| table[at].key()), oracle.contains(&n).then(|| key(n)));
+        }
+        prop_assert_eq!(table.len(), oracle.len());
+    }
+}
+
+/// So many that some buckets are full and sessions move.
+const MOST: u32 = 110;
+
+fn insert(table: &mut SessionTable, n: u32) {
+    let hash = table.hash(&key(n));
+    table.insert(session(n, n % 100), hash).expect("room");
+}
+
 #[test]
 fn a_large_table_fills_to_its_capacity_and_survives_churn() {
     let capacity = 98_304;

@@ -74,8 +74,8 @@ enum Role {
 pub struct Snapshot {
     /// Grows with every snapshot published.
     pub generation: u64,
-    /// By [`PortId`].
-    pub ports: Vec<Port>,
+    /// By [`PortId`]; the filter has their addresses.
+    pub(crate) ports: Vec<Port>,
     /// Routes for everything that is not managed, and back to clients.
     pub fib: Fib,
     /// Timeouts of sessions.

@@ -8,7 +8,7 @@ mod tests;
 
 use tidegate_dataplane::packet::{ETHERNET_LEN, Mac, TcpFlags, checksum, protocol};
 
-pub use v4::{DESTINATION, LOCATOR, MANAGED, build, client};
+pub use v4::{LOCATOR, MANAGED, build, client};
 
 /// MAC of the box's uplink.
 pub const UPLINK_MAC: Mac = Mac([2, 0, 0, 0, 1, 1]);

@@ -12,8 +12,6 @@ use super::{
 pub const MANAGED: u32 = 0x0a09_0064;
 /// Its home's own address, 10.8.0.11.
 pub const LOCATOR: u32 = 0x0a08_000b;
-/// The migration's destination, 10.8.0.12.
-pub const DESTINATION: u32 = 0x0a08_000c;
 
 /// Bytes of the header.
 pub(super) const HEADER: usize = 20;
