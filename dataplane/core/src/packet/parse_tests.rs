@@ -69,6 +69,22 @@ fn fragments_are_known_as_such() {
 }
 
 #[test]
+fn fragments_of_tcp_are_fragments() {
+    let mut frame = Vec::new();
+    builder().tcp(1, 2, 3, 4).write(&mut frame, b"x").expect("frame");
+    for (flags, offset) in [(0x20, 0), (0x20, 9), (0, 9), (0x1f, 0)] {
+        (frame[20], frame[21]) = (flags, offset);
+        assert_eq!(ipv4(&frame).headers.transport, Transport::Fragment, "{flags:#x} {offset}");
+    }
+    (frame[20], frame[21]) = (0x40, 0);
+    assert_eq!(
+        ipv4(&frame).headers.tcp_flags(),
+        Some(TcpFlags(0)),
+        "don't fragment is no fragment"
+    );
+}
+
+#[test]
 fn every_truncation_is_refused_or_shorter() {
     let mut frame = Vec::new();
     builder().tcp(1, 2, 3, 4).write(&mut frame, b"payload").expect("frame");
@@ -97,8 +113,8 @@ proptest! {
         first in prop::sample::select(vec![0x45u8, 0x46, 0x44, 0x65]),
         fragment in prop::sample::select(vec![0u8, 0x40, 0x20, 0x01]),
         protocol in prop::sample::select(vec![6u8, 17, 1]),
-        total_len in 36u8..80,
-        data_offset in 0u8..16,
+        total_len in 36u8..62,
+        data_offset in 4u8..9,
     ) {
         bytes[14] = first;
         (bytes[16], bytes[17]) = (0, total_len);

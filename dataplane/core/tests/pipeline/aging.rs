@@ -118,6 +118,22 @@ fn a_sweep_in_pieces_comes_round_to_every_entry() {
 }
 
 #[test]
+fn the_sweep_is_as_fast_as_sessions_begin() {
+    let home = Vm::old(1, Mode::L2);
+    let mut switch_box = SwitchBox::with_capacity(1, 60, home);
+    for port in 0..60 {
+        switch_box.one(&Flow::new(CLIENT, port).to_service(Body::Udp));
+    }
+    switch_box.advance(switch_box.timeouts.udp_ms + 1);
+    assert!(switch_box.places() <= 4 * 60, "four places for each are all of them");
+    switch_box.sweep_some(0);
+    assert_eq!(switch_box.live(home), 0);
+    switch_box.one(&Flow::new(CLIENT, 1).to_service(Body::Udp));
+    switch_box.sweep_some(0);
+    assert_eq!(switch_box.live(home), 1);
+}
+
+#[test]
 fn listings_are_by_the_address_the_client_named() {
     let home = Vm::old(1, Mode::Nat);
     let mut switch_box = SwitchBox::new(3, home);
