@@ -17,7 +17,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_pktmbuf_(pool_create_by_ops|free_bulk)",
     "rte_mempool_avail_count",
     // hash tables
-    "rte_hash_(create|free|add_key_data|lookup_bulk_data)",
+    "rte_hash_(create|free|add_key_data|del_key|lookup_bulk_data)",
     // ports
     "rte_eth_dev_(configure|start|stop|close|info_get|socket_id|adjust_nb_rx_tx_desc)",
     "rte_eth_dev_(get_port_by_name|get_name_by_port|default_mac_addr_set|set_mtu|get_mtu)",

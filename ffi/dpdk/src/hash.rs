@@ -65,6 +65,17 @@ impl HashTable {
         check("rte_hash_add_key_data", &self.name, answer).map(drop)
     }
 
+    /// Removes a key. (`rte_hash_del_key`)
+    ///
+    /// # Errors
+    /// [`Error::Call`]: `ENOENT` when it is not there.
+    pub fn remove(&mut self, key: &[u8; 16]) -> Result<(), Error> {
+        // SAFETY: the table is alive (freed only in `drop`) and has one user (`&mut self`); the key has the 16
+        // bytes the table was made for.
+        let answer = unsafe { sys::rte_hash_del_key(self.raw.as_ptr(), key.as_ptr().cast()) };
+        check("rte_hash_del_key", &self.name, answer).map(drop)
+    }
+
     /// Looks all keys up at once, as many as [`KEYS_AT_ONCE`]. Bit `n` of the answer says whether key `n` is
     /// there; its value is then in `values[n]`. (`rte_hash_lookup_bulk_data`)
     #[inline]

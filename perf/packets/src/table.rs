@@ -48,6 +48,30 @@ impl Ours {
         Ok(Self(table))
     }
 
+    /// End the sessions of one burst and begin those of another, in stages as a shard does.
+    ///
+    /// # Errors
+    /// When one that should end is not there, or one that should begin finds no room.
+    pub fn replace(
+        &mut self,
+        old: &[SessionKey; BURST],
+        new: &[SessionKey; BURST],
+    ) -> anyhow::Result<()> {
+        let hashes = [old, new].map(|keys| keys.each_ref().map(|key| self.0.hash(key)));
+        for &hash in hashes.as_flattened() {
+            self.0.prefetch(hash);
+        }
+        for (key, &hash) in old.iter().zip(&hashes[0]) {
+            let at = self.0.find(key, hash).context("a session is missing")?;
+            self.0.remove(at);
+        }
+        for (key, &hash) in new.iter().zip(&hashes[1]) {
+            let session = Session::new(key, BackendSlot(0), 1, SessionState::Established, 0);
+            self.0.insert(session, hash).ok().context("no room for a session")?;
+        }
+        Ok(())
+    }
+
     /// Bytes of memory, everything included.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -76,6 +76,8 @@ pub const BENCHES: &[Bench] = &[
             "lookup_miss_vs_rte_hash",
             "lookup_vs_hashbrown",
             "lookup_miss_vs_hashbrown",
+            "table_churn_vs_rte_hash",
+            "table_churn_vs_hashbrown",
             "table_insert_ns",
             "bytes_per_session",
         ],

@@ -8,7 +8,7 @@ use super::{Context, Outcome};
 use crate::{
     machine::{WORKER_CPU, on_cpu},
     memory::{
-        lookup,
+        churn, lookup,
         tables::{Hashbrown, Ours, RteHash, Table},
     },
     plot::Curve,
@@ -62,6 +62,8 @@ fn measure(context: &Context, eal: &Eal) -> anyhow::Result<Outcome> {
         }
         if sessions == LARGE {
             outcome.metrics = lookups(&hits, &misses);
+            let rates = churn::alternate(&mut tables, runs, window, sessions)?;
+            outcome.metrics.extend(churns(&rates));
         }
     }
     outcome.metrics.push(
@@ -85,6 +87,15 @@ fn lookups(hits: &[Samples], misses: &[Samples]) -> Vec<Metric> {
         metric("lookup_vs_hashbrown", hits, hashbrown),
         metric("lookup_miss_vs_hashbrown", misses, hashbrown),
     ]
+}
+
+fn churns(rates: &[Samples]) -> [Metric; 2] {
+    let peers = [("rte_hash", "table_churn_vs_rte_hash"), (NAMES[2], "table_churn_vs_hashbrown")];
+    [0, 1].map(|at| {
+        let ((peer, name), unit) = (peers[at], "sessions ended and begun per second");
+        Metric::beside(name, unit, rates[0].clone(), peer, rates[at + 1].clone())
+            .note("8 M sessions; the oldest end, in bursts of 64")
+    })
 }
 
 /// Of a table of any size: its buckets are as many as it needs.

@@ -1,5 +1,6 @@
 //! The table and the shard alone, in memory: no port, no process.
 
+pub mod churn;
 pub mod lookup;
 pub mod tables;
 

@@ -17,11 +17,21 @@ use super::{key, key_bytes};
 pub trait Table {
     /// Look the sessions of these clients up; how many were found. What is found is read.
     fn lookup(&mut self, clients: &[u32; BURST]) -> u32;
+
+    /// End the sessions of the first clients, begin those of the others.
+    ///
+    /// # Errors
+    /// When one that should end is not there, or one that should begin finds no room.
+    fn replace(&mut self, old: &[u32; BURST], new: &[u32; BURST]) -> anyhow::Result<()>;
 }
 
 impl Table for Ours {
     fn lookup(&mut self, clients: &[u32; BURST]) -> u32 {
         Self::lookup(self, &clients.map(key))
+    }
+
+    fn replace(&mut self, old: &[u32; BURST], new: &[u32; BURST]) -> anyhow::Result<()> {
+        Self::replace(self, &old.map(key), &new.map(key))
     }
 }
 
@@ -34,17 +44,30 @@ impl Hashbrown {
     pub fn filled(sessions: u32) -> Self {
         let mut map = HashMap::with_capacity_and_hasher(sessions as usize, RandomState::new());
         for number in 0..sessions {
-            let state = SessionState::Established;
-            map.insert(key_bytes(number), Session::new(&key(number), BackendSlot(0), 1, state, 0));
+            map.insert(key_bytes(number), session(number));
         }
         Self(map)
     }
+}
+
+fn session(number: u32) -> Session {
+    Session::new(&key(number), BackendSlot(0), 1, SessionState::Established, 0)
 }
 
 impl Table for Hashbrown {
     fn lookup(&mut self, clients: &[u32; BURST]) -> u32 {
         let keys = clients.map(key_bytes);
         keys.iter().map(|key| u32::from(self.0.get(key).is_some_and(Session::is_live))).sum()
+    }
+
+    fn replace(&mut self, old: &[u32; BURST], new: &[u32; BURST]) -> anyhow::Result<()> {
+        for &number in old {
+            self.0.remove(&key_bytes(number)).context("a session is missing")?;
+        }
+        for &number in new {
+            self.0.insert(key_bytes(number), session(number));
+        }
+        Ok(())
     }
 }
 
@@ -77,6 +100,16 @@ impl Table for RteHash {
         let found = self.0.lookup_burst(&clients.map(key_bytes), &mut values);
         std::hint::black_box(&values);
         found.count_ones()
+    }
+
+    fn replace(&mut self, old: &[u32; BURST], new: &[u32; BURST]) -> anyhow::Result<()> {
+        for &number in old {
+            self.0.remove(&key_bytes(number))?;
+        }
+        for &number in new {
+            self.0.add(&key_bytes(number), u64::from(number))?;
+        }
+        Ok(())
     }
 }
 

@@ -20,5 +20,8 @@ fn finds_what_was_added_and_nothing_else() {
     let mut values = [0; KEYS_AT_ONCE];
     assert_eq!(table.lookup_burst(&keys, &mut values), 0xffff);
     assert!(values[..16].iter().enumerate().all(|(at, &value)| value == at as u64 * 3));
+    table.remove(&key(3)).expect("there");
+    assert!(table.remove(&key(3)).is_err(), "it is gone");
+    assert_eq!(table.lookup_burst(&keys, &mut values), 0xfff7);
     assert!(rig.eal.create_hash("found", 1024).is_err(), "the name is in use");
 }
