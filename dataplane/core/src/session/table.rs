@@ -22,7 +22,8 @@ use super::{Session, SessionKey};
 
 /// Sessions in a bucket.
 const PLACES: usize = 2;
-/// Share of all places that may be in use. Room can be made up to 0.89 in theory; well below it is found in a few steps.
+/// Share of all places that may be in use. Room can be made up to 0.89 in theory, but the more are in use, the more
+/// sessions are in their second bucket.
 const MAX_LOAD: f64 = 0.55;
 /// Buckets of the smallest table: in very few, chance may leave no room for a key.
 const FEWEST_BUCKETS: usize = 64;
