@@ -23,6 +23,37 @@ pub struct Setup {
     pub cpus: Vec<usize>,
 }
 
+/// The rig's ports and address as a box's configuration has them: the uplink, and an access port `vm0`, `vm1` … for each
+/// other device.
+pub(super) fn ports(uplink: &str, access: &[&str]) -> String {
+    let mut text = format!(
+        r#"[[port]]
+name = "uplink"
+device = "{uplink}"
+mac = "02:00:00:00:01:01"
+addresses = ["10.9.0.1/24"]
+role = "uplink"
+"#
+    );
+    for (number, device) in access.iter().enumerate() {
+        text += &format!(
+            r#"
+[[port]]
+name = "vm{number}"
+device = "{device}"
+mac = "02:00:00:00:02:01"
+addresses = ["10.8.0.1/24"]
+role = "access"
+"#
+        );
+    }
+    text + r#"
+[[address]]
+address = "10.9.0.100"
+home = { name = "source", port = "vm0", mac = "02:00:00:00:0a:01", rewrite = "nat", locator = "10.8.0.11" }
+"#
+}
+
 impl Setup {
     /// One worker on the measured CPU.
     #[must_use]
@@ -41,6 +72,7 @@ impl Setup {
             .iter()
             .map(|feed| format!(",rx_pcap={},tx_iface=lo", feed.capture.display()))
             .collect();
+        let ports = ports(&format!("net_pcap0{captures},infinite_rx=1"), &["net_null0,no-rx=1"]);
         format!(
             r#"[eal]
 memory_mib = {memory}
@@ -54,24 +86,7 @@ sessions = {sessions}
 [api]
 listen = ["{socket}"]
 
-[[port]]
-name = "uplink"
-device = "net_pcap0{captures},infinite_rx=1"
-mac = "02:00:00:00:01:01"
-addresses = ["10.9.0.1/24"]
-role = "uplink"
-
-[[port]]
-name = "vm0"
-device = "net_null0,no-rx=1"
-mac = "02:00:00:00:02:01"
-addresses = ["10.8.0.1/24"]
-role = "access"
-
-[[address]]
-address = "10.9.0.100"
-home = {{ name = "source", port = "vm0", mac = "02:00:00:00:0a:01", rewrite = "nat", locator = "10.8.0.11" }}
-"#,
+{ports}"#,
             cpus = self.cpus
         )
     }

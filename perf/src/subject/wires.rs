@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::tidegated;
 use crate::machine::WORKER_CPU;
 
 /// Hugepage memory of each program at the wires.
@@ -93,6 +94,7 @@ impl Wires {
     #[must_use]
     pub fn config(&self, api: &str, sessions: u32) -> String {
         let [uplink, source, destination] = Wire::ALL.map(|wire| self.subject(wire));
+        let ports = tidegated::ports(&uplink, &[&source, &destination]);
         let (sessions, workers) = (sessions.clamp(65_536, 16_777_216), Self::WORKERS);
         format!(
             r#"[eal]
@@ -109,27 +111,7 @@ linger = {LINGER_S}
 [api]
 listen = ["{api}"]
 
-[[port]]
-name = "uplink"
-device = "{uplink}"
-mac = "02:00:00:00:01:01"
-addresses = ["10.9.0.1/24"]
-role = "uplink"
-
-[[port]]
-name = "vm0"
-device = "{source}"
-mac = "02:00:00:00:02:01"
-addresses = ["10.8.0.1/24"]
-role = "access"
-
-[[port]]
-name = "vm1"
-device = "{destination}"
-mac = "02:00:00:00:02:01"
-addresses = ["10.8.0.1/24"]
-role = "access"
-
+{ports}
 # All clients are behind a router.
 [[neighbour]]
 address = "10.9.0.2"
@@ -139,10 +121,6 @@ port = "uplink"
 [[route]]
 to = "11.0.0.0/8"
 via = "10.9.0.2"
-
-[[address]]
-address = "10.9.0.100"
-home = {{ name = "source", port = "vm0", mac = "02:00:00:00:0a:01", rewrite = "nat", locator = "10.8.0.11" }}
 "#
         )
     }

@@ -7,20 +7,30 @@ use tidegate_api::{
     manager::{self as proto, MigrationSpec, MigrationState, Phase as ProtoPhase},
     switch::{AddressState, Rewrite},
 };
-use tidegate_manager::{phase::Phase, record::Fact};
+use tidegate_manager::{
+    migrations::Migrations,
+    phase::Phase,
+    record::{Fact, MigrationId},
+};
 
 /// The journal says that `phase` has begun.
 fn started(phase: Phase) -> impl Fn(&Fact) -> bool {
     move |fact| *fact == Fact::Started { phase }
 }
 
+/// A migration that drains.
+async fn draining(lab: &Lab) -> (Migrations, MigrationId) {
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    recorded(&manager, &id, started(Phase::Drain)).await;
+    (manager, id)
+}
+
 #[tokio::test]
 async fn a_clone_goes_through_all_phases() {
     let lab = Lab::new().await;
     lab.old_sessions.send_replace(50);
-    let manager = lab.manager().await;
-    let id = manager.start(Some(order())).await.expect("started");
-    recorded(&manager, &id, started(Phase::Drain)).await;
+    let (manager, id) = draining(&lab).await;
     assert_eq!(lab.world().guests["h1"]["vm-a"].state(), GuestState::Running);
     lab.old_sessions.send_replace(0);
     let migration = finished(&manager, &id).await;
@@ -134,9 +144,7 @@ async fn a_failure_at_any_step_before_the_merge_gives_everything_back() {
 async fn an_operator_can_abort_while_it_drains_and_not_once_it_merges() {
     let lab = Lab::new().await;
     lab.old_sessions.send_replace(7);
-    let manager = lab.manager().await;
-    let id = manager.start(Some(order())).await.expect("started");
-    recorded(&manager, &id, started(Phase::Drain)).await;
+    let (manager, id) = draining(&lab).await;
     manager.abort(&id).await.expect("aborted");
     assert_eq!(finished(&manager, &id).await.state(), MigrationState::Aborted);
     lab.assert_source_owns_everything();
@@ -244,9 +252,7 @@ async fn answers_lost_with_the_manager_are_found_again() {
 async fn stopped_in_the_middle_of_a_drain_it_goes_on_after_a_restart() {
     let lab = Lab::new().await;
     lab.old_sessions.send_replace(5);
-    let manager = lab.manager().await;
-    let id = manager.start(Some(order())).await.expect("started");
-    recorded(&manager, &id, started(Phase::Drain)).await;
+    let (manager, id) = draining(&lab).await;
     manager.stop().await;
     drop(manager);
     {
@@ -265,9 +271,7 @@ async fn a_broken_drain_stream_is_opened_again_also_when_the_switch_was_away() {
     let mut lab = Lab::new().await;
     lab.old_sessions.send_replace(5);
     lab.world().streams_to_break = 3;
-    let manager = lab.manager().await;
-    let id = manager.start(Some(order())).await.expect("started");
-    recorded(&manager, &id, started(Phase::Drain)).await;
+    let (manager, id) = draining(&lab).await;
     while lab.called("WatchMigration") < 4 {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
@@ -315,9 +319,7 @@ async fn a_switch_that_comes_back_without_the_cutover_ends_the_migration_at_the_
 async fn a_source_that_dies_while_it_drains_does_not_take_the_destination_along() {
     let lab = Lab::new().await;
     lab.old_sessions.send_replace(2);
-    let manager = lab.manager().await;
-    let id = manager.start(Some(order())).await.expect("started");
-    recorded(&manager, &id, started(Phase::Drain)).await;
+    let (manager, id) = draining(&lab).await;
     lab.kill_source();
     let error = manager.abort(&id).await.expect_err("there is nobody to give back to");
     assert!(error.to_string().contains("source `vm-a` does not run any more"), "{error}");
@@ -331,9 +333,7 @@ async fn a_source_that_dies_while_it_drains_does_not_take_the_destination_along(
 async fn with_a_dead_source_a_failed_step_keeps_the_destination_and_can_be_resumed() {
     let lab = Lab::new().await;
     lab.old_sessions.send_replace(2);
-    let manager = lab.manager().await;
-    let id = manager.start(Some(order())).await.expect("started");
-    recorded(&manager, &id, started(Phase::Drain)).await;
+    let (manager, id) = draining(&lab).await;
     lab.kill_source();
     lab.fail("SendDiff", [Fault::Refuse(Status::internal("a bad day"))]);
     lab.old_sessions.send_replace(0);
@@ -352,9 +352,7 @@ async fn with_a_dead_source_a_failed_step_keeps_the_destination_and_can_be_resum
 async fn a_source_host_that_does_not_answer_does_not_take_the_destination_along() {
     let mut lab = Lab::new().await;
     lab.old_sessions.send_replace(2);
-    let manager = lab.manager().await;
-    let id = manager.start(Some(order())).await.expect("started");
-    recorded(&manager, &id, started(Phase::Drain)).await;
+    let (manager, id) = draining(&lab).await;
     lab.unserve("h1").await;
     let error = manager.abort(&id).await.expect_err("nobody knows whether it runs").to_string();
     assert!(error.contains("host `h1` cannot be reached"), "{error}");
