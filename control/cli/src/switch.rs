@@ -63,7 +63,8 @@ fn status(status: &Status, output: &mut Output) -> Result<(), Error> {
         ("DPDK", status.dpdk_version.clone()),
         ("workers", status.workers.to_string()),
         ("sessions", status.sessions.to_string()),
-        ("capacity per worker", status.sessions_capacity.to_string()),
+        ("capacity per worker, IPv4", status.sessions_capacity.to_string()),
+        ("capacity per worker, IPv6", status.sessions_capacity_ipv6.to_string()),
         ("hosted addresses", status.hosted_addresses.to_string()),
         ("migrations", status.migrations.to_string()),
     ];

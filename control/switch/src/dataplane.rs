@@ -2,7 +2,7 @@
 //!
 //! Real workers stand behind it in `tidegated`; tests put shards there that are driven by hand.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tidegate_dataplane::{
     counters::ShardCounters,
@@ -104,13 +104,13 @@ pub trait Dataplane: Send {
     /// When there is no such worker.
     fn counters(&self, worker: usize) -> &ShardCounters;
 
-    /// Sessions with their worker: those of `address` (host byte order) or all, at most `limit`.
+    /// Sessions with their worker: those of `address` or all, at most `limit`.
     ///
     /// # Errors
     /// [`DataplaneError`] when a worker did not answer.
     fn sessions(
         &mut self,
-        address: Option<u32>,
+        address: Option<IpAddr>,
         limit: usize,
     ) -> Result<Vec<(usize, SessionRecord)>, DataplaneError>;
 

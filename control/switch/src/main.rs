@@ -8,7 +8,6 @@ mod workers;
 
 use std::{
     io::{IsTerminal as _, Write as _},
-    net::Ipv4Addr,
     path::PathBuf,
     process::ExitCode,
 };
@@ -127,7 +126,7 @@ fn announce_ready(server: &Server, config: &Config) {
 fn warn_of_migration(report: &AddressReport) {
     let Some(target) = &report.address.destination else { return };
     tracing::warn!(
-        address = %Ipv4Addr::from_bits(report.address.address),
+        address = %report.address.address,
         state = %report.address.state(),
         source = report.address.home.spec.name,
         source_sessions = report.home_sessions,

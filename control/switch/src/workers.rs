@@ -1,6 +1,6 @@
 //! The real workers behind the [`Dataplane`] edge.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use tidegate_dataplane::{
     counters::ShardCounters,
@@ -115,7 +115,7 @@ impl Dataplane for DpdkWorkers {
 
     fn sessions(
         &mut self,
-        address: Option<u32>,
+        address: Option<IpAddr>,
         limit: usize,
     ) -> Result<Vec<(usize, SessionRecord)>, DataplaneError> {
         self.workers.sessions(address, limit).map_err(failed)

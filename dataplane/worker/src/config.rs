@@ -1,6 +1,6 @@
 //! What the workers are started with.
 
-use tidegate_dataplane::packet::Mac;
+use tidegate_dataplane::{packet::Mac, pipeline::Capacity};
 
 /// What a worker does when there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct WorkersConfig {
     /// What to do when there is nothing to do.
     pub idle: Idle,
     /// Sessions each worker has room for.
-    pub sessions: u32,
+    pub sessions: Capacity,
     /// Ports, numbered by position.
     pub ports: Vec<PortSpec>,
 }
@@ -94,7 +94,7 @@ mod tests {
             eal_args: vec!["--log-level=4".into()],
             cpus: vec![0, 0],
             idle: Idle::Sleep,
-            sessions: 16,
+            sessions: Capacity { v4: 16, v6: 16 },
             ports: vec![port("net_null0")],
         };
         let args = config.eal_arguments();

@@ -3,7 +3,7 @@
 //! The worker never waits for the control core and never frees what the control core made: used snapshots and filled
 //! listings go back by the report ring.
 
-use std::{hint::black_box, mem::MaybeUninit, sync::Arc};
+use std::{hint::black_box, mem::MaybeUninit, net::IpAddr, sync::Arc};
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use tidegate_dataplane::{
@@ -44,8 +44,8 @@ pub(crate) enum Report {
 /// A request to copy sessions, and the copies.
 #[derive(Debug)]
 pub struct Listing {
-    /// Only of this managed address (host byte order).
-    pub address: Option<u32>,
+    /// Only of this managed address.
+    pub address: Option<IpAddr>,
     /// The copies; never more than its capacity when it was sent.
     pub records: Vec<SessionRecord>,
     /// Table place to go on from; `None` when the whole table was seen.
@@ -57,7 +57,7 @@ impl Listing {
     ///
     /// The control core touches the memory, so that the worker takes no page fault when it writes there: packets would
     /// wait for the kernel.
-    pub(crate) fn with_room(address: Option<u32>, room: usize) -> Self {
+    pub(crate) fn with_room(address: Option<IpAddr>, room: usize) -> Self {
         // The compiler must not see that the memory is new: it would ask for zeroed memory, which is not touched either.
         let mut records = black_box(Vec::with_capacity(room));
         records.spare_capacity_mut().fill_with(MaybeUninit::zeroed);
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn who_fills_a_listing_takes_no_page_fault() {
-        let key = SessionKey::new((1, 2), (3, 4), protocol::TCP);
+        let key = SessionKey::new((1u32, 2), (3, 4), protocol::TCP);
         let record = Session::new(&key, BackendSlot(0), 1, SessionState::Established, 0).record(0);
         // So much that the allocator gets it from the kernel anew.
         let mut listing = Box::new(Listing::with_room(None, 1 << 18));

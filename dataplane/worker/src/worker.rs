@@ -115,7 +115,7 @@ impl Worker {
             if count > 0 {
                 burst.prefetch_data();
                 self.shard.counters().received.add(count as u64);
-                self.process(&[port; BURST], &mut burst, now_ms);
+                self.process(&mut [port; BURST], &mut burst, now_ms);
                 total += count;
             }
         }
@@ -148,14 +148,14 @@ impl Worker {
             }
             if !burst.is_empty() {
                 burst.prefetch_data();
-                self.process(&ports, &mut burst, now_ms);
+                self.process(&mut ports, &mut burst, now_ms);
             }
         }
         total
     }
 
     #[inline]
-    fn process(&mut self, ports: &[PortId; BURST], burst: &mut Burst<BURST>, now_ms: u64) {
+    fn process(&mut self, ports: &mut [PortId; BURST], burst: &mut Burst<BURST>, now_ms: u64) {
         let mut verdicts = [Verdict::Drop(Outcome::Truncated); BURST];
         let frames = burst.as_mut_slice();
         let count = frames.len();

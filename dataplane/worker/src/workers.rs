@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     path::PathBuf,
     sync::Arc,
     thread,
@@ -11,7 +12,7 @@ use std::{
 use tidegate_dataplane::{
     counters::ShardCounters,
     packet::Mac,
-    pipeline::{Punt, Shard, ShardSelector},
+    pipeline::{Capacity, Punt, Shard, ShardSelector},
     session::SessionRecord,
     steering::{BackendSlot, PortId, Snapshot},
 };
@@ -80,11 +81,12 @@ pub enum StartError {
     },
     /// The session tables could not be had.
     #[error(
-        "no memory for a table of {sessions} sessions: {source}; lower `sessions` in [workers]"
+        "no memory for tables of {} sessions over IPv4 and {} over IPv6: {source}; lower `sessions` or `sessions_ipv6` in [workers]",
+        sessions.v4, sessions.v6
     )]
     Sessions {
         /// Sessions per worker.
-        sessions: u32,
+        sessions: Capacity,
         /// Why.
         source: io::Error,
     },
@@ -178,9 +180,10 @@ impl Workers {
             let counters = Arc::new(ShardCounters::default());
             let (control_end, worker_end) = link(Arc::clone(&counters));
             let (entries, exits) = std::mem::take(&mut shares[number]);
+            let sessions = config.sessions;
             let shard =
-                Shard::new(number as u16, selector.clone(), config.sessions, Arc::clone(&counters))
-                    .map_err(|source| StartError::Sessions { sessions: config.sessions, source })?;
+                Shard::new(number as u16, selector.clone(), sessions, Arc::clone(&counters))
+                    .map_err(|source| StartError::Sessions { sessions, source })?;
             let worker = Worker {
                 shard,
                 snapshot: Arc::clone(&snapshot),
@@ -266,7 +269,7 @@ impl Workers {
     /// [`WorkerError`] when a worker does not answer.
     pub fn sessions(
         &mut self,
-        address: Option<u32>,
+        address: Option<IpAddr>,
         limit: usize,
     ) -> Result<Vec<(usize, SessionRecord)>, WorkerError> {
         let mut all = Vec::new();

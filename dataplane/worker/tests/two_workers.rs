@@ -9,11 +9,11 @@ use std::{
 
 use etherparse::PacketBuilder;
 use tidegate_dataplane::{
-    packet::{Mac, arp},
-    pipeline::{Outcome, Punt},
+    packet::{Address as _, Mac, Tags, arp},
+    pipeline::{Capacity, Outcome, Punt},
     steering::{
-        Backend, BackendSlot, Destination, Fib, ManagedAddress, NextHop, Port, PortId, PortRole,
-        Rewrite, Snapshot, UnknownTcp,
+        Backend, BackendSlot, Destination, ManagedAddress, NextHop, Port, PortId, PortRole,
+        Rewrite, Routing, Snapshot, UnknownTcp,
     },
 };
 use tidegate_worker::{Idle, PortSpec, Workers, WorkersConfig};
@@ -38,7 +38,7 @@ fn config() -> WorkersConfig {
         eal_args: vec!["--log-level=*:error".into()],
         cpus: vec![0, 1],
         idle: Idle::Sleep,
-        sessions: 1024,
+        sessions: Capacity { v4: 1024, v6: 1024 },
         ports: vec![
             port("uplink", "net_ring0"),
             port("vm0", "net_null0,no-rx=1"),
@@ -48,24 +48,27 @@ fn config() -> WorkersConfig {
 }
 
 fn snapshot(generation: u64, destination: Option<Destination>) -> Arc<Snapshot> {
-    let port = |mac, role| Port { mac, addresses: vec![0x0a09_0001], role };
+    let port = |device, mac, role| {
+        let addresses = vec![0x0a09_0001_u32.ip()];
+        Some(Port { mac, addresses, role, device: PortId(device), tags: Tags::NONE, twin: None })
+    };
     let access = Mac([2, 0, 0, 0, 0, 2]);
     let ports = vec![
-        port(UPLINK, PortRole::Uplink),
-        port(access, PortRole::Access),
-        port(access, PortRole::Access),
+        port(0, UPLINK, PortRole::Uplink),
+        port(1, access, PortRole::Access),
+        port(2, access, PortRole::Access),
     ];
     let route = ("10.9.0.0/24".parse().expect("prefix"), NextHop { port: PortId(0), via: None });
     let address = ManagedAddress {
-        address: ADDRESS,
+        address: ADDRESS.ip(),
         hosted: true,
         tracked: true,
         epoch: generation as u32,
         home: SOURCE,
         destination,
     };
-    let mut snapshot =
-        Snapshot::new(generation, ports, [address], Fib::new([route]), []).expect("snapshot");
+    let routing = Routing::plain(&ports, [route], []);
+    let mut snapshot = Snapshot::new(generation, ports, [address], routing).expect("snapshot");
     snapshot.counted_at_install = destination.map(|_| SOURCE.slot).into_iter().collect();
     Arc::new(snapshot)
 }
@@ -111,7 +114,7 @@ fn sessions_live_on_one_shard_and_cutover_is_counted() {
 
     send_syns(&mut workers, 0..CLIENTS);
     wait_for("old sessions to begin", || total(&workers, Outcome::ToSource) == u64::from(CLIENTS));
-    let sessions = workers.sessions(Some(ADDRESS), usize::MAX).expect("a listing");
+    let sessions = workers.sessions(Some(ADDRESS.ip()), usize::MAX).expect("a listing");
     assert_eq!(sessions.len(), usize::from(CLIENTS));
     // Both shards have their part, whichever worker's queue the packets came by.
     for worker in 0..2 {
@@ -138,7 +141,10 @@ fn sessions_live_on_one_shard_and_cutover_is_counted() {
         noticed = workers.take_punts().next();
         noticed.is_some()
     });
-    assert_eq!(noticed, Some(Punt::Neighbour { port: PortId(0), address: 0x0a09_0007, mac }));
+    assert_eq!(
+        noticed,
+        Some(Punt::Neighbour { port: PortId(0), address: 0x0a09_0007_u32.ip(), mac })
+    );
 
     let received: u64 = (0..2).map(|worker| workers.counters(worker).received.get()).sum();
     let ended: u64 = Outcome::ALL.iter().map(|&outcome| total(&workers, outcome)).sum();

@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use std::slice;
 
 use tidegate_dpdk_sys as sys;
+use tidegate_packet_buf::PacketBuf;
 
 /// A packet in DPDK's memory, owned by this value alone. Dropping it returns it to its pool.
 ///
@@ -222,6 +223,20 @@ impl AsMut<[u8]> for Mbuf {
     #[inline]
     fn as_mut(&mut self) -> &mut [u8] {
         self.data_mut()
+    }
+}
+
+impl PacketBuf for Mbuf {
+    fn prepend(&mut self, count: usize) -> bool {
+        Self::prepend(self, count).is_some()
+    }
+
+    fn trim_front(&mut self, count: usize) -> bool {
+        Self::trim_front(self, count)
+    }
+
+    fn truncate(&mut self, length: usize) -> bool {
+        self.len().checked_sub(length).is_some_and(|surplus| self.trim_back(surplus))
     }
 }
 

@@ -15,6 +15,7 @@ use std::{
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use zerocopy::FromZeros;
 
+const CACHE_LINE_BYTES: usize = 64;
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// What an array lies in.
@@ -80,15 +81,18 @@ impl<T> HugeArray<T> {
         self.mapped_bytes
     }
 
-    /// Start to load the cache line of value `index`. Beyond the end it does nothing useful and no harm.
+    /// Start to load the cache lines of value `index`. Beyond the end it does nothing useful and no harm.
     #[inline]
     pub fn prefetch(&self, index: usize) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch reads nothing and cannot fault, whatever the address (Intel SDM, PREFETCHh); the pointer is
-        // computed with wrapping arithmetic and never dereferenced.
-        unsafe {
-            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.start.as_ptr().wrapping_add(index).cast());
+        let value = self.start.as_ptr().wrapping_add(index).cast::<u8>();
+        for line in (0..size_of::<T>()).step_by(CACHE_LINE_BYTES) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a prefetch reads nothing and cannot fault, whatever the address (Intel SDM, PREFETCHh); the pointer
+            // is computed with wrapping arithmetic and never dereferenced.
+            unsafe {
+                use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T0>(value.wrapping_add(line).cast());
+            }
         }
     }
 }

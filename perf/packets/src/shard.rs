@@ -11,10 +11,11 @@ use std::{
 use anyhow::Context as _;
 use tidegate_dataplane::{
     counters::ShardCounters,
-    pipeline::{BURST, Outcome, Shard, ShardSelector, Verdict},
+    packet::{Address as _, Mac, PacketBuf, Tags},
+    pipeline::{BURST, Capacity, Outcome, Shard, ShardSelector, Verdict},
     steering::{
-        Backend, BackendSlot, Fib, Ipv4Prefix, ManagedAddress, Neighbour, NextHop, Port, PortId,
-        PortRole, Rewrite, Snapshot, Timeouts,
+        Backend, BackendSlot, IpPrefix, ManagedAddress, Neighbour, NextHop, Port, PortId, PortRole,
+        Rewrite, Routing, Snapshot, Timeouts,
     },
 };
 
@@ -41,6 +42,21 @@ impl AsRef<[u8]> for Frame {
 impl AsMut<[u8]> for Frame {
     fn as_mut(&mut self) -> &mut [u8] {
         &mut self.0
+    }
+}
+
+/// Of one size: there is nothing before it and nothing to be taken away.
+impl PacketBuf for Frame {
+    fn prepend(&mut self, _: usize) -> bool {
+        false
+    }
+
+    fn trim_front(&mut self, _: usize) -> bool {
+        false
+    }
+
+    fn truncate(&mut self, _: usize) -> bool {
+        false
     }
 }
 
@@ -89,7 +105,7 @@ impl Bench {
         timeouts: Timeouts,
     ) -> anyhow::Result<Self> {
         let counters = Arc::new(ShardCounters::default());
-        let shard = Shard::new(number, selector, capacity, counters)?;
+        let shard = Shard::new(number, selector, Capacity { v4: capacity, v6: 0 }, counters)?;
         let segment = template(frame::build(0, Kind::ACK, SMALLEST))?;
         Ok(Self {
             shard,
@@ -161,12 +177,12 @@ impl Bench {
     /// Take the burst that was made through the shard.
     #[inline]
     pub fn process(&mut self) {
-        let ports = [self.port; BURST];
+        let mut ports = [self.port; BURST];
         self.shard.process(
             &self.snapshot,
             self.now_ms,
             &mut self.frames,
-            &ports,
+            &mut ports,
             &mut self.verdicts,
         );
         black_box(&self.frames);
@@ -210,26 +226,33 @@ fn template(bytes: Vec<u8>) -> anyhow::Result<Frame> {
 }
 
 fn snapshot(timeouts: Timeouts) -> anyhow::Result<Snapshot> {
-    let port = |mac, role| Port { mac, addresses: Vec::new(), role };
-    let ports = vec![port(UPLINK_MAC, PortRole::Uplink), port(ACCESS_MAC, PortRole::Access)];
+    let port = |device, mac: Mac, role| {
+        let (addresses, tags) = (Vec::new(), Tags::NONE);
+        Some(Port { mac, addresses, role, device, tags, twin: None })
+    };
+    let ports = vec![
+        port(UPLINK, UPLINK_MAC, PortRole::Uplink),
+        port(ACCESS, ACCESS_MAC, PortRole::Access),
+    ];
     let home = Backend {
         slot: BackendSlot(0),
         port: ACCESS,
         mac: SOURCE_MAC,
-        rewrite: Rewrite::Nat(LOCATOR),
+        rewrite: Rewrite::Nat(LOCATOR.ip()),
     };
     let address = ManagedAddress {
-        address: MANAGED,
+        address: MANAGED.ip(),
         hosted: true,
         tracked: true,
         epoch: 1,
         home,
         destination: None,
     };
-    let everywhere = Ipv4Prefix::new(0, 0).context("no bits are a prefix")?;
-    let fib = Fib::new([(everywhere, NextHop { port: UPLINK, via: Some(ROUTER) })]);
-    let router = (ROUTER, Neighbour { port: UPLINK, mac: CLIENT_MAC });
-    let mut snapshot = Snapshot::new(1, ports, [address], fib, [router])?;
+    let everywhere = IpPrefix::new(0u32.ip(), 0).context("no bits are a prefix")?;
+    let route = (everywhere, NextHop { port: UPLINK, via: Some(ROUTER.ip()) });
+    let router = (ROUTER.ip(), Neighbour { port: UPLINK, mac: CLIENT_MAC });
+    let routing = Routing::plain(&ports, [route], [router]);
+    let mut snapshot = Snapshot::new(1, ports, [address], routing)?;
     snapshot.timeouts = timeouts;
     Ok(snapshot)
 }
@@ -253,7 +276,7 @@ mod tests {
         bench.process();
         bench.sent().expect("answered");
         assert_eq!(bench.sessions(), 1000 + BURST as u64);
-        bench.sweep(bench.now_ms() + 11, bench.shard.places());
+        bench.sweep(bench.now_ms() + 11, bench.shard.places().v4);
         assert_eq!(bench.sessions(), 1000);
     }
 }

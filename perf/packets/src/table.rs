@@ -15,13 +15,13 @@ use crate::frame;
 /// Key of the session of client `number`.
 #[inline]
 #[must_use]
-pub fn key(number: u32) -> SessionKey {
+pub fn key(number: u32) -> SessionKey<u32> {
     let service = (frame::MANAGED, frame::SERVICE_PORT);
     SessionKey::new(frame::client(number), service, protocol::TCP)
 }
 
 /// Our table.
-pub struct Ours(SessionTable);
+pub struct Ours(SessionTable<u32>);
 
 impl Ours {
     /// With room for `sessions`.
@@ -54,8 +54,8 @@ impl Ours {
     /// When one that should end is not there, or one that should begin finds no room.
     pub fn replace(
         &mut self,
-        old: &[SessionKey; BURST],
-        new: &[SessionKey; BURST],
+        old: &[SessionKey<u32>; BURST],
+        new: &[SessionKey<u32>; BURST],
     ) -> anyhow::Result<()> {
         let hashes = [old, new].map(|keys| keys.each_ref().map(|key| self.0.hash(key)));
         for &hash in hashes.as_flattened() {
@@ -81,7 +81,7 @@ impl Ours {
     /// Look a burst up in stages, as a shard does, and read what is found; how many live sessions there were.
     #[inline]
     #[must_use]
-    pub fn lookup(&self, keys: &[SessionKey; BURST]) -> u32 {
+    pub fn lookup(&self, keys: &[SessionKey<u32>; BURST]) -> u32 {
         let mut hashes = [0; BURST];
         for (hash, key) in hashes.iter_mut().zip(keys) {
             *hash = self.0.hash(key);

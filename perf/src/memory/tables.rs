@@ -36,7 +36,7 @@ impl Table for Ours {
 }
 
 /// hashbrown with ahash, without prefetch: it offers none.
-pub struct Hashbrown(HashMap<[u8; 16], Session, RandomState>);
+pub struct Hashbrown(HashMap<[u8; 16], Session<u32>, RandomState>);
 
 impl Hashbrown {
     /// With the sessions of clients below `sessions`.
@@ -50,7 +50,7 @@ impl Hashbrown {
     }
 }
 
-fn session(number: u32) -> Session {
+fn session(number: u32) -> Session<u32> {
     Session::new(&key(number), BackendSlot(0), 1, SessionState::Established, 0)
 }
 

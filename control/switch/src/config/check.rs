@@ -3,18 +3,18 @@
 use std::{
     collections::HashMap,
     fmt::{self, Display},
-    net::Ipv4Addr,
+    net::IpAddr,
     ops::{Range, RangeInclusive},
     path::Path,
     str::FromStr,
 };
 
 use tidegate_api::endpoint::Endpoint;
-use tidegate_dataplane::steering::Timeouts;
+use tidegate_dataplane::{pipeline::Capacity, steering::Timeouts};
 use toml::Spanned;
 
 use super::{Config, ConfigError, Eal, Idle, Workers, file};
-use crate::steering::{NAME_RULE, is_name};
+use crate::steering::{NAME_RULE, is_name, is_unicast};
 
 /// Highest number of a CPU that an affinity mask can name (CPU_SETSIZE).
 const MAX_CPU: u32 = 1023;
@@ -29,7 +29,7 @@ pub(super) struct Check<'a> {
     path: &'a Path,
     text: &'a str,
     /// Who has an address already.
-    pub(super) addresses: HashMap<u32, Owner>,
+    pub(super) addresses: HashMap<IpAddr, Owner>,
 }
 
 /// Who has an address.
@@ -39,7 +39,7 @@ pub(super) enum Owner {
     /// It is managed.
     Managed,
     /// A backend of this managed address.
-    BackendOf(Ipv4Addr),
+    BackendOf(IpAddr),
 }
 
 impl Display for Owner {
@@ -79,23 +79,21 @@ impl<'a> Check<'a> {
         text.get_ref().parse().map_err(|error: T::Err| self.error(text.span(), error.to_string()))
     }
 
-    pub(super) fn ipv4(&self, text: &Spanned<String>) -> Checked<u32> {
-        let address: Ipv4Addr = text.get_ref().parse().map_err(|_| {
-            let message =
-                format!("`{}` is not an IPv4 address; write it as in 10.0.0.1", text.get_ref());
+    pub(super) fn ip(&self, text: &Spanned<String>) -> Checked<IpAddr> {
+        let address: IpAddr = text.get_ref().parse().map_err(|_| {
+            let message = format!(
+                "`{}` is not an IP address; write it as in 10.0.0.1 or 2001:db8::1",
+                text.get_ref()
+            );
             self.error(text.span(), message)
         })?;
-        if address.is_unspecified()
-            || address.is_multicast()
-            || address.is_broadcast()
-            || address.is_loopback()
-        {
+        if !is_unicast(address) {
             let message = format!(
-                "{address} is not an address one machine can have on a link; use a unicast address"
+                "{address} is not an address one machine can have beyond its own link; use a unicast address"
             );
             return Err(self.error(text.span(), message));
         }
-        Ok(address.to_bits())
+        Ok(address)
     }
 
     pub(super) fn within<T: PartialOrd + Display + Copy>(
@@ -123,9 +121,13 @@ impl<'a> Check<'a> {
     }
 
     /// Note that `owner` has `address`, unless somebody else does.
-    pub(super) fn claim(&mut self, address: u32, span: Range<usize>, owner: Owner) -> Checked<()> {
+    pub(super) fn claim(
+        &mut self,
+        address: IpAddr,
+        span: Range<usize>,
+        owner: Owner,
+    ) -> Checked<()> {
         if let Some(other) = self.addresses.get(&address) {
-            let address = Ipv4Addr::from_bits(address);
             let message = format!(
                 "{address} is already {other}; each address can be used once, choose another"
             );
@@ -174,9 +176,13 @@ impl<'a> Check<'a> {
             Some(file::Idle::Poll) => Idle::Poll,
             Some(file::Idle::Sleep) | None => Idle::Sleep,
         };
-        let sessions = match &workers.sessions {
-            Some(sessions) => self.within("sessions", sessions, &SESSIONS)?,
-            None => 65_536,
+        let room = |key, written: &Option<Spanned<u32>>, usual| match written {
+            Some(sessions) => self.within(key, sessions, &SESSIONS),
+            None => Ok(usual),
+        };
+        let sessions = Capacity {
+            v4: room("sessions", &workers.sessions, 65_536)?,
+            v6: room("sessions_ipv6", &workers.sessions_ipv6, 16_384)?,
         };
         Ok(Workers { cpus, idle, sessions })
     }

@@ -39,6 +39,7 @@ pub(super) struct Workers {
     pub(super) cpus: Option<Spanned<Vec<Spanned<u32>>>>,
     pub(super) idle: Option<Idle>,
     pub(super) sessions: Option<Spanned<u32>>,
+    pub(super) sessions_ipv6: Option<Spanned<u32>>,
 }
 
 #[derive(Debug, Deserialize)]

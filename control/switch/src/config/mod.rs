@@ -7,14 +7,15 @@ mod check;
 mod file;
 mod topology;
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 pub use tidegate_config::ConfigError;
 
 use tidegate_api::endpoint::Endpoint;
 use tidegate_dataplane::{
     packet::Mac,
-    steering::{Ipv4Prefix, Neighbour, NextHop, PortRole, Timeouts},
+    pipeline::Capacity,
+    steering::{IpPrefix, Neighbour, NextHop, PortRole, Timeouts},
 };
 
 use crate::steering::BackendSpec;
@@ -34,12 +35,12 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Ports.
     pub ports: Vec<PortConfig>,
-    /// Neighbours that need no ARP, by address in host byte order.
-    pub neighbours: Vec<(u32, Neighbour)>,
+    /// Neighbours whose MAC is known from the start.
+    pub neighbours: Vec<(IpAddr, Neighbour)>,
     /// Static routes, without the connected ones.
-    pub routes: Vec<(Ipv4Prefix, NextHop)>,
-    /// Managed addresses (host byte order) with their homes.
-    pub addresses: Vec<(u32, BackendSpec)>,
+    pub routes: Vec<(IpPrefix, NextHop)>,
+    /// Managed addresses with their homes.
+    pub addresses: Vec<(IpAddr, BackendSpec)>,
 }
 
 /// How DPDK's environment is started.
@@ -72,7 +73,7 @@ pub struct Workers {
     /// What they do without packets.
     pub idle: Idle,
     /// Sessions each of them has room for.
-    pub sessions: u32,
+    pub sessions: Capacity,
 }
 
 /// One port.
@@ -93,23 +94,23 @@ pub struct PortConfig {
 /// An address of the box with the length of its link's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InterfaceAddress {
-    /// Host byte order.
-    pub address: u32,
-    /// Prefix length, at most 32.
+    /// The address.
+    pub address: IpAddr,
+    /// Prefix length.
     pub prefix_len: u8,
 }
 
 impl InterfaceAddress {
     /// The prefix of the link.
     #[must_use]
-    pub fn prefix(self) -> Option<Ipv4Prefix> {
-        Ipv4Prefix::new(self.address, self.prefix_len)
+    pub fn prefix(self) -> Option<IpPrefix> {
+        IpPrefix::new(self.address, self.prefix_len)
     }
 }
 
 impl std::fmt::Display for InterfaceAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", std::net::Ipv4Addr::from_bits(self.address), self.prefix_len)
+        write!(f, "{}/{}", self.address, self.prefix_len)
     }
 }
 

@@ -13,6 +13,7 @@ args = ["--log-level=4"]
 cpus = [0, 1]
 idle = "poll"
 sessions = 4096
+sessions_ipv6 = 2048
 [api]
 listen = ["unix:/run/tidegated.sock", "127.0.0.1:7430"]
 [timeouts]
@@ -78,17 +79,23 @@ fn a_right_file_gives_valid_types() {
         config.eal,
         Eal { hugepages: false, memory_mib: 64, mbufs: None, args: vec!["--log-level=4".into()] }
     );
-    assert_eq!(config.workers, Workers { cpus: vec![0, 1], idle: Idle::Poll, sessions: 4096 });
+    assert_eq!(
+        config.workers,
+        Workers { cpus: vec![0, 1], idle: Idle::Poll, sessions: Capacity { v4: 4096, v6: 2048 } }
+    );
     assert_eq!(config.listen.len(), 2);
     assert_eq!((config.timeouts.linger_ms, config.timeouts.udp_ms), (2_000, 30_000));
     assert_eq!(config.timeouts.echo_ms, Timeouts::default().echo_ms);
     assert_eq!((config.ports.len(), config.ports[2].mac), (3, Some(Mac([2, 0, 0, 0, 0, 0xfe]))));
     assert_eq!(config.ports[0].addresses[0].to_string(), "10.9.0.1/24");
-    let hop = NextHop { port: tidegate_dataplane::steering::PortId(0), via: Some(0x0a09_00fe) };
+    let hop = NextHop {
+        port: tidegate_dataplane::steering::PortId(0),
+        via: Some([10, 9, 0, 254].into()),
+    };
     assert_eq!(config.routes, [("0.0.0.0/0".parse().expect("prefix"), hop)]);
     assert_eq!(
         config.addresses[1].1.rewrite,
-        tidegate_dataplane::steering::Rewrite::Nat(0x0a08_000c)
+        tidegate_dataplane::steering::Rewrite::Nat([10, 8, 0, 12].into())
     );
 }
 
@@ -99,7 +106,10 @@ fn most_of_it_can_be_left_out() {
     );
     let config = config.expect("valid");
     assert_eq!(config.eal, Eal { hugepages: true, memory_mib: 256, mbufs: None, args: vec![] });
-    assert_eq!(config.workers, Workers { cpus: vec![0], idle: Idle::Sleep, sessions: 65_536 });
+    assert_eq!(
+        config.workers,
+        Workers { cpus: vec![0], idle: Idle::Sleep, sessions: Capacity { v4: 65_536, v6: 16_384 } }
+    );
     assert_eq!(config.timeouts, Timeouts::default());
 }
 
@@ -110,8 +120,8 @@ fn keys_that_do_not_exist() {
         &["`memory`", "allowed here: `hugepages`, `memory_mib`, `mbufs`, `args`"],
     );
     says(&wrong("idle", "ilde", 7), &["`ilde`", "`idle`"]);
-    says(&wrong("[[neighbour]]", "[[neighbor]]", 31), &["`neighbor`", "`neighbour`"]);
-    says(&wrong("locator =", "locater =", 43), &["`locater`", "`locator`"]);
+    says(&wrong("[[neighbour]]", "[[neighbor]]", 32), &["`neighbor`", "`neighbour`"]);
+    says(&wrong("locator =", "locater =", 44), &["`locater`", "`locator`"]);
 }
 
 #[test]
@@ -123,42 +133,42 @@ fn values_out_of_range() {
     says(&wrong("sessions = 4096", "sessions = 99999999", 8), &["sessions = 99999999"]);
     says(&wrong("memory_mib = 64", "memory_mib = 1", 3), &["memory_mib = 1", "16 to"]);
     says(&wrong("memory_mib = 64", "mbufs = 1", 3), &["mbufs = 1", "2048 to"]);
-    says(&wrong("linger = 2", "linger = 0", 12), &["linger = 0", "1 to 604800"]);
+    says(&wrong("linger = 2", "linger = 0", 13), &["linger = 0", "1 to 604800"]);
     says(&wrong("\"poll\"", "\"nap\"", 7), &["`nap`", "`sleep`", "`poll`"]);
 }
 
 #[test]
 fn endpoints() {
     says(
-        &wrong("unix:/run/tidegated.sock", "tidegated.sock", 10),
+        &wrong("unix:/run/tidegated.sock", "tidegated.sock", 11),
         &["`tidegated.sock`", "unix:/absolute/path"],
     );
-    says(&wrong("127.0.0.1:7430", "unix:/run/tidegated.sock", 10), &["listed twice"]);
+    says(&wrong("127.0.0.1:7430", "unix:/run/tidegated.sock", 11), &["listed twice"]);
     let none =
         GOOD.replace("listen = [\"unix:/run/tidegated.sock\", \"127.0.0.1:7430\"]", "listen = []");
     says(
         &parse_text(&none).expect_err("none").to_string(),
-        &["tidegated.toml:10:", "listen is empty"],
+        &["tidegated.toml:11:", "listen is empty"],
     );
 }
 
 #[test]
 fn ports() {
-    says(&wrong("name = \"west\"", "name = \"east\"", 26), &["two ports are named `east`"]);
-    says(&wrong("name = \"west\"", "name = \"w st\"", 26), &["`w st`", "letters"]);
-    says(&wrong("0000:03:00.0", "net_tap1,iface=other", 27), &["`east`", "its own device"]);
-    says(&wrong("0000:03:00.0", "", 27), &["DPDK device", "net_tap0"]);
-    says(&wrong("10.9.0.1/24", "10.9.0.1", 17), &["`10.9.0.1`", "10.0.0.0/24"]);
-    says(&wrong("10.9.0.1/24", "10.9.0.1/33", 17), &["at most 32"]);
-    says(&wrong("10.9.0.1/24", "127.0.0.1/8", 17), &["127.0.0.1", "unicast"]);
+    says(&wrong("name = \"west\"", "name = \"east\"", 27), &["two ports are named `east`"]);
+    says(&wrong("name = \"west\"", "name = \"w st\"", 27), &["`w st`", "letters"]);
+    says(&wrong("0000:03:00.0", "net_tap1,iface=other", 28), &["`east`", "its own device"]);
+    says(&wrong("0000:03:00.0", "", 28), &["DPDK device", "net_tap0"]);
+    says(&wrong("10.9.0.1/24", "10.9.0.1", 18), &["`10.9.0.1`", "10.0.0.0/24"]);
+    says(&wrong("10.9.0.1/24", "10.9.0.1/33", 18), &["at most 32"]);
+    says(&wrong("10.9.0.1/24", "127.0.0.1/8", 18), &["127.0.0.1", "unicast"]);
     says(
-        &wrong("role = \"access\"\n[[port]]", "role = \"inside\"\n[[port]]", 24),
+        &wrong("role = \"access\"\n[[port]]", "role = \"inside\"\n[[port]]", 25),
         &["`inside`", "`uplink`"],
     );
     let message =
-        wrong("mac = \"02:00:00:00:00:fe\"\naddresses", "mac = \"02:00:00:00:00\"\naddresses", 22);
+        wrong("mac = \"02:00:00:00:00:fe\"\naddresses", "mac = \"02:00:00:00:00\"\naddresses", 23);
     says(&message, &["`02:00:00:00:00`", "six hexadecimal bytes"]);
-    says(&wrong("02:00:00:00:00:fe", "ff:ff:ff:ff:ff:ff", 22), &["group address"]);
+    says(&wrong("02:00:00:00:00:fe", "ff:ff:ff:ff:ff:ff", 23), &["group address"]);
     let none = "[api]\nlisten = [\"unix:/a\"]\n";
     says(&parse_text(none).expect_err("no port").to_string(), &["no [[port]]"]);
 }
@@ -167,58 +177,58 @@ fn ports() {
 fn addresses_that_are_taken() {
     // An anycast gateway needs one MAC.
     says(
-        &wrong("02:00:00:00:00:fe", "02:00:00:00:00:fd", 29),
+        &wrong("02:00:00:00:00:fe", "02:00:00:00:00:fd", 30),
         &["10.8.0.1/24", "`east`", "same mac"],
     );
-    let twice = wrong("[\"10.9.0.1/24\"]", "[\"10.9.0.1/24\", \"10.9.0.1/24\"]", 17);
+    let twice = wrong("[\"10.9.0.1/24\"]", "[\"10.9.0.1/24\", \"10.9.0.1/24\"]", 18);
     says(&twice, &["10.9.0.1", "already an address of port `uplink`"]);
-    let uplink = wrong("\"10.8.0.1/24\"]", "\"10.9.0.1/24\"]", 23);
+    let uplink = wrong("\"10.8.0.1/24\"]", "\"10.9.0.1/24\"]", 24);
     says(&uplink, &["10.9.0.1/24", "port `uplink`", "role = \"access\""]);
-    let prefix = wrong("\"10.8.0.1/24\"]", "\"10.9.0.9/24\"]", 23);
+    let prefix = wrong("\"10.8.0.1/24\"]", "\"10.9.0.9/24\"]", 24);
     says(&prefix, &["10.9.0.9/24", "`uplink`", "one link only"]);
 }
 
 #[test]
 fn managed_addresses() {
-    says(&wrong("10.8.0.101", "10.8.0.100", 42), &["10.8.0.100", "already a managed address"]);
+    says(&wrong("10.8.0.101", "10.8.0.100", 43), &["10.8.0.100", "already a managed address"]);
     says(
-        &wrong("address = \"10.8.0.100\"", "address = \"10.9.0.1\"", 39),
+        &wrong("address = \"10.8.0.100\"", "address = \"10.9.0.1\"", 40),
         &["address of port `uplink`"],
     );
-    says(&wrong("10.8.0.12", "10.8.0.100", 43), &["10.8.0.100", "managed address"]);
-    says(&wrong("10.8.0.12", "10.8.0.1", 43), &["10.8.0.1", "address of port `east`"]);
-    says(&wrong("10.8.0.101", "10.8.0.256", 42), &["`10.8.0.256`", "IPv4"]);
+    says(&wrong("10.8.0.12", "10.8.0.100", 44), &["10.8.0.100", "managed address"]);
+    says(&wrong("10.8.0.12", "10.8.0.1", 44), &["10.8.0.1", "address of port `east`"]);
+    says(&wrong("10.8.0.101", "10.8.0.256", 43), &["`10.8.0.256`", "IP address"]);
     says(
-        &wrong("port = \"east\", mac", "port = \"north\", mac", 40),
+        &wrong("port = \"east\", mac", "port = \"north\", mac", 41),
         &["`north`", "`uplink`, `east`, `west`"],
     );
-    says(&wrong(", locator = \"10.8.0.12\"", "", 43), &["needs a locator"]);
+    says(&wrong(", locator = \"10.8.0.12\"", "", 44), &["needs a locator"]);
     says(
-        &wrong("rewrite = \"l2\"", "rewrite = \"l2\", locator = \"10.8.0.9\"", 40),
+        &wrong("rewrite = \"l2\"", "rewrite = \"l2\", locator = \"10.8.0.9\"", 41),
         &["remove it"],
     );
-    says(&wrong("rewrite = \"l2\"", "rewrite = \"l3\"", 40), &["`l3`", "`nat`"]);
-    says(&wrong("02:00:00:00:08:0b", "02:00:00:00:08", 40), &["MAC"]);
-    says(&wrong("name = \"blue\"", "name = \"\"", 40), &["backend", "letters"]);
+    says(&wrong("rewrite = \"l2\"", "rewrite = \"l3\"", 41), &["`l3`", "`nat`"]);
+    says(&wrong("02:00:00:00:08:0b", "02:00:00:00:08", 41), &["MAC"]);
+    says(&wrong("name = \"blue\"", "name = \"\"", 41), &["backend", "letters"]);
 }
 
 #[test]
 fn neighbours_and_routes() {
-    says(&wrong("port = \"uplink\"", "port = \"up\"", 34), &["`up`", "`uplink`"]);
+    says(&wrong("port = \"uplink\"", "port = \"up\"", 35), &["`up`", "`uplink`"]);
     says(
-        &wrong("address = \"10.9.0.254\"", "address = \"10.8.0.100\"", 32),
+        &wrong("address = \"10.9.0.254\"", "address = \"10.8.0.100\"", 33),
         &["managed address", "remove"],
     );
     let twice = "[[neighbour]]\naddress = \"10.9.0.254\"\nmac = \"02:00:00:00:09:01\"\nport = \"uplink\"\n[[route]]";
-    says(&wrong("[[route]]", twice, 36), &["10.9.0.254", "twice"]);
-    says(&wrong("0.0.0.0/0", "10.9.0.0/24", 36), &["already a route to 10.9.0.0/24"]);
-    says(&wrong("0.0.0.0/0", "default", 36), &["`default`"]);
+    says(&wrong("[[route]]", twice, 37), &["10.9.0.254", "twice"]);
+    says(&wrong("0.0.0.0/0", "10.9.0.0/24", 37), &["already a route to 10.9.0.0/24"]);
+    says(&wrong("0.0.0.0/0", "default", 37), &["`default`"]);
     says(
-        &wrong("via = \"10.9.0.254\"", "via = \"10.7.0.1\"", 37),
+        &wrong("via = \"10.9.0.254\"", "via = \"10.7.0.1\"", 38),
         &["10.7.0.1", "no link of any port"],
     );
     says(
-        &wrong("via = \"10.9.0.254\"", "via = \"10.9.0.254\"\nport = \"east\"", 37),
+        &wrong("via = \"10.9.0.254\"", "via = \"10.9.0.254\"\nport = \"east\"", 38),
         &["port `east`"],
     );
 }

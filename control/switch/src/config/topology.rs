@@ -1,11 +1,11 @@
 //! Ports, managed addresses, neighbours and routes: what refers to each other.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use tidegate_dataplane::{
     counters::MAX_PORTS,
     packet::Mac,
-    steering::{Ipv4Prefix, Neighbour, NextHop, PortId, PortRole, Rewrite},
+    steering::{IpPrefix, Neighbour, NextHop, PortId, PortRole, Rewrite},
 };
 use toml::Spanned;
 
@@ -76,13 +76,13 @@ impl Check<'_> {
         port: &PortConfig,
         ports: &[PortConfig],
     ) -> Checked<InterfaceAddress> {
-        let _: Ipv4Prefix = self.parse(text)?;
+        let _: IpPrefix = self.parse(text)?;
         let Some((address, length)) = text.get_ref().split_once('/') else {
             return Err(
                 self.error(text.span(), "an address needs its prefix length, as in 10.0.0.1/24")
             );
         };
-        let address = self.ipv4(&Spanned::new(text.span(), address.to_owned()))?;
+        let address = self.ip(&Spanned::new(text.span(), address.to_owned()))?;
         let prefix_len = length
             .parse()
             .map_err(|_| self.error(text.span(), "the prefix length is not a number"))?;
@@ -130,10 +130,10 @@ impl Check<'_> {
         &mut self,
         file: &[file::Address],
         ports: &[PortConfig],
-    ) -> Checked<Vec<(u32, BackendSpec)>> {
+    ) -> Checked<Vec<(IpAddr, BackendSpec)>> {
         let mut managed = Vec::new();
         for written in file {
-            let address = self.ipv4(&written.address)?;
+            let address = self.ip(&written.address)?;
             self.claim(address, written.address.span(), Owner::Managed)?;
             let home = self.backend(&written.home, ports, address)?;
             managed.push((address, home));
@@ -145,7 +145,7 @@ impl Check<'_> {
         &mut self,
         written: &Spanned<file::Backend>,
         ports: &[PortConfig],
-        address: u32,
+        address: IpAddr,
     ) -> Checked<BackendSpec> {
         let backend = written.get_ref();
         let name = self.name("backend", &backend.name)?;
@@ -162,8 +162,14 @@ impl Check<'_> {
                 return Err(self.error(written.span(), message));
             }
             (file::Rewrite::Nat, Some(text)) => {
-                let locator = self.ipv4(text)?;
-                let owner = Owner::BackendOf(address.into());
+                let locator = self.ip(text)?;
+                if locator.is_ipv4() != address.is_ipv4() {
+                    let message = format!(
+                        "locator {locator} is of another IP family than {address}; give the guest's address of the same family"
+                    );
+                    return Err(self.error(text.span(), message));
+                }
+                let owner = Owner::BackendOf(address);
                 self.claim(locator, text.span(), owner)?;
                 Rewrite::Nat(locator)
             }
@@ -175,27 +181,22 @@ impl Check<'_> {
         &mut self,
         file: &[file::Neighbour],
         ports: &[PortConfig],
-    ) -> Checked<Vec<(u32, Neighbour)>> {
-        let mut neighbours: Vec<(u32, Neighbour)> = Vec::new();
+    ) -> Checked<Vec<(IpAddr, Neighbour)>> {
+        let mut neighbours: Vec<(IpAddr, Neighbour)> = Vec::new();
         for written in file {
-            let address = self.ipv4(&written.address)?;
+            let address = self.ip(&written.address)?;
             let mac = self.parse(&written.mac)?;
             let port = self.port(&written.port, ports)?;
             // A locator may be listed: it is a guest on a link like any other.
             let owner = self.addresses.get(&address);
             let owner = owner.filter(|owner| !matches!(owner, Owner::BackendOf(_)));
             if let Some(owner) = owner {
-                let message = format!(
-                    "{} is already {owner}; it cannot be a neighbour, remove it",
-                    Ipv4Addr::from_bits(address)
-                );
+                let message =
+                    format!("{address} is already {owner}; it cannot be a neighbour, remove it");
                 return Err(self.error(written.address.span(), message));
             }
             if neighbours.iter().any(|(other, _)| *other == address) {
-                let message = format!(
-                    "neighbour {} is listed twice; remove one",
-                    Ipv4Addr::from_bits(address)
-                );
+                let message = format!("neighbour {address} is listed twice; remove one");
                 return Err(self.error(written.address.span(), message));
             }
             neighbours.push((address, Neighbour { port, mac }));
@@ -207,11 +208,11 @@ impl Check<'_> {
         &self,
         file: &[file::Route],
         ports: &[PortConfig],
-        neighbours: &[(u32, Neighbour)],
-    ) -> Checked<Vec<(Ipv4Prefix, NextHop)>> {
-        let mut routes: Vec<(Ipv4Prefix, NextHop)> = Vec::new();
+        neighbours: &[(IpAddr, Neighbour)],
+    ) -> Checked<Vec<(IpPrefix, NextHop)>> {
+        let mut routes: Vec<(IpPrefix, NextHop)> = Vec::new();
         for written in file {
-            let to: Ipv4Prefix = self.parse(&written.to)?;
+            let to: IpPrefix = self.parse(&written.to)?;
             let connected = ports
                 .iter()
                 .any(|port| port.addresses.iter().any(|address| address.prefix() == Some(to)));
@@ -219,7 +220,13 @@ impl Check<'_> {
                 let message = format!("there is already a route to {to}; remove one");
                 return Err(self.error(written.to.span(), message));
             }
-            let via = self.ipv4(&written.via)?;
+            let via = self.ip(&written.via)?;
+            if via.is_ipv4() != to.address().is_ipv4() {
+                let message = format!(
+                    "{via} is of another IP family than {to}; name a router of the same family"
+                );
+                return Err(self.error(written.via.span(), message));
+            }
             let named = written.port.as_ref().map(|port| self.port(port, ports)).transpose()?;
             let on_link = |port: PortId| {
                 let addresses = &ports[usize::from(port.0)].addresses;

@@ -1,15 +1,20 @@
-//! Gratuitous ARP: telling the uplinks' switches and neighbours where a hosted address is now.
+//! Gratuitous ARP and unsolicited neighbour advertisements: telling the uplinks' switches and neighbours where a hosted
+//! address is now.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use tidegate_dataplane::{
-    packet::arp,
+    packet::{arp, neighbour},
     steering::{PortId, PortRole},
 };
 
 use super::Core;
 
-/// How often an address is announced, in case one is lost (RFC 5227, section 2.3, announces twice).
+/// How often an address is announced, in case one is lost (RFC 5227, section 2.3, announces twice; RFC 4861, section
+/// 7.2.6, up to three times).
 const TIMES: u8 = 3;
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -21,19 +26,19 @@ pub(super) struct Announcer {
 
 struct Due {
     at: Instant,
-    address: u32,
+    address: IpAddr,
     left: u8,
 }
 
 impl Announcer {
     /// Announce `address` from `now` on.
-    pub(super) fn begin(&mut self, address: u32, now: Instant) {
+    pub(super) fn begin(&mut self, address: IpAddr, now: Instant) {
         self.cancel(address);
         self.due.push(Due { at: now, address, left: TIMES });
     }
 
     /// Announce `address` no more.
-    pub(super) fn cancel(&mut self, address: u32) {
+    pub(super) fn cancel(&mut self, address: IpAddr) {
         self.due.retain(|due| due.address != address);
     }
 
@@ -43,7 +48,7 @@ impl Announcer {
     }
 
     /// The addresses to announce now.
-    fn take(&mut self, now: Instant) -> Vec<u32> {
+    fn take(&mut self, now: Instant) -> Vec<IpAddr> {
         let mut addresses = Vec::new();
         for due in self.due.iter_mut().filter(|due| due.at <= now) {
             addresses.push(due.address);
@@ -63,10 +68,17 @@ impl Core {
                 if port.role != PortRole::Uplink {
                     continue;
                 }
-                if let Err(error) =
-                    self.dataplane.transmit(id, &arp::announcement(port.mac, address))
-                {
-                    let address = std::net::Ipv4Addr::from_bits(address);
+                let sent = match address {
+                    IpAddr::V4(v4) => {
+                        let frame = arp::announcement(port.mac, v4.to_bits());
+                        self.dataplane.transmit(id, &frame)
+                    }
+                    IpAddr::V6(v6) => {
+                        let frame = neighbour::advertisement(port.mac, v6.to_bits());
+                        self.dataplane.transmit(id, &frame)
+                    }
+                };
+                if let Err(error) = sent {
                     tracing::warn!(%address, port = port.name, %error, "announcement not sent");
                 }
             }
@@ -81,15 +93,16 @@ mod tests {
     #[test]
     fn three_times_at_intervals_unless_cancelled() {
         let start = Instant::now();
+        let [one, two] = [1, 2].map(|n| IpAddr::from([10, 0, 0, n]));
         let mut announcer = Announcer::default();
-        announcer.begin(1, start);
-        announcer.begin(2, start);
-        assert_eq!(announcer.take(start), [1, 2]);
+        announcer.begin(one, start);
+        announcer.begin(two, start);
+        assert_eq!(announcer.take(start), [one, two]);
         assert!(announcer.take(start + INTERVAL / 2).is_empty());
-        announcer.cancel(2);
+        announcer.cancel(two);
         assert_eq!(announcer.next(), Some(start + INTERVAL));
-        assert_eq!(announcer.take(start + INTERVAL), [1]);
-        assert_eq!(announcer.take(start + INTERVAL * 2), [1]);
+        assert_eq!(announcer.take(start + INTERVAL), [one]);
+        assert_eq!(announcer.take(start + INTERVAL * 2), [one]);
         assert_eq!((announcer.next(), announcer.take(start + INTERVAL * 9).len()), (None, 0));
     }
 }

@@ -1,6 +1,6 @@
 //! Migrations as their watchers see them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use tokio::sync::watch;
 
@@ -45,15 +45,15 @@ pub struct Progress {
 /// The migrations in progress. Watchers hold receivers of the latest value, so that none can hold the core up.
 #[derive(Default)]
 pub(super) struct Migrations {
-    by_address: BTreeMap<u32, watch::Sender<Progress>>,
+    by_address: BTreeMap<IpAddr, watch::Sender<Progress>>,
 }
 
 impl Migrations {
-    pub(super) fn begin(&mut self, address: u32, progress: Progress) {
+    pub(super) fn begin(&mut self, address: IpAddr, progress: Progress) {
         self.by_address.insert(address, watch::Sender::new(progress));
     }
 
-    pub(super) fn update(&mut self, address: u32, progress: Progress) {
+    pub(super) fn update(&mut self, address: IpAddr, progress: Progress) {
         if let Some(sender) = self.by_address.get(&address) {
             sender.send_if_modified(|current| {
                 let changed = *current != progress;
@@ -63,12 +63,16 @@ impl Migrations {
         }
     }
 
-    pub(super) fn follow(&mut self, address: u32, progress: Progress) -> watch::Receiver<Progress> {
+    pub(super) fn follow(
+        &mut self,
+        address: IpAddr,
+        progress: Progress,
+    ) -> watch::Receiver<Progress> {
         self.update(address, progress);
         self.by_address.entry(address).or_insert_with(|| watch::Sender::new(progress)).subscribe()
     }
 
-    pub(super) fn end(&mut self, address: u32, progress: Progress) {
+    pub(super) fn end(&mut self, address: IpAddr, progress: Progress) {
         self.update(address, progress);
         self.by_address.remove(&address);
     }
@@ -77,7 +81,7 @@ impl Migrations {
 impl Core {
     pub(super) fn progress(
         &self,
-        address: u32,
+        address: IpAddr,
         state: MigrationState,
     ) -> Result<Progress, CoreError> {
         let record = self.steering.get(address)?;
@@ -92,7 +96,7 @@ impl Core {
 
     /// Count what is left of each drain. Returns whether there is one.
     pub(super) fn watch_drains(&mut self) -> bool {
-        let addresses: Vec<u32> = self.migrations.by_address.keys().copied().collect();
+        let addresses: Vec<IpAddr> = self.migrations.by_address.keys().copied().collect();
         let mut draining = false;
         for address in addresses {
             let Ok(record) = self.steering.get(address) else { continue };
@@ -109,7 +113,7 @@ impl Core {
             if progress.old_sessions == 0 {
                 self.steering.observe_drained(address);
                 progress.state = MigrationState::Drained;
-                tracing::info!(address = %std::net::Ipv4Addr::from_bits(address), epoch = progress.epoch, "drained");
+                tracing::info!(%address, epoch = progress.epoch, "drained");
             } else {
                 draining = true;
             }

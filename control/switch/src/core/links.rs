@@ -2,10 +2,15 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
-use tidegate_dataplane::{packet::arp, pipeline::Punt, steering::PortId};
+use tidegate_dataplane::{
+    packet::{Address as _, arp},
+    pipeline::Punt,
+    steering::PortId,
+};
 
 use super::Core;
 use crate::steering::Learned;
@@ -22,7 +27,7 @@ const ATTENTIVE: Duration = Duration::from_millis(200);
 /// What is known about the links beside the network itself.
 #[derive(Default)]
 pub(super) struct Links {
-    asked: HashMap<u32, Instant>,
+    asked: HashMap<IpAddr, Instant>,
     changed: bool,
     flushed_at: Option<Instant>,
     heard_at: Option<Instant>,
@@ -40,7 +45,7 @@ impl Links {
     }
 
     /// Whether `address` may be asked for now; if so, it is noted as asked for.
-    fn ask(&mut self, address: u32, now: Instant) -> bool {
+    fn ask(&mut self, address: IpAddr, now: Instant) -> bool {
         if self
             .asked
             .get(&address)
@@ -91,26 +96,33 @@ impl Core {
     }
 
     /// Ask for `address` on every link it can be on; on `port` when it is on none.
-    fn resolve(&mut self, port: PortId, address: u32, now: Instant) {
+    fn resolve(&mut self, port: PortId, address: IpAddr, now: Instant) {
         if self.network.owner_of(address).is_some() || !self.links.ask(address, now) {
             return;
         }
-        let mut questions: Vec<_> =
-            self.network.links_of(address).map(|(id, port, own)| (id, port.mac, own)).collect();
+        // Neighbours over IPv6 are the kernel's to find.
+        let IpAddr::V4(wanted) = address else { return };
+        let links = self.network.links_of(address);
+        let mut questions: Vec<_> = links.map(|(id, port, own)| (id, port.mac, v4(own))).collect();
         if questions.is_empty()
             && let Some(configured) = self.network.port(port)
         {
             // Zero as sender is a probe (RFC 5227): answered, and nobody learns from it.
-            let own = configured.addresses.first().map_or(0, |own| own.address);
-            questions.push((port, configured.mac, own));
+            let own = configured.addresses.iter().map(|own| v4(own.address)).find(|own| *own != 0);
+            questions.push((port, configured.mac, own.unwrap_or(0)));
         }
         for (id, mac, own) in questions {
-            if let Err(error) = self.dataplane.transmit(id, &arp::request(mac, own, address)) {
-                let address = std::net::Ipv4Addr::from_bits(address);
+            let question = arp::request(mac, own, wanted.to_bits());
+            if let Err(error) = self.dataplane.transmit(id, &question) {
                 tracing::warn!(%address, %error, "ARP request not sent");
             }
         }
     }
+}
+
+/// An IPv4 address as ARP writes it; zero for none.
+fn v4(address: IpAddr) -> u32 {
+    u32::of(address).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -121,12 +133,13 @@ mod tests {
     fn asks_once_a_second_and_bounds_what_it_remembers() {
         let start = Instant::now();
         let mut links = Links::default();
-        assert!(links.ask(1, start));
-        assert!(!links.ask(1, start + ASK_INTERVAL / 2));
-        assert!(links.ask(1, start + ASK_INTERVAL));
+        let address = |n: u32| n.ip();
+        assert!(links.ask(address(1), start));
+        assert!(!links.ask(address(1), start + ASK_INTERVAL / 2));
+        assert!(links.ask(address(1), start + ASK_INTERVAL));
         let later = start + ASK_INTERVAL * 3;
-        let asked = (0..2 * MAX_ASKED as u32).filter(|address| links.ask(*address, later)).count();
+        let asked = (0..2 * MAX_ASKED as u32).filter(|n| links.ask(address(*n), later)).count();
         assert_eq!(asked, MAX_ASKED);
-        assert!(links.ask(9_999_999, later + ASK_INTERVAL));
+        assert!(links.ask(address(9_999_999), later + ASK_INTERVAL));
     }
 }

@@ -11,6 +11,7 @@ mod report;
 mod run;
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -87,7 +88,7 @@ impl Core {
     pub fn new(
         dataplane: Box<dyn Dataplane>,
         network: Network,
-        addresses: impl IntoIterator<Item = (u32, BackendSpec)>,
+        addresses: impl IntoIterator<Item = (IpAddr, BackendSpec)>,
     ) -> Result<Self, CoreError> {
         let mut core = Self {
             dataplane,
@@ -110,21 +111,21 @@ impl Core {
     }
 
     /// Manage `address`.
-    pub fn add(&mut self, address: u32, home: BackendSpec) -> Result<AddressReport, CoreError> {
+    pub fn add(&mut self, address: IpAddr, home: BackendSpec) -> Result<AddressReport, CoreError> {
         self.check_own(address, &home)?;
         self.change(|steering, in_use| steering.add(address, home, in_use))?;
         self.address(address)
     }
 
     /// Forget `address`.
-    pub fn remove(&mut self, address: u32) -> Result<(), CoreError> {
+    pub fn remove(&mut self, address: IpAddr) -> Result<(), CoreError> {
         self.change(|steering, _| steering.remove(address))?;
         self.announcer.cancel(address);
         Ok(())
     }
 
     /// Host `address` and announce it.
-    pub fn takeover(&mut self, address: u32) -> Result<AddressReport, CoreError> {
+    pub fn takeover(&mut self, address: IpAddr) -> Result<AddressReport, CoreError> {
         self.change(|steering, in_use| steering.takeover(address, in_use))?;
         self.announcer.begin(address, Instant::now());
         self.address(address)
@@ -133,7 +134,7 @@ impl Core {
     /// Name the destination of the coming migration.
     pub fn set_destination(
         &mut self,
-        address: u32,
+        address: IpAddr,
         destination: BackendSpec,
     ) -> Result<AddressReport, CoreError> {
         self.check_own(address, &destination)?;
@@ -146,7 +147,7 @@ impl Core {
     /// Begin a new epoch.
     pub fn cutover(
         &mut self,
-        address: u32,
+        address: IpAddr,
         unknown_tcp: UnknownTcp,
     ) -> Result<CutoverReport, CoreError> {
         let mut next = self.settled()?.clone();
@@ -164,12 +165,11 @@ impl Core {
     }
 
     /// Follow the migration of `address`.
-    pub fn watch(&mut self, address: u32) -> Result<watch::Receiver<Progress>, CoreError> {
+    pub fn watch(&mut self, address: IpAddr) -> Result<watch::Receiver<Progress>, CoreError> {
         let record = self.steering.get(address)?;
         let state = match &record.destination {
             None => {
-                let (address, state) = (address.into(), record.state());
-                return Err(Refused::NoDestination { address, state }.into());
+                return Err(Refused::NoDestination { address, state: record.state() }.into());
             }
             Some(target) if target.drained => MigrationState::Drained,
             Some(target) if target.cut_over.is_some() => MigrationState::Draining,
@@ -180,7 +180,7 @@ impl Core {
     }
 
     /// Give everything back to the source.
-    pub fn abort(&mut self, address: u32) -> Result<AddressReport, CoreError> {
+    pub fn abort(&mut self, address: IpAddr) -> Result<AddressReport, CoreError> {
         self.change(|steering, _| steering.abort(address))?;
         self.announcer.cancel(address);
         let progress = self.progress(address, MigrationState::Aborted)?;
@@ -191,7 +191,7 @@ impl Core {
     /// Make the destination the home. Gives how many live sessions of the source were forgotten, too.
     pub fn release(
         &mut self,
-        address: u32,
+        address: IpAddr,
         keep_tracking: bool,
         force: bool,
     ) -> Result<(AddressReport, u64), CoreError> {
@@ -281,17 +281,14 @@ impl Core {
     }
 
     /// Neither a managed address nor a locator can be the box's own.
-    fn check_own(&self, address: u32, backend: &BackendSpec) -> Result<(), Refused> {
+    fn check_own(&self, address: IpAddr, backend: &BackendSpec) -> Result<(), Refused> {
         let locator = match backend.rewrite {
             Rewrite::Nat(locator) => Some(locator),
             Rewrite::L2 => None,
         };
         for wanted in std::iter::once(address).chain(locator) {
             if let Some(port) = self.network.owner_of(wanted) {
-                return Err(Refused::OwnAddress {
-                    address: wanted.into(),
-                    port: port.name.clone(),
-                });
+                return Err(Refused::OwnAddress { address: wanted, port: port.name.clone() });
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! What the core tells about itself.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use tidegate_dataplane::{pipeline::Outcome, session::SessionRecord};
 
@@ -77,7 +77,7 @@ pub struct CountersReport {
 
 impl Core {
     /// One address.
-    pub fn address(&self, address: u32) -> Result<AddressReport, CoreError> {
+    pub fn address(&self, address: IpAddr) -> Result<AddressReport, CoreError> {
         Ok(self.report(self.steering.get(address)?))
     }
 
@@ -116,7 +116,7 @@ impl Core {
     /// Sessions of `address`, or of all; at most `limit`.
     pub fn sessions(
         &mut self,
-        address: Option<u32>,
+        address: Option<IpAddr>,
         limit: usize,
     ) -> Result<Vec<SessionReport>, CoreError> {
         if let Some(address) = address {
@@ -137,7 +137,7 @@ impl Core {
             .collect();
         let report = |(worker, session): (usize, SessionRecord)| {
             // Without an owner it is forgotten; the shard will notice.
-            let (record, placed) = owners.get(&(session.key.address(), session.owner))?;
+            let (record, placed) = owners.get(&(session.tuple.address, session.owner))?;
             let cut_over =
                 record.destination.as_ref().is_some_and(|target| target.cut_over.is_some());
             let old = cut_over && session.birth_epoch < record.epoch;

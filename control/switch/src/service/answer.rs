@@ -1,7 +1,5 @@
 //! What the core says, as messages.
 
-use std::net::Ipv4Addr;
-
 use tidegate_api::switch as proto;
 use tidegate_dataplane::{session::SessionState, steering::Rewrite};
 
@@ -13,10 +11,6 @@ use crate::{
     },
     steering::{AddressState, BackendSpec, Network},
 };
-
-fn text(address: u32) -> String {
-    Ipv4Addr::from_bits(address).to_string()
-}
 
 pub(super) fn status(report: StatusReport, info: &BoxInfo) -> proto::Status {
     let port = |(number, port): (usize, crate::dataplane::PortInfo)| proto::Port {
@@ -33,7 +27,8 @@ pub(super) fn status(report: StatusReport, info: &BoxInfo) -> proto::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         dpdk_version: info.dpdk_version.clone(),
         workers: report.workers as u32,
-        sessions_capacity: info.sessions_capacity.into(),
+        sessions_capacity: info.sessions_capacity.v4.into(),
+        sessions_capacity_ipv6: info.sessions_capacity.v6.into(),
         ports: report.ports.into_iter().enumerate().map(port).collect(),
         hosted_addresses: report.hosted as u64,
         migrations: report.migrations as u64,
@@ -51,7 +46,7 @@ pub(super) fn address(report: &AddressReport, network: &Network) -> proto::Addre
         AddressState::Drained => proto::AddressState::Drained,
     };
     proto::Address {
-        address: text(address.address),
+        address: address.address.to_string(),
         state: state.into(),
         hosted: address.hosted,
         epoch: address.epoch,
@@ -67,7 +62,7 @@ pub(super) fn address(report: &AddressReport, network: &Network) -> proto::Addre
 
 fn backend(spec: &BackendSpec, network: &Network) -> proto::Backend {
     let (rewrite, locator) = match spec.rewrite {
-        Rewrite::Nat(locator) => (proto::Rewrite::Nat, text(locator)),
+        Rewrite::Nat(locator) => (proto::Rewrite::Nat, locator.to_string()),
         Rewrite::L2 => (proto::Rewrite::L2, String::new()),
     };
     proto::Backend {
@@ -113,11 +108,11 @@ pub(super) fn session(report: SessionReport) -> proto::Session {
         SessionState::Lingering => proto::SessionState::Lingering,
     };
     proto::Session {
-        address: text(record.key.address()),
-        protocol: record.key.protocol().into(),
-        client: text(record.key.client()),
-        client_port: record.key.client_port().into(),
-        address_port: record.key.address_port().into(),
+        address: record.tuple.address.to_string(),
+        protocol: record.tuple.protocol.into(),
+        client: record.tuple.client.to_string(),
+        client_port: record.tuple.client_port.into(),
+        address_port: record.tuple.address_port.into(),
         owner: report.owner,
         birth_epoch: record.birth_epoch,
         old: report.old,

@@ -5,12 +5,13 @@ mod request;
 mod status;
 mod watch;
 
-use std::{net::Ipv4Addr, pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc};
 
 use tidegate_api::{
     Request, Response, Status,
     switch::{self as proto, switch_server::Switch},
 };
+use tidegate_dataplane::pipeline::Capacity;
 use tokio::sync::watch as latest;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 
@@ -22,7 +23,7 @@ pub struct BoxInfo {
     /// Version of DPDK.
     pub dpdk_version: String,
     /// Sessions each worker has room for.
-    pub sessions_capacity: u32,
+    pub sessions_capacity: Capacity,
     /// The ports, for turning names into numbers and back.
     pub network: Network,
 }
@@ -66,11 +67,11 @@ impl Switch for SwitchService {
     ) -> Answer<proto::Address> {
         let request = request.into_inner();
         let address = request::address(&request.address)?;
-        let home = request::backend("home", request.home, self.network())?;
+        let home = request::backend(address, "home", request.home, self.network())?;
         let name = home.name.clone();
         let report =
             self.core.call(move |core| core.add(address, home)).await.map_err(status::of)?;
-        tracing::info!(address = %Ipv4Addr::from_bits(address), home = name, "address added");
+        tracing::info!(%address, home = name, "address added");
         Ok(Response::new(answer::address(&report, self.network())))
     }
 
@@ -80,7 +81,7 @@ impl Switch for SwitchService {
     ) -> Answer<proto::RemoveAddressResponse> {
         let address = request::address(&request.get_ref().address)?;
         self.core.call(move |core| core.remove(address)).await.map_err(status::of)?;
-        tracing::info!(address = %Ipv4Addr::from_bits(address), "address removed");
+        tracing::info!(%address, "address removed");
         Ok(Response::new(proto::RemoveAddressResponse {}))
     }
 
@@ -107,7 +108,7 @@ impl Switch for SwitchService {
         let address = request::address(&request.get_ref().address)?;
         let report =
             self.core.call(move |core| core.takeover(address)).await.map_err(status::of)?;
-        tracing::info!(address = %Ipv4Addr::from_bits(address), "taken over");
+        tracing::info!(%address, "taken over");
         Ok(Response::new(answer::address(&report, self.network())))
     }
 
@@ -117,11 +118,12 @@ impl Switch for SwitchService {
     ) -> Answer<proto::Address> {
         let request = request.into_inner();
         let address = request::address(&request.address)?;
-        let destination = request::backend("destination", request.destination, self.network())?;
+        let destination =
+            request::backend(address, "destination", request.destination, self.network())?;
         let name = destination.name.clone();
         let work = move |core: &mut crate::core::Core| core.set_destination(address, destination);
         let report = self.core.call(work).await.map_err(status::of)?;
-        tracing::info!(address = %Ipv4Addr::from_bits(address), destination = name, "destination set");
+        tracing::info!(%address, destination = name, "destination set");
         Ok(Response::new(answer::address(&report, self.network())))
     }
 
@@ -134,7 +136,7 @@ impl Switch for SwitchService {
         let report =
             self.core.call(move |core| core.cutover(address, policy)).await.map_err(status::of)?;
         tracing::info!(
-            address = %Ipv4Addr::from_bits(address),
+            %address,
             epoch = report.epoch,
             old_sessions = report.old_sessions,
             elapsed_us = report.elapsed.as_micros(),
@@ -156,7 +158,7 @@ impl Switch for SwitchService {
     async fn abort(&self, request: Request<proto::AbortRequest>) -> Answer<proto::Address> {
         let address = request::address(&request.get_ref().address)?;
         let report = self.core.call(move |core| core.abort(address)).await.map_err(status::of)?;
-        tracing::info!(address = %Ipv4Addr::from_bits(address), "aborted");
+        tracing::info!(%address, "aborted");
         Ok(Response::new(answer::address(&report, self.network())))
     }
 
@@ -168,7 +170,7 @@ impl Switch for SwitchService {
         let address = request::address(&address)?;
         let work = move |core: &mut crate::core::Core| core.release(address, keep_tracking, force);
         let (report, forgotten_sessions) = self.core.call(work).await.map_err(status::of)?;
-        tracing::info!(address = %Ipv4Addr::from_bits(address), forgotten_sessions, "released");
+        tracing::info!(%address, forgotten_sessions, "released");
         let address = Some(answer::address(&report, self.network()));
         Ok(Response::new(proto::ReleaseResponse { address, forgotten_sessions }))
     }

@@ -1,6 +1,6 @@
 //! Messages into valid types. Each refusal names its field.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use tidegate_api::switch as proto;
 use tidegate_dataplane::{
@@ -8,7 +8,7 @@ use tidegate_dataplane::{
     steering::{Rewrite, UnknownTcp},
 };
 
-use crate::steering::{BackendSpec, NAME_RULE, Network, is_name};
+use crate::steering::{BackendSpec, NAME_RULE, Network, is_name, is_unicast};
 
 /// A request that says nothing this box could do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,7 +17,9 @@ pub(super) enum Invalid {
     #[error("{0}: missing; describe the backend with name, port, mac and rewrite")]
     MissingBackend(&'static str),
     /// Not an address.
-    #[error("{field}: `{text}` is not an IPv4 unicast address; write it as in 10.0.0.1")]
+    #[error(
+        "{field}: `{text}` is not a unicast IP address; write it as in 10.0.0.1 or 2001:db8::1"
+    )]
     Address { field: String, text: String },
     /// Not a name.
     #[error("{field}: `{text}` cannot be a name; {NAME_RULE}")]
@@ -32,8 +34,13 @@ pub(super) enum Invalid {
     #[error("{field}: {value} is not a rewrite mode; use REWRITE_NAT or REWRITE_L2")]
     Rewrite { field: String, value: i32 },
     /// NAT needs one.
-    #[error("{field}: missing; REWRITE_NAT needs the guest's own IPv4 address")]
+    #[error("{field}: missing; REWRITE_NAT needs the guest's own address")]
     LocatorMissing { field: String },
+    /// Rewriting stays within a family.
+    #[error(
+        "{field}: {locator} is of another IP family than {address}; give the guest's address of the same family"
+    )]
+    OtherFamily { field: String, locator: IpAddr, address: IpAddr },
     /// L2 has none.
     #[error(
         "{field}: `{text}` does not go with REWRITE_L2, where the guest owns the managed address; leave it empty"
@@ -53,12 +60,12 @@ const DEFAULT_INTERVAL_MS: u32 = 200;
 const MAX_INTERVAL_MS: u32 = 60_000;
 
 /// A managed address.
-pub(super) fn address(text: &str) -> Result<u32, Invalid> {
-    ipv4("address".to_owned(), text)
+pub(super) fn address(text: &str) -> Result<IpAddr, Invalid> {
+    ip("address".to_owned(), text)
 }
 
 /// A managed address, or none for all.
-pub(super) fn optional_address(text: &str) -> Result<Option<u32>, Invalid> {
+pub(super) fn optional_address(text: &str) -> Result<Option<IpAddr>, Invalid> {
     if text.is_empty() { Ok(None) } else { address(text).map(Some) }
 }
 
@@ -84,8 +91,9 @@ pub(super) fn unknown_tcp(value: i32) -> Result<UnknownTcp, Invalid> {
     }
 }
 
-/// The backend in the message field `field`.
+/// The backend of `address` in the message field `field`.
 pub(super) fn backend(
+    address: IpAddr,
     field: &'static str,
     message: Option<proto::Backend>,
     network: &Network,
@@ -106,7 +114,14 @@ pub(super) fn backend(
         Ok(proto::Rewrite::Nat) if message.locator.is_empty() => {
             return Err(Invalid::LocatorMissing { field: within("locator") });
         }
-        Ok(proto::Rewrite::Nat) => Rewrite::Nat(ipv4(within("locator"), &message.locator)?),
+        Ok(proto::Rewrite::Nat) => {
+            let locator = ip(within("locator"), &message.locator)?;
+            if locator.is_ipv4() != address.is_ipv4() {
+                let field = within("locator");
+                return Err(Invalid::OtherFamily { field, locator, address });
+            }
+            Rewrite::Nat(locator)
+        }
         Ok(proto::Rewrite::L2) if message.locator.is_empty() => Rewrite::L2,
         Ok(proto::Rewrite::L2) => {
             return Err(Invalid::LocatorForbidden {
@@ -121,15 +136,9 @@ pub(super) fn backend(
     Ok(BackendSpec { name: message.name, port, mac, rewrite })
 }
 
-fn ipv4(field: String, text: &str) -> Result<u32, Invalid> {
-    let unicast = |address: &Ipv4Addr| {
-        !(address.is_unspecified()
-            || address.is_multicast()
-            || address.is_broadcast()
-            || address.is_loopback())
-    };
-    match text.parse::<Ipv4Addr>().ok().filter(unicast) {
-        Some(address) => Ok(address.to_bits()),
+fn ip(field: String, text: &str) -> Result<IpAddr, Invalid> {
+    match text.parse().ok().filter(|address| is_unicast(*address)) {
+        Some(address) => Ok(address),
         None => Err(Invalid::Address { field, text: text.to_owned() }),
     }
 }

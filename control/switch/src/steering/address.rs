@@ -1,6 +1,6 @@
 //! One managed address.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use tidegate_dataplane::{
     packet::Mac,
@@ -15,6 +15,18 @@ pub const NAME_RULE: &str = "use 1 to 64 letters, digits, `.`, `_` or `-`";
 pub fn is_name(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=64).contains(&text.len()) && text.bytes().all(fits)
+}
+
+/// Whether one machine can have `address`, beyond its own link.
+#[must_use]
+pub fn is_unicast(address: IpAddr) -> bool {
+    let is_local = match address {
+        IpAddr::V4(address) => address.is_broadcast(),
+        IpAddr::V6(address) => {
+            address.is_unicast_link_local() || address.to_ipv4_mapped().is_some()
+        }
+    };
+    !(is_local || address.is_unspecified() || address.is_multicast() || address.is_loopback())
 }
 
 /// A backend as it was configured.
@@ -72,8 +84,8 @@ pub struct Target {
 /// A managed address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// The address, host byte order.
-    pub address: u32,
+    /// The address.
+    pub address: IpAddr,
     /// Whether the box answers for it.
     pub hosted: bool,
     /// Whether sessions are recorded.
@@ -114,7 +126,7 @@ impl fmt::Display for AddressState {
 }
 
 impl Address {
-    pub(super) fn new(address: u32, home: Placed) -> Self {
+    pub(super) fn new(address: IpAddr, home: Placed) -> Self {
         Self { address, hosted: false, tracked: true, epoch: 1, home, destination: None }
     }
 

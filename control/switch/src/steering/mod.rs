@@ -17,9 +17,11 @@ mod network;
 mod refused;
 mod slots;
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::IpAddr};
 
-pub use address::{Address, AddressState, BackendSpec, NAME_RULE, Placed, Target, is_name};
+pub use address::{
+    Address, AddressState, BackendSpec, NAME_RULE, Placed, Target, is_name, is_unicast,
+};
 pub use network::{Learned, Network, NetworkPort};
 pub use refused::Refused;
 use slots::Slots;
@@ -31,7 +33,7 @@ pub type SlotInUse<'a> = &'a dyn Fn(BackendSlot) -> bool;
 /// All managed addresses of the box.
 #[derive(Clone, Debug, Default)]
 pub struct Steering {
-    addresses: BTreeMap<u32, Address>,
+    addresses: BTreeMap<IpAddr, Address>,
     slots: Slots,
 }
 
@@ -45,8 +47,8 @@ impl Steering {
     ///
     /// # Errors
     /// [`Refused::UnknownAddress`].
-    pub fn get(&self, address: u32) -> Result<&Address, Refused> {
-        self.addresses.get(&address).ok_or(Refused::UnknownAddress(Ipv4Addr::from_bits(address)))
+    pub fn get(&self, address: IpAddr) -> Result<&Address, Refused> {
+        self.addresses.get(&address).ok_or(Refused::UnknownAddress(address))
     }
 
     /// What workers need to know.
@@ -60,19 +62,18 @@ impl Steering {
     /// The address or the home's locator is taken, or there is no slot left.
     pub fn add(
         &mut self,
-        address: u32,
+        address: IpAddr,
         home: BackendSpec,
         in_use: SlotInUse<'_>,
     ) -> Result<(), Refused> {
         if self.addresses.contains_key(&address) {
-            return Err(Refused::AddressExists(Ipv4Addr::from_bits(address)));
+            return Err(Refused::AddressExists(address));
         }
         if let Some(owner) = self.owner_of_locator(address) {
-            let owner = Ipv4Addr::from_bits(owner);
-            return Err(Refused::AddressIsLocator { address: Ipv4Addr::from_bits(address), owner });
+            return Err(Refused::AddressIsLocator { address, owner });
         }
         if home.rewrite == Rewrite::Nat(address) {
-            return Err(Refused::LocatorManaged(Ipv4Addr::from_bits(address)));
+            return Err(Refused::LocatorManaged(address));
         }
         self.locator_is_free(&home)?;
         let slot = self.slots.take(in_use)?;
@@ -84,11 +85,11 @@ impl Steering {
     ///
     /// # Errors
     /// It is unknown, or a migration is in progress.
-    pub fn remove(&mut self, address: u32) -> Result<(), Refused> {
+    pub fn remove(&mut self, address: IpAddr) -> Result<(), Refused> {
         let record = self.get(address)?;
         if let Some(target) = &record.destination {
             return Err(Refused::MigrationInProgress {
-                address: Ipv4Addr::from_bits(address),
+                address,
                 state: record.state(),
                 destination: target.placed.spec.name.clone(),
             });
@@ -103,7 +104,7 @@ impl Steering {
     ///
     /// # Errors
     /// It is unknown, or there is no slot left.
-    pub fn takeover(&mut self, address: u32, in_use: SlotInUse<'_>) -> Result<(), Refused> {
+    pub fn takeover(&mut self, address: IpAddr, in_use: SlotInUse<'_>) -> Result<(), Refused> {
         self.track(address, in_use)?;
         self.get_mut(address)?.hosted = true;
         Ok(())
@@ -115,31 +116,30 @@ impl Steering {
     /// The address is unknown, is migrating already, or the destination is not another place than its home.
     pub fn set_destination(
         &mut self,
-        address: u32,
+        address: IpAddr,
         destination: BackendSpec,
         in_use: SlotInUse<'_>,
     ) -> Result<(), Refused> {
         let record = self.get(address)?;
-        let shown = Ipv4Addr::from_bits(address);
         if let Some(target) = &record.destination {
             return Err(Refused::MigrationInProgress {
-                address: shown,
+                address,
                 state: record.state(),
                 destination: target.placed.spec.name.clone(),
             });
         }
         let home = &record.home.spec;
         if destination.is_same_place(home) {
-            return Err(Refused::DestinationIsHome { address: shown, home: home.name.clone() });
+            return Err(Refused::DestinationIsHome { address, home: home.name.clone() });
         }
         if destination.name == home.name {
-            return Err(Refused::DestinationName { address: shown, name: destination.name });
+            return Err(Refused::DestinationName { address, name: destination.name });
         }
         if destination.rewrite == Rewrite::L2
             && home.rewrite == Rewrite::L2
             && destination.port == home.port
         {
-            return Err(Refused::DestinationPort { address: shown });
+            return Err(Refused::DestinationPort { address });
         }
         self.locator_is_free(&destination)?;
         self.track(address, in_use)?;
@@ -156,19 +156,19 @@ impl Steering {
     /// The address is unknown, has no destination, is not hosted, or has been cut over already.
     pub fn cutover(
         &mut self,
-        address: u32,
+        address: IpAddr,
         unknown_tcp: UnknownTcp,
     ) -> Result<BackendSlot, Refused> {
         let record = self.get_mut(address)?;
-        let (shown, state, hosted) = (Ipv4Addr::from_bits(address), record.state(), record.hosted);
+        let (state, hosted) = (record.state(), record.hosted);
         let Some(target) = &mut record.destination else {
-            return Err(Refused::NoDestination { address: shown, state });
+            return Err(Refused::NoDestination { address, state });
         };
         if target.cut_over.is_some() {
-            return Err(Refused::AlreadyCutOver { address: shown, state });
+            return Err(Refused::AlreadyCutOver { address, state });
         }
         if !hosted {
-            return Err(Refused::NotHosted { address: shown, state });
+            return Err(Refused::NotHosted { address, state });
         }
         target.cut_over = Some(unknown_tcp);
         record.epoch += 1;
@@ -177,7 +177,7 @@ impl Steering {
 
     /// Note that the source of `address` has no live session any more. From now on it is drained, whatever is adopted
     /// later. Nothing happens to an address that is not draining.
-    pub fn observe_drained(&mut self, address: u32) {
+    pub fn observe_drained(&mut self, address: IpAddr) {
         let target =
             self.addresses.get_mut(&address).and_then(|record| record.destination.as_mut());
         if let Some(target) = target.filter(|target| target.cut_over.is_some()) {
@@ -189,11 +189,10 @@ impl Steering {
     ///
     /// # Errors
     /// The address is unknown, or neither hosted nor migrating.
-    pub fn abort(&mut self, address: u32) -> Result<(), Refused> {
+    pub fn abort(&mut self, address: IpAddr) -> Result<(), Refused> {
         let record = self.get_mut(address)?;
         if record.destination.is_none() && !record.hosted {
-            let (address, state) = (Ipv4Addr::from_bits(address), record.state());
-            return Err(Refused::NothingToAbort { address, state });
+            return Err(Refused::NothingToAbort { address, state: record.state() });
         }
         record.hosted = false;
         if let Some(target) = record.destination.take() {
@@ -208,19 +207,19 @@ impl Steering {
     /// The address is unknown, has not been cut over, or is not drained and `force` is not set.
     pub fn release(
         &mut self,
-        address: u32,
+        address: IpAddr,
         keep_tracking: bool,
         force: bool,
     ) -> Result<BackendSlot, Refused> {
         let record = self.get_mut(address)?;
-        let (shown, state) = (Ipv4Addr::from_bits(address), record.state());
+        let state = record.state();
         match &record.destination {
-            None => return Err(Refused::NoDestination { address: shown, state }),
+            None => return Err(Refused::NoDestination { address, state }),
             Some(target) if target.cut_over.is_none() => {
-                return Err(Refused::NotCutOver { address: shown, state });
+                return Err(Refused::NotCutOver { address, state });
             }
             Some(target) if !target.drained && !force => {
-                return Err(Refused::NotDrained { address: shown, state });
+                return Err(Refused::NotDrained { address, state });
             }
             Some(_) => {}
         }
@@ -234,15 +233,13 @@ impl Steering {
         Ok(source)
     }
 
-    fn get_mut(&mut self, address: u32) -> Result<&mut Address, Refused> {
-        self.addresses
-            .get_mut(&address)
-            .ok_or(Refused::UnknownAddress(Ipv4Addr::from_bits(address)))
+    fn get_mut(&mut self, address: IpAddr) -> Result<&mut Address, Refused> {
+        self.addresses.get_mut(&address).ok_or(Refused::UnknownAddress(address))
     }
 
     /// Begin to record sessions, under a slot that no session of an earlier time names: what the shards have not yet
     /// forgotten of it may have ended unseen.
-    fn track(&mut self, address: u32, in_use: SlotInUse<'_>) -> Result<(), Refused> {
+    fn track(&mut self, address: IpAddr, in_use: SlotInUse<'_>) -> Result<(), Refused> {
         if self.get(address)?.tracked {
             return Ok(());
         }
@@ -254,7 +251,7 @@ impl Steering {
         Ok(())
     }
 
-    fn owner_of_locator(&self, locator: u32) -> Option<u32> {
+    fn owner_of_locator(&self, locator: IpAddr) -> Option<IpAddr> {
         let has = |spec: &BackendSpec| spec.rewrite == Rewrite::Nat(locator);
         self.addresses
             .values()
@@ -265,13 +262,10 @@ impl Steering {
     fn locator_is_free(&self, backend: &BackendSpec) -> Result<(), Refused> {
         let Rewrite::Nat(locator) = backend.rewrite else { return Ok(()) };
         if self.addresses.contains_key(&locator) {
-            return Err(Refused::LocatorManaged(Ipv4Addr::from_bits(locator)));
+            return Err(Refused::LocatorManaged(locator));
         }
         match self.owner_of_locator(locator) {
-            Some(owner) => Err(Refused::LocatorTaken {
-                locator: Ipv4Addr::from_bits(locator),
-                owner: Ipv4Addr::from_bits(owner),
-            }),
+            Some(owner) => Err(Refused::LocatorTaken { locator, owner }),
             None => Ok(()),
         }
     }

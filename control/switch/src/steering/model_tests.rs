@@ -7,8 +7,8 @@ use std::{
 
 use proptest::prelude::*;
 use tidegate_dataplane::{
-    packet::Mac,
-    steering::{Fib, Port, PortId, PortRole, Snapshot},
+    packet::{Address as _, Mac, Tags},
+    steering::{Port, PortId, PortRole, Routing, Snapshot},
 };
 
 use super::*;
@@ -53,7 +53,7 @@ fn backend(address: u32, place: u8) -> BackendSpec {
     let rewrite = if place.is_multiple_of(2) {
         Rewrite::L2
     } else {
-        Rewrite::Nat(1000 + address * 10 + u32::from(place))
+        Rewrite::Nat((1000 + address * 10 + u32::from(place)).ip())
     };
     BackendSpec {
         name: format!("b{place}"),
@@ -128,21 +128,23 @@ fn expected(model: Option<&Model>, command: &Command) -> Option<Option<Model>> {
 fn apply(steering: &mut Steering, command: &Command, in_use: SlotInUse<'_>) -> bool {
     match *command {
         Command::Add(address, place) => {
-            steering.add(address, backend(address, place), in_use).is_ok()
+            steering.add(address.ip(), backend(address, place), in_use).is_ok()
         }
-        Command::Remove(address) => steering.remove(address).is_ok(),
-        Command::Takeover(address) => steering.takeover(address, in_use).is_ok(),
+        Command::Remove(address) => steering.remove(address.ip()).is_ok(),
+        Command::Takeover(address) => steering.takeover(address.ip(), in_use).is_ok(),
         Command::SetDestination(address, place) => {
-            steering.set_destination(address, backend(address, place), in_use).is_ok()
+            steering.set_destination(address.ip(), backend(address, place), in_use).is_ok()
         }
-        Command::Cutover(address) => steering.cutover(address, UnknownTcp::Source).is_ok(),
+        Command::Cutover(address) => steering.cutover(address.ip(), UnknownTcp::Source).is_ok(),
         Command::Drained(address) => {
-            let known = steering.get(address).is_ok();
-            steering.observe_drained(address);
+            let known = steering.get(address.ip()).is_ok();
+            steering.observe_drained(address.ip());
             known
         }
-        Command::Abort(address) => steering.abort(address).is_ok(),
-        Command::Release(address, keep, force) => steering.release(address, keep, force).is_ok(),
+        Command::Abort(address) => steering.abort(address.ip()).is_ok(),
+        Command::Release(address, keep, force) => {
+            steering.release(address.ip(), keep, force).is_ok()
+        }
         Command::Sweep => true,
     }
 }
@@ -195,7 +197,7 @@ proptest! {
                 }
             };
             let before = format!("{steering:?}");
-            let owned_before: BTreeMap<_, _> = steering.get(address).into_iter().flat_map(Address::backends)
+            let owned_before: BTreeMap<_, _> = steering.get(address.ip()).into_iter().flat_map(Address::backends)
                 .map(|placed| (placed.slot, placed.spec.clone())).collect();
             let stale = entries.borrow().clone();
             let accepted = apply(&mut steering, &command, &|slot| entries.borrow().contains(&slot));
@@ -209,11 +211,12 @@ proptest! {
             prop_assert_eq!(steering.addresses().count(), models.len());
             let mut slots = BTreeSet::new();
             for record in steering.addresses() {
-                prop_assert_eq!(&seen(record), &models[&record.address]);
-                prop_assert_eq!(record.state(), state(&models[&record.address]));
+                let number = u32::of(record.address).expect("IPv4");
+                prop_assert_eq!(&seen(record), &models[&number]);
+                prop_assert_eq!(record.state(), state(&models[&number]));
                 for placed in record.backends() {
                     prop_assert!(slots.insert(placed.slot), "one slot, one backend");
-                    let is_new = record.address == address
+                    let is_new = number == address
                         && owned_before.get(&placed.slot).is_none_or(|spec| *spec != placed.spec);
                     prop_assert!(!(is_new && stale.contains(&placed.slot)), "no entry changes its owner");
                     if record.tracked {
@@ -221,8 +224,16 @@ proptest! {
                     }
                 }
             }
-            let port = Port { mac: Mac([2, 0, 0, 0, 0, 1]), addresses: vec![], role: PortRole::Access };
-            let snapshot = Snapshot::new(1, vec![port; PLACES.into()], steering.managed(), Fib::default(), []);
+            let port = |device| Some(Port {
+                mac: Mac([2, 0, 0, 0, 0, 1]),
+                addresses: vec![],
+                role: PortRole::Access,
+                device: PortId(device),
+                tags: Tags::NONE,
+                twin: None,
+            });
+            let ports: Vec<_> = (0..PLACES.into()).map(port).collect();
+            let snapshot = Snapshot::new(1, ports, steering.managed(), Routing::default());
             prop_assert!(snapshot.is_ok(), "what was accepted fits together: {:?}", snapshot.err());
         }
     }

@@ -1,11 +1,11 @@
 //! The links around the box: ports, routes, neighbours. Together with [`Steering`] they make a [`Snapshot`].
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use tidegate_dataplane::{
-    packet::Mac,
+    packet::{Mac, Tags},
     steering::{
-        BackendSlot, Fib, Ipv4Prefix, Neighbour, NextHop, Port, PortId, PortRole, Rewrite,
+        BackendSlot, IpPrefix, Neighbour, NextHop, Port, PortId, PortRole, Rewrite, Routing,
         Snapshot, SnapshotError, Timeouts,
     },
 };
@@ -33,9 +33,9 @@ const MAX_LEARNED: usize = 65_536;
 #[derive(Clone, Debug)]
 pub struct Network {
     ports: Vec<NetworkPort>,
-    routes: Vec<(Ipv4Prefix, NextHop)>,
-    fixed: HashMap<u32, Neighbour>,
-    learned: HashMap<u32, Neighbour>,
+    routes: Vec<(IpPrefix, NextHop)>,
+    fixed: HashMap<IpAddr, Neighbour>,
+    learned: HashMap<IpAddr, Neighbour>,
     timeouts: Timeouts,
 }
 
@@ -99,12 +99,15 @@ impl Network {
 
     /// The port that has `address` as its own.
     #[must_use]
-    pub fn owner_of(&self, address: u32) -> Option<&NetworkPort> {
+    pub fn owner_of(&self, address: IpAddr) -> Option<&NetworkPort> {
         self.ports.iter().find(|port| port.addresses.iter().any(|own| own.address == address))
     }
 
     /// The ports on whose links `address` can be, those of the longest prefix, each with the box's own address there.
-    pub fn links_of(&self, address: u32) -> impl Iterator<Item = (PortId, &NetworkPort, u32)> {
+    pub fn links_of(
+        &self,
+        address: IpAddr,
+    ) -> impl Iterator<Item = (PortId, &NetworkPort, IpAddr)> {
         let on_link = move |own: &&InterfaceAddress| {
             own.prefix().is_some_and(|prefix| prefix.contains(address))
         };
@@ -117,7 +120,7 @@ impl Network {
     }
 
     /// `address` announced itself on `port` with `mac`.
-    pub fn learn(&mut self, port: PortId, address: u32, mac: Mac) -> Learned {
+    pub fn learn(&mut self, port: PortId, address: IpAddr, mac: Mac) -> Learned {
         let on_link = self.links_of(address).any(|(id, ..)| id == port);
         let own = self.owner_of(address).is_some() || self.ports.iter().any(|port| port.mac == mac);
         if !on_link || own || mac.is_group() || self.fixed.contains_key(&address) {
@@ -144,13 +147,19 @@ impl Network {
         steering: &Steering,
         counted: Vec<BackendSlot>,
     ) -> Result<Snapshot, SnapshotError> {
-        let ports = self.ports.iter().map(|port| Port {
-            mac: port.mac,
-            addresses: port.addresses.iter().map(|address| address.address).collect(),
-            role: port.role,
-        });
-        let listed = |(address, neighbour): (&u32, &Neighbour)| (*address, *neighbour);
-        let mut neighbours: HashMap<u32, Neighbour> =
+        let port = |(id, port): (PortId, &NetworkPort)| {
+            Some(Port {
+                mac: port.mac,
+                addresses: port.addresses.iter().map(|own| own.address).collect(),
+                role: port.role,
+                device: id,
+                tags: Tags::NONE,
+                twin: None,
+            })
+        };
+        let ports: Vec<_> = (0..).map(PortId).zip(&self.ports).map(port).collect();
+        let listed = |(address, neighbour): (&IpAddr, &Neighbour)| (*address, *neighbour);
+        let mut neighbours: HashMap<IpAddr, Neighbour> =
             self.learned.iter().chain(&self.fixed).map(listed).collect();
         // A guest with an address of its own is where its backend says, whatever was heard.
         for placed in steering.addresses().flat_map(Address::backends) {
@@ -159,16 +168,8 @@ impl Network {
                 neighbours.insert(locator, neighbour);
             }
         }
-        // Who is not where the prefixes lead, as behind the second port of an anycast gateway, has a route of its own.
-        let elsewhere = neighbours.iter().filter_map(|(address, neighbour)| {
-            let expected = self.links_of(*address).next().map(|(port, ..)| port);
-            let hop = NextHop { port: neighbour.port, via: None };
-            let prefix = Ipv4Prefix::new(*address, 32)?;
-            (expected != Some(neighbour.port)).then_some((prefix, hop))
-        });
-        let fib = Fib::new(self.routes.iter().copied().chain(elsewhere));
-        let mut snapshot =
-            Snapshot::new(generation, ports.collect(), steering.managed(), fib, neighbours)?;
+        let routing = Routing::plain(&ports, self.routes.iter().copied(), neighbours);
+        let mut snapshot = Snapshot::new(generation, ports, steering.managed(), routing)?;
         snapshot.timeouts = self.timeouts;
         snapshot.counted_at_install = counted;
         Ok(snapshot)

@@ -1,6 +1,6 @@
 //! Why a step was refused, and what to do instead.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::AddressState;
 
@@ -10,69 +10,69 @@ use super::AddressState;
 pub enum Refused {
     /// Nobody added it.
     #[error("address {0} is not managed by this box; call AddAddress first")]
-    UnknownAddress(Ipv4Addr),
+    UnknownAddress(IpAddr),
     /// It was added before.
     #[error("address {0} is managed already; call RemoveAddress first to configure it anew")]
-    AddressExists(Ipv4Addr),
+    AddressExists(IpAddr),
     /// The box itself has it.
     #[error("address {address} is the box's own on port `{port}`; choose another")]
-    OwnAddress { address: Ipv4Addr, port: String },
+    OwnAddress { address: IpAddr, port: String },
     /// It is a backend's own address.
     #[error("address {address} is the locator of a backend of {owner}; choose another")]
-    AddressIsLocator { address: Ipv4Addr, owner: Ipv4Addr },
+    AddressIsLocator { address: IpAddr, owner: IpAddr },
     /// Another backend has the locator.
     #[error("locator {locator} is a backend of {owner} already; each guest needs its own")]
-    LocatorTaken { locator: Ipv4Addr, owner: Ipv4Addr },
+    LocatorTaken { locator: IpAddr, owner: IpAddr },
     /// The locator is a managed address.
     #[error("locator {0} is itself a managed address; give the guest's own address")]
-    LocatorManaged(Ipv4Addr),
+    LocatorManaged(IpAddr),
     /// A migration is going on.
     #[error(
         "address {address} is {state} with a migration to `{destination}` in progress; \
          call Release or Abort first"
     )]
-    MigrationInProgress { address: Ipv4Addr, state: AddressState, destination: String },
+    MigrationInProgress { address: IpAddr, state: AddressState, destination: String },
     /// Source and destination are one.
     #[error(
         "the destination is where {address} already lives, its home `{home}`; name another guest"
     )]
-    DestinationIsHome { address: Ipv4Addr, home: String },
+    DestinationIsHome { address: IpAddr, home: String },
     /// Both are called the same.
     #[error("the home of {address} is called `{name}` too; give the destination another name")]
-    DestinationName { address: Ipv4Addr, name: String },
+    DestinationName { address: IpAddr, name: String },
     /// Nothing tells the two VMs apart.
     #[error(
         "the destination is behind the same port as the home of {address}; with rewrite L2 the port \
          tells the two apart, put the destination behind another"
     )]
-    DestinationPort { address: Ipv4Addr },
+    DestinationPort { address: IpAddr },
     /// Cutover needs a hosted address.
     #[error("address {address} is {state}; call Takeover first")]
-    NotHosted { address: Ipv4Addr, state: AddressState },
+    NotHosted { address: IpAddr, state: AddressState },
     /// There is no migration.
     #[error("address {address} is {state} and has no destination; call SetDestination first")]
-    NoDestination { address: Ipv4Addr, state: AddressState },
+    NoDestination { address: IpAddr, state: AddressState },
     /// Cutover has happened.
     #[error(
         "address {address} is {state}, cut over already; call Release or Abort to end the migration"
     )]
-    AlreadyCutOver { address: Ipv4Addr, state: AddressState },
+    AlreadyCutOver { address: IpAddr, state: AddressState },
     /// Cutover has not happened.
     #[error(
         "address {address} is {state} and not cut over; call Cutover first, or Abort to give up"
     )]
-    NotCutOver { address: Ipv4Addr, state: AddressState },
+    NotCutOver { address: IpAddr, state: AddressState },
     /// Old sessions are left.
     #[error(
         "address {address} is {state}: old sessions are left; wait for DRAINED with WatchMigration, \
          or set force to forget them"
     )]
-    NotDrained { address: Ipv4Addr, state: AddressState },
+    NotDrained { address: IpAddr, state: AddressState },
     /// There is nothing to give back.
     #[error(
         "address {address} is {state}: no migration to abort; call Takeover or SetDestination to begin one"
     )]
-    NothingToAbort { address: Ipv4Addr, state: AddressState },
+    NothingToAbort { address: IpAddr, state: AddressState },
     /// All slots are in use.
     #[error(
         "all {0} backend slots are in use; remove addresses, or retry once their sessions are forgotten"

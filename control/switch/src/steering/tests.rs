@@ -1,16 +1,17 @@
 //! What the model test cannot say: messages' content is tested at the service, slots and snapshots here.
 
-use std::path::Path;
+use std::{net::Ipv4Addr, path::Path};
 
 use tidegate_dataplane::{
-    packet::Mac,
-    steering::{Direction, PortId, Recent},
+    packet::{Address as _, Mac},
+    steering::{Direction, Hop, PortId, Recent},
 };
 
 use super::*;
 use crate::config;
 
-const A: u32 = 0x0a08_0064;
+const V4: u32 = 0x0a08_0064;
+const A: IpAddr = IpAddr::V4(Ipv4Addr::from_bits(V4));
 
 fn spec(name: &str, port: u16, rewrite: Rewrite) -> BackendSpec {
     BackendSpec {
@@ -91,26 +92,32 @@ fn a_snapshot_says_what_is_counted_and_who_is_where() {
     let source = steering.cutover(A, UnknownTcp::Drop).expect("cutover");
     let snapshot = network.snapshot(7, &steering, vec![source]).expect("snapshot");
     assert_eq!((snapshot.generation, snapshot.counted_at_install.as_slice()), (7, &[source][..]));
-    let managed = snapshot.managed(A).expect("managed");
+    let managed = snapshot.plane().managed(V4).expect("managed");
     assert_eq!((managed.hosted, managed.tracked, managed.epoch), (true, true, 2));
     let (destination, policy) = managed.active_destination().expect("cut over");
-    assert_eq!((destination.port, policy), (PortId(2), UnknownTcp::Drop));
+    assert_eq!((destination.link.port, policy), (PortId(2), UnknownTcp::Drop));
     assert!(
-        matches!(snapshot.direction(PortId(2), A, 1, &mut Recent::default()), Direction::FromBackend(_, backend) if backend.port == PortId(2))
+        matches!(snapshot.plane().direction(PortId(2), V4, 1, &mut Recent::default()), Direction::FromBackend(_, backend) if backend.link.port == PortId(2))
     );
 }
 
 #[test]
 fn routes_lead_to_where_neighbours_are() {
     let (mut network, mut steering) = (network(), Steering::default());
-    steering.add(A, spec("n", 2, Rewrite::Nat(0x0a08_000c)), &|_| false).expect("add");
-    assert_eq!(network.learn(PortId(0), 0x0a09_00fe, Mac([2, 0, 0, 0, 9, 0xfe])), Learned::Changed);
-    assert_eq!(network.learn(PortId(2), 0x0a08_0020, Mac([2, 0, 0, 0, 8, 0x20])), Learned::Changed);
+    steering.add(A, spec("n", 2, Rewrite::Nat(0x0a08_000c_u32.ip())), &|_| false).expect("add");
+    assert_eq!(
+        network.learn(PortId(0), 0x0a09_00fe_u32.ip(), Mac([2, 0, 0, 0, 9, 0xfe])),
+        Learned::Changed
+    );
+    assert_eq!(
+        network.learn(PortId(2), 0x0a08_0020_u32.ip(), Mac([2, 0, 0, 0, 8, 0x20])),
+        Learned::Changed
+    );
     let snapshot = network.snapshot(1, &steering, vec![]).expect("snapshot");
-    let port = |address| {
-        let hop = snapshot.fib.find(address).expect("a route");
-        let neighbour = snapshot.neighbour(hop.via.unwrap_or(address));
-        (hop.port.0, neighbour.map(|neighbour| neighbour.port.0))
+    let port = |address: u32| match snapshot.route(address) {
+        Hop::Link(link) => (link.port.0, Some(link.port.0)),
+        Hop::Unresolved { port, via: None } => (port.0, None),
+        other => panic!("{other:?}"),
     };
     assert_eq!(port(0x0a08_0030), (1, None), "of two ports on one prefix, the first");
     assert_eq!(port(0x0a08_0009), (2, Some(2)), "a configured neighbour behind the second");
@@ -123,7 +130,7 @@ fn routes_lead_to_where_neighbours_are() {
 fn lies_are_not_learned() {
     let mut network = network();
     let host = Mac([2, 0, 0, 0, 9, 9]);
-    let mut learn = |port, address, mac| network.learn(PortId(port), address, mac);
+    let mut learn = |port, address: u32, mac| network.learn(PortId(port), address.ip(), mac);
     assert_eq!(learn(0, 0x0a09_0009, host), Learned::Changed);
     assert_eq!(learn(0, 0x0a09_0009, host), Learned::Known);
     assert_eq!(learn(0, 0x0a09_0009, Mac([2, 0, 0, 0, 9, 8])), Learned::Changed);

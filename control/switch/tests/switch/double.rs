@@ -1,19 +1,20 @@
 //! A dataplane without DPDK: real shards, driven by the test.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use tidegate_dataplane::{
     counters::ShardCounters,
-    pipeline::{Punt, Shard, ShardSelector, Verdict},
+    pipeline::{Capacity, Punt, Shard, ShardSelector, Verdict},
     session::SessionRecord,
     steering::{PortId, Snapshot},
 };
 use tidegate_switch::dataplane::{Acknowledged, Dataplane, DataplaneError, PortInfo, PortStats};
 
-const SESSIONS: u32 = 256;
+const SESSIONS: Capacity = Capacity { v4: 256, v6: 256 };
 
 /// What the core owns.
 pub(crate) struct Double {
@@ -76,7 +77,7 @@ impl Shards {
                 &snapshot,
                 now_ms,
                 frames,
-                &[port],
+                &mut [port],
                 &mut verdict,
             );
         }
@@ -160,14 +161,17 @@ impl Dataplane for Double {
 
     fn sessions(
         &mut self,
-        address: Option<u32>,
+        address: Option<IpAddr>,
         limit: usize,
     ) -> Result<Vec<(usize, SessionRecord)>, DataplaneError> {
         let inner = self.shards.lock();
         let mut all = Vec::new();
         for (worker, shard) in inner.shards.iter().enumerate() {
-            let mut records = Vec::with_capacity(SESSIONS as usize);
-            assert_eq!(shard.list(address, inner.now_ms, 0, shard.places(), &mut records), None);
+            let mut records = Vec::with_capacity((SESSIONS.v4 + SESSIONS.v6) as usize);
+            let mut next = Some(0);
+            while let Some(from) = next {
+                next = shard.list(address, inner.now_ms, from, u32::MAX, &mut records);
+            }
             all.extend(records.into_iter().map(|record| (worker, record)));
         }
         all.truncate(limit);
@@ -185,7 +189,7 @@ impl Dataplane for Double {
         let (snapshot, now_ms) = (Arc::clone(&inner.snapshot), inner.now_ms);
         for shard in &mut inner.shards {
             shard.take_punts().for_each(&mut *each);
-            shard.sweep(&snapshot, now_ms, SESSIONS);
+            shard.sweep(&snapshot, now_ms, SESSIONS.v4);
         }
     }
 }

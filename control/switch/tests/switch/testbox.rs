@@ -10,7 +10,7 @@ use tidegate_api::{
         switch_client::SwitchClient,
     },
 };
-use tidegate_dataplane::packet::Mac;
+use tidegate_dataplane::{packet::Mac, pipeline::Capacity};
 use tidegate_switch::{
     config,
     core::{Core, CoreThread},
@@ -92,7 +92,8 @@ impl TestBox {
         let endpoint = Endpoint::Unix(socket.clone());
         let server = Server::bind(std::slice::from_ref(&endpoint)).await.expect("bind");
         let (stop, stopping) = watch::channel(false);
-        let info = BoxInfo { dpdk_version: "none".to_owned(), sessions_capacity: 256, network };
+        let sessions_capacity = Capacity { v4: 256, v6: 256 };
+        let info = BoxInfo { dpdk_version: "none".to_owned(), sessions_capacity, network };
         let service = SwitchService::new(core.handle(), info, stopping.clone());
         let server =
             tokio::spawn(async move { server.serve(service, stopping).await.expect("served") });

@@ -12,7 +12,7 @@
 //! | 32 | 6 | target MAC |
 //! | 38 | 4 | target address |
 
-use super::{ETHERNET_LEN, ETHERTYPE_ARP, Mac, Macs, be16, be32};
+use super::{ETHERNET_LEN, ETHERTYPE_ARP, Mac, be16, be32};
 
 /// Bytes of an ARP frame, padded to Ethernet's minimum without FCS.
 pub const FRAME_LEN: usize = 60;
@@ -60,7 +60,7 @@ pub fn answer_in_place(frame: &mut [u8], mac: Mac) {
     asker.copy_from_slice(&frame[28..32]);
     let mut target = [0; 4];
     target.copy_from_slice(&frame[38..42]);
-    Macs::new(asker_mac, mac).write(frame);
+    write_macs(frame, asker_mac, mac);
     write_body(frame, 2, mac, target, asker_mac, asker);
 }
 
@@ -78,10 +78,15 @@ pub fn request(mac: Mac, sender: u32, target: u32) -> [u8; FRAME_LEN] {
 
 fn frame(operation: u8, mac: Mac, sender: u32, target: u32) -> [u8; FRAME_LEN] {
     let mut frame = [0; FRAME_LEN];
-    Macs::new(Mac::BROADCAST, mac).write(&mut frame);
+    write_macs(&mut frame, Mac::BROADCAST, mac);
     frame[12..14].copy_from_slice(&ETHERTYPE_ARP.to_be_bytes());
     write_body(&mut frame, operation, mac, sender.to_be_bytes(), Mac([0; 6]), target.to_be_bytes());
     frame
+}
+
+fn write_macs(frame: &mut [u8], destination: Mac, source: Mac) {
+    frame[..6].copy_from_slice(&destination.0);
+    frame[6..12].copy_from_slice(&source.0);
 }
 
 fn write_body(

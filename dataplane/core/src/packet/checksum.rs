@@ -18,6 +18,15 @@ pub fn sum(bytes: &[u8]) -> u16 {
     fold(total)
 }
 
+/// The checksum of an ICMPv6 `message` under the IPv6 header `ip`, pseudo header included (RFC 8200, section 8.1); 0 when
+/// the message has its right checksum in it.
+#[must_use]
+pub fn of_icmpv6(ip: &[u8], message: &[u8]) -> u16 {
+    let addresses = sum(&ip[8..40]);
+    let pseudo = u64::from(addresses) + message.len() as u64 + u64::from(super::protocol::ICMPV6);
+    !fold(pseudo + u64::from(sum(message)))
+}
+
 fn fold(mut total: u64) -> u16 {
     while total > 0xffff {
         total = (total & 0xffff) + (total >> 16);
@@ -38,6 +47,18 @@ impl Delta {
     pub const fn of_u32(old: u32, new: u32) -> Self {
         Self::of_u16((old >> 16) as u16, (new >> 16) as u16)
             .and(Self::of_u16(old as u16, new as u16))
+    }
+
+    /// For a 128-bit field, such as an IPv6 address.
+    #[must_use]
+    pub const fn of_u128(old: u128, new: u128) -> Self {
+        let (mut delta, mut word) = (Self(0), 0);
+        while word < 4 {
+            delta =
+                delta.and(Self::of_u32((old >> (32 * word)) as u32, (new >> (32 * word)) as u32));
+            word += 1;
+        }
+        delta
     }
 
     /// For a 16-bit field.

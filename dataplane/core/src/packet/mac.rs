@@ -39,36 +39,6 @@ impl Mac {
     }
 }
 
-/// Destination and source of a frame, as they begin it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Macs([u8; 12]);
-
-impl Macs {
-    /// Of frames from `source` to `destination`.
-    #[must_use]
-    pub fn new(destination: Mac, source: Mac) -> Self {
-        let mut bytes = [0; 12];
-        bytes[..6].copy_from_slice(&destination.0);
-        bytes[6..].copy_from_slice(&source.0);
-        Self(bytes)
-    }
-
-    /// Where frames go.
-    #[must_use]
-    pub fn destination(&self) -> Mac {
-        Mac::read(&self.0)
-    }
-
-    /// Write them to a frame.
-    ///
-    /// # Panics
-    /// When it is shorter.
-    #[inline]
-    pub fn write(&self, frame: &mut [u8]) {
-        frame[..12].copy_from_slice(&self.0);
-    }
-}
-
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;

@@ -1,28 +1,32 @@
-//! Packets as bytes: addresses, header parsing and rewriting, checksums, ARP frames.
+//! Packets as bytes: addresses, header parsing and rewriting, checksums, ARP and neighbour discovery.
 //!
-//! Offsets and layouts: Ethernet II; RFC 791 (IPv4), RFC 9293 (TCP), RFC 768 (UDP), RFC 792 (ICMP), RFC 826 (ARP).
+//! Offsets and layouts: Ethernet II; RFC 791 (IPv4), RFC 8200 (IPv6), RFC 9293 (TCP), RFC 768 (UDP), RFC 792 (ICMP),
+//! RFC 4443 (ICMPv6), RFC 826 (ARP), RFC 4861 (neighbour discovery), IEEE 802.1Q (VLAN tags).
 
+mod address;
 pub mod arp;
 pub mod checksum;
+mod link;
 mod mac;
+pub mod neighbour;
 mod parse;
 mod rewrite;
 
-pub use mac::{Mac, MacError, Macs};
+pub use address::Address;
+pub use link::{LinkHeader, Tags, TagsError};
+pub use mac::{Mac, MacError};
 pub use parse::{
-    Headers, Ipv4Packet, Malformed, TcpFlags, TcpSegment, Transport, parse_ipv4, protocol,
+    Headers, Malformed, Packet, TcpFlags, TcpSegment, Transport, parse_ipv4, parse_ipv6, protocol,
 };
 pub use rewrite::{Field, Translation, count_hop};
+pub use tidegate_packet_buf::PacketBuf;
 
 /// Bytes of an Ethernet header without VLAN tag.
 pub const ETHERNET_LEN: usize = 14;
 
 pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
 pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
-
-/// A packet the pipeline can read and rewrite in place: one contiguous frame without FCS.
-pub trait PacketBuf: AsRef<[u8]> + AsMut<[u8]> {}
-impl<T: AsRef<[u8]> + AsMut<[u8]>> PacketBuf for T {}
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// Big-endian 16-bit field at `offset`.
 ///

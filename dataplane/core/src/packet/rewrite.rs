@@ -1,52 +1,69 @@
 //! Header rewriting in place, with incremental checksums (RFC 1624).
 
-use super::{ETHERNET_LEN, Headers, Transport, checksum::Delta};
+use super::{Address, ETHERNET_LEN, Headers, Transport, checksum::Delta};
 
-const TTL: usize = ETHERNET_LEN + 8;
-const CHECKSUM: usize = ETHERNET_LEN + 10;
-/// Bytes up to the end of the addresses.
-const IPV4_END: usize = ETHERNET_LEN + 20;
 /// What one hop adds to the header's checksum: time to live is the upper byte of its word.
 const HOP: Delta = Delta::of_u16(0x0100, 0);
 
 /// Which of a packet's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
 pub enum Field {
     /// Where it comes from.
-    Source = ETHERNET_LEN + 12,
+    Source,
     /// Where it goes.
-    Destination = ETHERNET_LEN + 16,
+    Destination,
 }
 
 /// One address becomes another, and the packet counts one hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Translation {
-    new: [u8; 4],
+pub struct Translation<A> {
+    new: A,
     /// For the transport's checksum, which covers the address.
     address: Delta,
-    /// For the IPv4 header's.
+    /// For the IP header's.
     address_and_hop: Delta,
 }
 
-impl Translation {
-    /// From `old` to `new`, host byte order.
+impl<A: Address> Translation<A> {
+    /// From `old` to `new`.
     #[must_use]
-    pub fn new(old: u32, new: u32) -> Self {
-        let address = Delta::of_u32(old, new);
-        Self { new: new.to_be_bytes(), address, address_and_hop: address.and(HOP) }
+    pub fn new(old: A, new: A) -> Self {
+        let address = A::delta(old, new);
+        Self { new, address, address_and_hop: address.and(HOP) }
+    }
+
+    /// What it does to a checksum that covers the address.
+    #[must_use]
+    pub fn delta(&self) -> Delta {
+        self.address
+    }
+
+    /// The new address.
+    #[must_use]
+    pub fn address(&self) -> A {
+        self.new
     }
 
     /// Translate the packet in `frame`, which `headers` were parsed from. The caller has checked that the time to live is
     /// above 1.
     #[inline]
     pub fn apply(&self, frame: &mut [u8], headers: &Headers, field: Field) {
-        let Some(bytes) = frame.first_chunk_mut::<IPV4_END>() else { return };
-        let at = field as usize;
-        bytes[at..at + 4].copy_from_slice(&self.new);
-        bytes[TTL] = headers.ttl - 1;
-        self.address_and_hop.apply_at(bytes, CHECKSUM);
-        // TCP and UDP cover a pseudo header with the addresses (RFC 9293, section 3.1); ICMP does not.
+        let Some(bytes) = frame.get_mut(ETHERNET_LEN..ETHERNET_LEN + A::HEADER_LEN) else { return };
+        let at = match field {
+            Field::Source => A::SOURCE,
+            Field::Destination => A::DESTINATION,
+        };
+        self.new.write(&mut bytes[at..]);
+        bytes[A::HOPS] = headers.ttl - 1;
+        if let Some(at) = A::CHECKSUM {
+            self.address_and_hop.apply_at(bytes, at);
+        }
+        self.apply_to_transport(frame, headers);
+    }
+
+    /// TCP and UDP cover a pseudo header with the addresses (RFC 9293, section 3.1), and so does ICMPv6.
+    #[inline]
+    fn apply_to_transport(&self, frame: &mut [u8], headers: &Headers) {
         let transport = usize::from(headers.transport_offset);
         match headers.transport {
             Transport::Tcp(_) => self.address.apply_at(frame, transport + 16),
@@ -58,6 +75,11 @@ impl Translation {
                     checksum.fill(0xff);
                 }
             }
+            Transport::Echo { .. } | Transport::IcmpError | Transport::IcmpOther
+                if A::ICMP_COVERS_ADDRESSES =>
+            {
+                self.address.apply_at(frame, transport + 2);
+            }
             _ => {}
         }
     }
@@ -65,7 +87,9 @@ impl Translation {
 
 /// Count one hop. The caller has checked that the time to live is above 1.
 #[inline]
-pub fn count_hop(frame: &mut [u8], headers: &Headers) {
-    frame[TTL] = headers.ttl - 1;
-    HOP.apply_at(frame, CHECKSUM);
+pub fn count_hop<A: Address>(frame: &mut [u8], headers: &Headers) {
+    frame[ETHERNET_LEN + A::HOPS] = headers.ttl - 1;
+    if let Some(at) = A::CHECKSUM {
+        HOP.apply_at(frame, ETHERNET_LEN + at);
+    }
 }

@@ -3,28 +3,28 @@
 //! Read-only: it looks at the packet, the address's steering and the session the table holds, and says what is to
 //! be done. The caller does it.
 
-use super::{Outcome, egress};
+use super::Outcome;
 use crate::{
-    packet::{Headers, Ipv4Packet, TcpFlags, Transport},
+    packet::{Address, Headers, Packet, TcpFlags, Transport},
     session::{Session, SessionState},
-    steering::{Path, Service, Snapshot, UnknownTcp},
+    steering::{Family, Path, Service, Snapshot, UnknownTcp},
 };
 
 /// What is to be done with a packet of a managed address.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Decision<'a> {
+pub(super) enum Decision<'a, A> {
     /// It belongs to the session that was found, which this backend owns.
-    Follow(&'a Path),
+    Follow(&'a Path<A>),
     /// Begin a session.
     Begin {
-        owner: &'a Path,
+        owner: &'a Path<A>,
         birth_epoch: u32,
         state: SessionState,
         /// Whether it existed before the box looked: rate-limited.
         adopted: bool,
     },
     /// Let it pass to or from this backend without a session.
-    Pass(&'a Path),
+    Pass(&'a Path<A>),
     /// Route it as it is: a VM speaking under its own address.
     Route,
     /// Drop it.
@@ -33,11 +33,11 @@ pub(super) enum Decision<'a> {
 
 /// Decide on a packet from a client.
 #[inline]
-pub(super) fn from_client<'a>(
+pub(super) fn from_client<'a, A: Address>(
     headers: &Headers,
-    service: &'a Service,
-    found: Option<&Session>,
-) -> Decision<'a> {
+    service: &'a Service<A>,
+    found: Option<&Session<A>>,
+) -> Decision<'a, A> {
     let opens = headers.opens();
     if let Some(session) = found
         && let Some(owner) = service.path(session.owner())
@@ -70,12 +70,12 @@ pub(super) fn from_client<'a>(
 /// Decide on a packet from a client to the own address of the backend at the end of `path`: the client chose the VM itself.
 /// It is followed all the same, because only the session tells the VM's answer from one in the managed
 /// address's name.
-pub(super) fn from_direct_client<'a>(
+pub(super) fn from_direct_client<'a, A: Address>(
     headers: &Headers,
-    service: &Service,
-    path: &'a Path,
-    found: Option<&Session>,
-) -> Decision<'a> {
+    service: &Service<A>,
+    path: &'a Path<A>,
+    found: Option<&Session<A>>,
+) -> Decision<'a, A> {
     let (flags, opens) = (headers.tcp_flags(), headers.opens());
     // The locator may have been another backend's when the session began.
     match found.filter(|session| session.owner() == path.slot) {
@@ -92,12 +92,12 @@ pub(super) fn from_direct_client<'a>(
 
 /// Decide on a packet from the backend at the end of `sender`.
 #[inline]
-pub(super) fn from_backend<'a>(
+pub(super) fn from_backend<'a, A: Address>(
     headers: &Headers,
-    service: &'a Service,
-    sender: &'a Path,
-    found: Option<&Session>,
-) -> Decision<'a> {
+    service: &'a Service<A>,
+    sender: &'a Path<A>,
+    found: Option<&Session<A>>,
+) -> Decision<'a, A> {
     let opens = headers.opens();
     let is_home = sender.slot == service.home.slot;
     let may_begin = is_home || service.active_destination().is_some();
@@ -134,7 +134,7 @@ pub(super) fn from_backend<'a>(
 }
 
 /// An existing session of the source that the box has not seen before: old, when a cutover has happened.
-fn adopt(service: &Service, flags: TcpFlags) -> Decision<'_> {
+fn adopt<A: Address>(service: &Service<A>, flags: TcpFlags) -> Decision<'_, A> {
     let cut_over = service.active_destination().is_some();
     Decision::Begin {
         owner: &service.home,
@@ -151,18 +151,17 @@ fn adopt(service: &Service, flags: TcpFlags) -> Decision<'_> {
 
 /// What cannot be steered, whoever sent it.
 #[inline]
-pub(super) fn unsupported(
-    packet: &Ipv4Packet,
+pub(super) fn unsupported<A: Family>(
+    packet: &Packet<A>,
     snapshot: &Snapshot,
     from_backend: bool,
 ) -> Option<Outcome> {
     if from_backend {
-        if snapshot.managed(packet.destination()).is_some() {
+        if snapshot.plane::<A>().managed(packet.destination()).is_some() {
             return Some(Outcome::ManagedToManaged);
         }
-        // What a VM says to its gateway is no session of the service, and must not hold a drain.
-        if let Some(outcome) = egress::ends_here(packet.destination(), snapshot) {
-            return Some(outcome);
+        if packet.destination().is_group() || packet.destination().is_link_local() {
+            return Some(Outcome::Group);
         }
     }
     (!packet.headers.transport.has_sessions()).then(|| without_sessions(packet.headers.transport))
@@ -172,7 +171,7 @@ pub(super) fn unsupported(
 fn without_sessions(transport: Transport) -> Outcome {
     match transport {
         Transport::Fragment => Outcome::FragmentUnsupported,
-        Transport::IcmpOther => Outcome::IcmpUnsupported,
-        _ => Outcome::ProtocolUnsupported,
+        Transport::SourceRouted => Outcome::SourceRouted,
+        _ => Outcome::IcmpUnsupported,
     }
 }

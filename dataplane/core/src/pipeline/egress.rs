@@ -1,96 +1,145 @@
-//! The way out: to a backend, to a client or along a route.
+//! The way out: to a backend, to a client, along a route, or to the kernel.
 
 use super::{Outcome, Punt, Verdict, shard::Punts};
 use crate::{
-    packet::{Field, Headers, count_hop},
-    steering::{Path, Snapshot},
+    packet::{Address, Field, Headers, LinkHeader, Mac, PacketBuf, count_hop},
+    steering::{Family, Hop, LinkHop, Path, Port, PortId, Snapshot},
 };
 
 /// Send a client's packet to the backend at the end of `path`.
 #[inline]
-pub(super) fn to_backend(frame: &mut [u8], headers: &Headers, path: &Path) -> Verdict {
+pub(super) fn to_backend<A: Address, B: PacketBuf>(
+    packet: &mut B,
+    headers: &Headers,
+    path: &Path<A>,
+) -> Verdict {
     if let Some(translation) = &path.inward {
         if headers.ttl <= 1 {
             return Verdict::Drop(Outcome::TtlExpired);
         }
-        translation.apply(frame, headers, Field::Destination);
+        translation.apply(packet.as_mut(), headers, Field::Destination);
     }
-    path.macs.write(frame);
-    Verdict::Transmit(path.port, path.outcome)
+    leave(packet, &path.link, path.outcome)
 }
 
-/// Send a packet of the backend at the end of `path` to its client, `destination`.
+/// Send a packet of the backend at the end of `path` to its client, `destination`, by `hop`.
 #[inline]
-pub(super) fn to_client(
-    frame: &mut [u8],
+pub(super) fn to_client<A: Address, B: PacketBuf>(
+    packet: &mut B,
     headers: &Headers,
-    destination: u32,
-    snapshot: &Snapshot,
-    path: &Path,
+    destination: A,
+    hop: &Hop,
+    path: &Path<A>,
     punts: &mut Punts,
 ) -> Verdict {
-    if path.outward.is_some() && headers.ttl <= 1 {
-        return Verdict::Drop(Outcome::TtlExpired);
+    let link = match resolved(destination, hop, punts) {
+        Ok(link) => link,
+        Err(verdict) => return verdict,
+    };
+    if let Some(translation) = &path.outward {
+        if headers.ttl <= 1 {
+            return Verdict::Drop(Outcome::TtlExpired);
+        }
+        translation.apply(packet.as_mut(), headers, Field::Source);
     }
-    let verdict = next_hop(frame, destination, snapshot, Outcome::ToClient, punts);
-    if let Some(translation) = &path.outward
-        && matches!(verdict, Verdict::Transmit(..))
-    {
-        translation.apply(frame, headers, Field::Source);
-    }
-    verdict
+    leave(packet, link, Outcome::ToClient)
 }
 
-/// How a packet to `destination` ends that nobody beyond the box is meant to get: it is for a group or for the box itself.
+/// Route a packet that has nothing to do with managed addresses to `destination`; it arrived on `port`.
 #[inline]
-pub(super) fn ends_here(destination: u32, snapshot: &Snapshot) -> Option<Outcome> {
-    if destination >> 24 >= 224 || destination == 0 {
-        return Some(Outcome::Group);
-    }
-    snapshot.is_own(destination).then_some(Outcome::ForHost)
-}
-
-/// Route a packet that has nothing to do with managed addresses to `destination`.
-#[inline]
-pub(super) fn route(
-    frame: &mut [u8],
+pub(super) fn route<A: Family, B: PacketBuf>(
+    packet: &mut B,
     headers: &Headers,
-    destination: u32,
+    destination: A,
     snapshot: &Snapshot,
+    port: &Port,
     punts: &mut Punts,
 ) -> Verdict {
-    if let Some(outcome) = ends_here(destination, snapshot) {
-        return Verdict::Drop(outcome);
+    if destination.is_group() || destination.is_link_local() {
+        return to_host(packet, snapshot, port, Outcome::Group);
+    }
+    route_by(packet, headers, destination, snapshot.route(destination), snapshot, port, punts)
+}
+
+/// Route a packet to `destination` by `hop`; it arrived on `port`.
+#[inline]
+pub(super) fn route_by<A: Address, B: PacketBuf>(
+    packet: &mut B,
+    headers: &Headers,
+    destination: A,
+    hop: &Hop,
+    snapshot: &Snapshot,
+    port: &Port,
+    punts: &mut Punts,
+) -> Verdict {
+    if *hop == Hop::Host {
+        return to_host(packet, snapshot, port, Outcome::ForHost);
     }
     if headers.ttl <= 1 {
         return Verdict::Drop(Outcome::TtlExpired);
     }
-    let verdict = next_hop(frame, destination, snapshot, Outcome::Forwarded, punts);
-    if matches!(verdict, Verdict::Transmit(..)) {
-        count_hop(frame, headers);
+    let link = match resolved(destination, hop, punts) {
+        Ok(link) => link,
+        Err(verdict) => return verdict,
+    };
+    count_hop::<A>(packet.as_mut(), headers);
+    leave(packet, link, Outcome::Forwarded)
+}
+
+/// Hand a frame that arrived on `port` to the kernel, as it arrived; `without` is how it ends where there is no kernel.
+#[cold]
+pub(super) fn to_host<B: PacketBuf>(
+    packet: &mut B,
+    snapshot: &Snapshot,
+    port: &Port,
+    without: Outcome,
+) -> Verdict {
+    let device = snapshot.port(port.device);
+    let Some(twin) = device.and_then(|device| device.twin) else { return Verdict::Drop(without) };
+    tagged(packet, port, twin, Outcome::ToHost)
+}
+
+/// Send a frame with finished addresses out by the port it arrived on.
+#[cold]
+pub(super) fn back<B: PacketBuf>(packet: &mut B, port: &Port, outcome: Outcome) -> Verdict {
+    tagged(packet, port, port.device, outcome)
+}
+
+/// Send a frame by `device`, with the tags of `port`.
+fn tagged<B: PacketBuf>(packet: &mut B, port: &Port, device: PortId, outcome: Outcome) -> Verdict {
+    let frame = packet.as_mut();
+    let (destination, source) = (Mac::read(frame), Mac::read(&frame[6..]));
+    if LinkHeader::new(destination, source, port.tags).write(packet) {
+        Verdict::Transmit(device, outcome)
+    } else {
+        Verdict::Drop(Outcome::NoHeadroom)
     }
-    verdict
+}
+
+/// The link to `destination` by `hop`, or how the packet ends.
+#[inline]
+fn resolved<'a, A: Address>(
+    destination: A,
+    hop: &'a Hop,
+    punts: &mut Punts,
+) -> Result<&'a LinkHop, Verdict> {
+    match hop {
+        Hop::Link(link) => Ok(link),
+        Hop::Unreachable => Err(Verdict::Drop(Outcome::NoRoute)),
+        Hop::Host => Err(Verdict::Drop(Outcome::ForHost)),
+        Hop::Unresolved { port, via } => {
+            let address = via.unwrap_or_else(|| destination.ip());
+            punts.push(Punt::Resolve { port: *port, address });
+            Err(Verdict::Drop(Outcome::NeighbourUnknown))
+        }
+    }
 }
 
 #[inline]
-fn next_hop(
-    frame: &mut [u8],
-    destination: u32,
-    snapshot: &Snapshot,
-    outcome: Outcome,
-    punts: &mut Punts,
-) -> Verdict {
-    let Some(route) = snapshot.fib.find(destination) else {
-        return Verdict::Drop(Outcome::NoRoute);
-    };
-    let next = route.via.unwrap_or(destination);
-    let Some(hop) = snapshot.neighbour(next).filter(|hop| hop.port == route.port) else {
-        if usize::from(route.port.0) >= snapshot.ports.len() {
-            return Verdict::Drop(Outcome::NoRoute);
-        }
-        punts.push(Punt::Resolve { port: route.port, address: next });
-        return Verdict::Drop(Outcome::NeighbourUnknown);
-    };
-    hop.macs.write(frame);
-    Verdict::Transmit(hop.port, outcome)
+fn leave<B: PacketBuf>(packet: &mut B, link: &LinkHop, outcome: Outcome) -> Verdict {
+    if link.header.write(packet) {
+        Verdict::Transmit(link.device, outcome)
+    } else {
+        Verdict::Drop(Outcome::NoHeadroom)
+    }
 }

@@ -7,6 +7,7 @@
 mod adoption;
 mod classify;
 mod egress;
+mod lane;
 mod neighbours;
 mod outcome;
 mod selector;
@@ -15,7 +16,9 @@ mod upkeep;
 
 pub use outcome::Outcome;
 pub use selector::ShardSelector;
-pub use shard::Shard;
+pub use shard::{Capacity, Shard};
+
+use std::net::IpAddr;
 
 use crate::{packet::Mac, steering::PortId};
 
@@ -26,7 +29,7 @@ pub const BURST: usize = 64;
 /// Where a packet goes from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Out by this port; the outcome counts once it is sent.
+    /// Out by this device; the outcome counts once it is sent.
     Transmit(PortId, Outcome),
     /// To the worker with this number, untouched: its shard owns the session.
     Redirect(u16),
@@ -41,8 +44,8 @@ pub enum Punt {
     Neighbour {
         /// Where.
         port: PortId,
-        /// Its address, host byte order.
-        address: u32,
+        /// Its address.
+        address: IpAddr,
         /// Its MAC.
         mac: Mac,
     },
@@ -50,7 +53,7 @@ pub enum Punt {
     Resolve {
         /// Where it should be.
         port: PortId,
-        /// Its address, host byte order.
-        address: u32,
+        /// Its address.
+        address: IpAddr,
     },
 }

@@ -1,36 +1,81 @@
-//! ARP as it passes: own and hosted addresses are answered, senders on the link are learned.
+//! ARP and neighbour discovery: hosted addresses are answered for; the rest is the kernel's, or learned where there is none.
 
-use super::{Outcome, Punt, Verdict, shard::Punts};
+use super::{Outcome, Punt, Verdict, egress, shard::Punts};
 use crate::{
-    packet::arp,
-    steering::{Port, PortId, PortRole, Snapshot},
+    packet::{Address as _, ETHERNET_LEN, PacketBuf, arp, neighbour, protocol},
+    steering::{Family, Hop, Port, PortId, PortRole, Snapshot},
 };
 
-/// Answer or note an ARP frame that arrived on `port`.
-pub(super) fn arp(
+/// Answer, note or hand on an ARP frame that arrived on `port`.
+pub(super) fn arp<B: PacketBuf>(
     snapshot: &Snapshot,
     port_id: PortId,
     port: &Port,
-    frame: &mut [u8],
+    packet: &mut B,
     punts: &mut Punts,
 ) -> Verdict {
-    let Some(packet) = arp::read(frame) else { return Verdict::Drop(Outcome::BadArp) };
-    let (sender, mac) = (packet.sender, packet.sender_mac);
-    // Several ports may share a prefix, so the route need not lead to this one; the control core checks the link.
-    let on_link = snapshot.fib.find(sender).is_some_and(|hop| hop.via.is_none());
-    let known = snapshot
-        .neighbour(sender)
-        .is_some_and(|it| it.port == port_id && it.macs.destination() == mac);
-    if on_link && !known && !mac.is_group() && snapshot.managed(sender).is_none() {
-        punts.push(Punt::Neighbour { port: port_id, address: sender, mac });
-    }
-    let hosted = || {
-        port.role == PortRole::Uplink
-            && snapshot.managed(packet.target).is_some_and(|address| address.hosted)
-    };
-    if packet.request && (port.addresses.contains(&packet.target) || hosted()) {
+    let frame = packet.as_mut();
+    let Some(asked) = arp::read(frame) else { return Verdict::Drop(Outcome::BadArp) };
+    if asked.request && hosts(snapshot, port, asked.target) {
         arp::answer_in_place(frame, port.mac);
-        return Verdict::Transmit(port_id, Outcome::ArpAnswered);
+        return answered(packet, port);
+    }
+    if has_twin(snapshot, port) {
+        return egress::to_host(packet, snapshot, port, Outcome::ArpSeen);
+    }
+    let (sender, mac) = (asked.sender, asked.sender_mac);
+    // Several ports may share a prefix, so the route need not lead to this one; the control core checks the link.
+    let is_news = match snapshot.route(sender) {
+        Hop::Link(link) => link.port != port_id || link.header.destination() != mac,
+        Hop::Unresolved { via, .. } => via.is_none(),
+        Hop::Host | Hop::Unreachable => false,
+    };
+    if is_news && !mac.is_group() && snapshot.plane::<u32>().managed(sender).is_none() {
+        punts.push(Punt::Neighbour { port: port_id, address: sender.ip(), mac });
+    }
+    if asked.request && port.addresses.contains(&asked.target.ip()) {
+        arp::answer_in_place(packet.as_mut(), port.mac);
+        return answered(packet, port);
     }
     Verdict::Drop(Outcome::ArpSeen)
+}
+
+/// Whether this IPv6 frame is an ICMPv6 message that routers do not forward: neighbour discovery (RFC 4861).
+pub(super) fn is_of_the_link(frame: &[u8]) -> bool {
+    const NEXT_HEADER: usize = ETHERNET_LEN + 6;
+    const TYPE: usize = ETHERNET_LEN + 40;
+    frame.get(NEXT_HEADER) == Some(&protocol::ICMPV6) && matches!(frame.get(TYPE), Some(133..=137))
+}
+
+/// Answer or hand on what is not to be routed: an ICMPv6 message for the link, or an IPv6 packet to a group.
+pub(super) fn ipv6_of_the_link<B: PacketBuf>(
+    snapshot: &Snapshot,
+    port: &Port,
+    packet: &mut B,
+) -> Verdict {
+    if let Some(asked) = neighbour::read_solicitation(packet.as_ref())
+        && hosts(snapshot, port, asked.target)
+    {
+        return if neighbour::answer_in_place(packet, &asked, port.mac) {
+            answered(packet, port)
+        } else {
+            Verdict::Drop(Outcome::NoHeadroom)
+        };
+    }
+    egress::to_host(packet, snapshot, port, Outcome::Group)
+}
+
+/// Whether the box answers for `address` on `port`.
+fn hosts<A: Family>(snapshot: &Snapshot, port: &Port, address: A) -> bool {
+    let hosted = || snapshot.plane::<A>().managed(address).is_some_and(|service| service.hosted);
+    port.role == PortRole::Uplink && hosted()
+}
+
+fn has_twin(snapshot: &Snapshot, port: &Port) -> bool {
+    snapshot.port(port.device).is_some_and(|device| device.twin.is_some())
+}
+
+/// Send the answer that `packet` has become back where the question came from.
+fn answered<B: PacketBuf>(packet: &mut B, port: &Port) -> Verdict {
+    egress::back(packet, port, Outcome::NeighbourAnswered)
 }

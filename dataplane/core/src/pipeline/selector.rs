@@ -2,6 +2,8 @@
 
 use ahash::RandomState;
 
+use crate::packet::Address;
+
 /// Which shard a client's sessions live on: a function of the client's address and port only, so
 /// that no rewriting of the VM's side can move them. All shards of a box use copies of one selector.
 #[derive(Clone)]
@@ -20,7 +22,7 @@ impl ShardSelector {
     /// The shard of this client.
     #[inline]
     #[must_use]
-    pub fn shard(&self, client: u32, client_port: u16) -> u16 {
+    pub fn shard<A: Address>(&self, client: A, client_port: u16) -> u16 {
         if self.shards == 1 {
             return 0;
         }

@@ -2,22 +2,17 @@
 
 use std::{io, sync::Arc};
 
-use arrayvec::ArrayVec;
-
 use super::{
     BURST, Outcome, Punt, ShardSelector, Verdict,
     adoption::AdoptionLimit,
-    classify::{self, Decision},
-    egress, neighbours,
+    egress,
+    lane::{Arrival, Lane, Tracked},
+    neighbours,
 };
 use crate::{
     counters::ShardCounters,
-    packet::{
-        ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, Headers, Ipv4Packet, Malformed, PacketBuf,
-        be16, parse_ipv4,
-    },
-    session::{Session, SessionKey, SessionTable},
-    steering::{Direction, Path, Port, PortId, Recent, Service, Snapshot},
+    packet::{ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PacketBuf, Tags, be16},
+    steering::{BackendSlot, PortId, PortRole, Recent, Snapshot},
 };
 
 /// Packets whose sessions are asked from memory together: one request after the other, so that the CPU translates their
@@ -26,53 +21,18 @@ const PREFETCHED_TOGETHER: usize = 16;
 
 /// The sessions of one worker and what it needs to act on them.
 pub struct Shard {
-    number: u16,
-    selector: ShardSelector,
-    pub(super) table: SessionTable,
+    pub(super) desk: Desk,
+    pub(super) v4: Lane<u32>,
+    pub(super) v6: Lane<u128>,
+}
+
+/// What both families share.
+pub(super) struct Desk {
+    pub(super) number: u16,
+    pub(super) selector: ShardSelector,
     pub(super) counters: Arc<ShardCounters>,
-    adoption: AdoptionLimit,
-    punts: Punts,
-    /// Where the next sweep begins.
-    pub(super) sweep_at: u32,
-    /// Sessions begun since the last sweep.
-    pub(super) begun: u32,
-}
-
-/// A packet of a tracked address between two stages.
-struct Steered<'a> {
-    key: SessionKey,
-    hash: u64,
-    service: &'a Service,
-    sender: Sender<'a>,
-    headers: Headers,
-    /// Its place in the burst.
-    at: u32,
-    /// Where its session may be.
-    glanced: u32,
-}
-
-const _: () = assert!(size_of::<Steered<'_>>() == 64);
-
-/// Who sent a packet of a tracked address.
-#[derive(Clone, Copy)]
-enum Sender<'a> {
-    /// A client, to the managed address.
-    Client,
-    /// A client, to a backend's own address.
-    DirectClient(&'a Path),
-    /// This backend.
-    Backend(&'a Path),
-}
-
-impl Sender<'_> {
-    /// The key of the session `packet` belongs to.
-    #[inline]
-    fn key(self, packet: &Ipv4Packet, service: &Service) -> SessionKey {
-        match self {
-            Self::Client | Self::DirectClient(_) => SessionKey::from_client(packet),
-            Self::Backend(_) => SessionKey::from_backend(packet, service.address),
-        }
-    }
+    pub(super) adoption: AdoptionLimit,
+    pub(super) punts: Punts,
 }
 
 /// What was noticed in a burst, for the control core.
@@ -89,50 +49,76 @@ impl Punts {
     }
 }
 
+impl Desk {
+    pub(super) fn entry_added(&mut self, owner: BackendSlot) {
+        self.counters.entry_added(owner);
+        self.counters.sessions.add(1);
+    }
+
+    pub(super) fn entry_removed(&mut self, owner: BackendSlot, was_live: bool) {
+        self.counters.entry_removed(owner, was_live);
+        self.counters.sessions.set(self.counters.sessions.get() - 1);
+    }
+}
+
+/// Room for sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Sessions over IPv4.
+    pub v4: u32,
+    /// Sessions over IPv6.
+    pub v6: u32,
+}
+
+/// What the first stage leaves of a burst to the others.
+struct Work<'a> {
+    recent_v4: Recent<'a, u32>,
+    recent_v6: Recent<'a, u128>,
+    v4: Tracked<'a, u32>,
+    v6: Tracked<'a, u128>,
+}
+
 impl Shard {
-    /// Shard `number` of those `selector` chooses from, with room for `capacity` sessions.
+    /// Shard `number` of those `selector` chooses from, with room for so many sessions.
     ///
     /// # Errors
-    /// When the system has no memory for the table.
+    /// When the system has no memory for the tables.
     pub fn new(
         number: u16,
         selector: ShardSelector,
-        capacity: u32,
+        capacity: Capacity,
         counters: Arc<ShardCounters>,
     ) -> io::Result<Self> {
+        let punts = Punts(Vec::with_capacity(Punts::MOST));
         Ok(Self {
-            number,
-            selector,
-            table: SessionTable::with_capacity(capacity)?,
-            counters,
-            adoption: AdoptionLimit::new(),
-            punts: Punts(Vec::with_capacity(Punts::MOST)),
-            sweep_at: 0,
-            begun: 0,
+            desk: Desk { number, selector, counters, adoption: AdoptionLimit::new(), punts },
+            v4: Lane::new(capacity.v4)?,
+            v6: Lane::new(capacity.v6)?,
         })
     }
 
     /// Acknowledge a snapshot: from now on [`Shard::process`] is given this one. Call between two bursts.
     pub fn install(&mut self, snapshot: &Snapshot) {
         for &slot in &snapshot.counted_at_install {
-            self.counters.note_at_install(slot);
+            self.desk.counters.note_at_install(slot);
         }
-        self.counters.acknowledge(snapshot.generation);
+        self.desk.counters.acknowledge(snapshot.generation);
     }
 
     /// What was noticed since the last call.
     pub fn take_punts(&mut self) -> impl Iterator<Item = Punt> + '_ {
-        self.punts.0.drain(..)
+        self.desk.punts.0.drain(..)
     }
 
     /// The shard's counters.
     #[must_use]
     pub fn counters(&self) -> &Arc<ShardCounters> {
-        &self.counters
+        &self.desk.counters
     }
 
     /// Take a burst through all stages: `frames[i]` arrived on `ports[i]`, `verdicts[i]` says where it
-    /// goes. Frames to transmit are rewritten in place; frames to redirect are untouched.
+    /// goes. Frames to transmit are rewritten in place. Frames to redirect are without VLAN tags and otherwise untouched,
+    /// and `ports[i]` says to which port they belong by their tags.
     ///
     /// # Panics
     /// When there are more than [`BURST`] frames, or fewer ports or verdicts than frames.
@@ -141,239 +127,113 @@ impl Shard {
         snapshot: &Snapshot,
         now_ms: u64,
         frames: &mut [B],
-        ports: &[PortId],
+        ports: &mut [PortId],
         verdicts: &mut [Verdict],
     ) {
         let count = frames.len();
         assert!(count <= BURST && ports.len() >= count && verdicts.len() >= count);
-        let mut tracked = ArrayVec::new();
-        let mut recent = Recent::default();
+        let mut work = Work {
+            recent_v4: Recent::default(),
+            recent_v6: Recent::default(),
+            v4: Tracked::new(),
+            v6: Tracked::new(),
+        };
         for first in (0..count).step_by(PREFETCHED_TOGETHER) {
             let group = first..count.min(first + PREFETCHED_TOGETHER);
-            let new = tracked.len();
+            let (new_v4, new_v6) = (work.v4.len(), work.v6.len());
             for at in group {
-                let frame = frames[at].as_mut();
-                let verdict =
-                    self.direct(snapshot, ports[at], at, frame, &mut recent, &mut tracked);
+                let verdict = self.direct(snapshot, &mut ports[at], at, &mut frames[at], &mut work);
                 if let Some(verdict) = verdict {
                     verdicts[at] = verdict;
                 }
             }
-            for steered in &tracked[new..] {
-                self.table.prefetch(steered.hash);
+            for steered in &work.v4[new_v4..] {
+                self.v4.table.prefetch(steered.hash);
+            }
+            for steered in &work.v6[new_v6..] {
+                self.v6.table.prefetch(steered.hash);
             }
         }
-        for steered in &mut tracked {
-            steered.glanced = self.table.glance(&steered.key, steered.hash);
-        }
-        for steered in &tracked {
-            let at = steered.at as usize;
-            let frame = frames[at].as_mut();
-            verdicts[at] = self.steer(frame, snapshot, now_ms, steered);
+        self.v4.look_ahead(snapshot, &mut work.v4);
+        self.v4.steer_all(&mut self.desk, snapshot, now_ms, &work.v4, (frames, ports, verdicts));
+        if !work.v6.is_empty() {
+            self.v6.look_ahead(snapshot, &mut work.v6);
+            let burst = (frames, &*ports, verdicts);
+            self.v6.steer_all(&mut self.desk, snapshot, now_ms, &work.v6, burst);
         }
     }
 
-    /// First stage: read the headers, find the direction, the session's key and its shard. What needs no session ends
-    /// here; the rest goes to `tracked`.
+    /// First stage: to which port the frame belongs and of which kind it is; then the family's part.
     #[inline]
-    fn direct<'a>(
+    fn direct<'a, B: PacketBuf>(
         &mut self,
         snapshot: &'a Snapshot,
-        port_id: PortId,
+        id: &mut PortId,
         at: usize,
-        frame: &mut [u8],
-        recent: &mut Recent<'a>,
-        tracked: &mut ArrayVec<Steered<'a>, BURST>,
+        packet: &mut B,
+        work: &mut Work<'a>,
     ) -> Option<Verdict> {
         let drop = |outcome| Some(Verdict::Drop(outcome));
-        let Some(ethernet) = frame.first_chunk::<ETHERNET_LEN>() else {
+        let Some(port) = snapshot.port(*id) else { return drop(Outcome::NotForUs) };
+        let Some(ethernet) = packet.as_ref().first_chunk::<ETHERNET_LEN>() else {
             return drop(Outcome::Truncated);
         };
-        let Some(port) = snapshot.ports.get(usize::from(port_id.0)) else {
-            return drop(Outcome::NotForUs);
-        };
-        let is_group = ethernet[0] & 1 == 1;
-        if ethernet[..6] != port.mac.0 && !is_group {
-            return drop(Outcome::NotForUs);
+        let is_plain = ethernet[..6] == port.mac.0 && be16(ethernet, 12) == ETHERTYPE_IPV4;
+        if is_plain && !matches!(port.role, PortRole::Twin(_)) {
+            let arrival = Arrival { snapshot, id: *id, port, at };
+            let (recent, tracked) = (&mut work.recent_v4, &mut work.v4);
+            return self.v4.direct(&mut self.desk, arrival, packet, recent, tracked);
         }
-        let ethertype = be16(ethernet, 12);
-        if ethertype != ETHERTYPE_IPV4 {
-            return Some(self.not_ipv4(snapshot, port_id, port, ethertype, frame));
-        }
-        if is_group {
-            return drop(Outcome::Group);
-        }
-        let packet = match parse_ipv4(frame) {
-            Ok(packet) => packet,
-            Err(Malformed::Ipv4) => return drop(Outcome::BadIpv4),
-            Err(Malformed::Transport) => return drop(Outcome::BadTransport),
-        };
-        let headers = packet.headers;
-        let direction = snapshot.direction(port_id, packet.source(), packet.destination(), recent);
-        let (service, sender) = match direction {
-            Direction::Plain => {
-                return Some(egress::route(
-                    frame,
-                    &headers,
-                    packet.destination(),
-                    snapshot,
-                    &mut self.punts,
-                ));
-            }
-            Direction::Spoofed => return drop(Outcome::Spoofed),
-            Direction::ToAddress(service) => (service, Sender::Client),
-            Direction::ToLocator(service, path) => (service, Sender::DirectClient(path)),
-            Direction::FromBackend(service, path) => (service, Sender::Backend(path)),
-        };
-        let from_backend = matches!(sender, Sender::Backend(_));
-        if let Some(outcome) = classify::unsupported(&packet, snapshot, from_backend) {
-            return drop(outcome);
-        }
-        if !service.tracked {
-            let punts = &mut self.punts;
-            return Some(match sender {
-                Sender::Client => egress::to_backend(frame, &headers, &service.home),
-                Sender::Backend(path) => {
-                    egress::to_client(frame, &headers, packet.destination(), snapshot, path, punts)
-                }
-                Sender::DirectClient(_) => {
-                    egress::route(frame, &headers, packet.destination(), snapshot, punts)
-                }
-            });
-        }
-        let key = sender.key(&packet, service);
-        let shard = self.selector.shard(key.client(), key.client_port());
-        if shard != self.number {
-            return Some(Verdict::Redirect(shard));
-        }
-        let hash = self.table.hash(&key);
-        tracked.push(Steered { key, hash, service, sender, headers, at: at as u32, glanced: 0 });
-        None
+        self.direct_other(snapshot, id, at, packet, work)
     }
 
-    #[cold]
-    fn not_ipv4(
+    /// The same for whatever is not plainly IPv4.
+    fn direct_other<'a, B: PacketBuf>(
         &mut self,
-        snapshot: &Snapshot,
-        port_id: PortId,
-        port: &Port,
-        ethertype: u16,
-        frame: &mut [u8],
-    ) -> Verdict {
+        snapshot: &'a Snapshot,
+        id: &mut PortId,
+        at: usize,
+        packet: &mut B,
+        work: &mut Work<'a>,
+    ) -> Option<Verdict> {
+        let drop = |outcome| Some(Verdict::Drop(outcome));
+        let mut port = snapshot.port(*id)?;
+        if let PortRole::Twin(of) = port.role {
+            return Some(Verdict::Transmit(of, Outcome::FromHost));
+        }
+        if Tags::follow(be16(packet.as_ref(), 12)) {
+            let tagged = Tags::strip(packet);
+            let belongs = tagged.and_then(|tags| snapshot.tagged_port(*id, tags));
+            let Some(belongs) = belongs else { return drop(Outcome::UnknownVlan) };
+            *id = belongs;
+            port = snapshot.port(belongs)?;
+        }
+        let frame = packet.as_ref();
+        let (is_group, ethertype) = (frame[0] & 1 == 1, be16(frame, 12));
+        if frame[..6] != port.mac.0 && !is_group {
+            return drop(Outcome::NotForUs);
+        }
+        let arrival = Arrival { snapshot, id: *id, port, at };
         match ethertype {
-            ETHERTYPE_ARP => neighbours::arp(snapshot, port_id, port, frame, &mut self.punts),
-            _ => Verdict::Drop(Outcome::OtherEthertype),
-        }
-    }
-
-    /// Last stage for tracked addresses: decide, keep the session up to date, send on.
-    #[inline]
-    fn steer(
-        &mut self,
-        frame: &mut [u8],
-        snapshot: &Snapshot,
-        now_ms: u64,
-        steered: &Steered<'_>,
-    ) -> Verdict {
-        let &Steered { ref key, hash, service, sender, ref headers, glanced, .. } = steered;
-        let found = self.table.find_from(glanced, key, hash);
-        let session = found.map(|at| &self.table[at]);
-        let decision = match sender {
-            Sender::Client => classify::from_client(headers, service, session),
-            Sender::DirectClient(path) => {
-                classify::from_direct_client(headers, service, path, session)
+            ETHERTYPE_ARP => {
+                let punts = &mut self.desk.punts;
+                Some(neighbours::arp(snapshot, *id, port, packet, punts))
             }
-            Sender::Backend(path) => {
-                let is_own = session.is_some_and(|it| it.is_live() && it.owner() == path.slot);
-                if !is_own && let Some(at) = self.find_direct(key, headers, path) {
-                    self.follow(at, headers, frame, false, now_ms);
-                    return self.route(frame, headers, snapshot, sender, key);
-                }
-                classify::from_backend(headers, service, path, session)
+            ETHERTYPE_IPV6 if is_group || neighbours::is_of_the_link(frame) => {
+                Some(neighbours::ipv6_of_the_link(snapshot, port, packet))
             }
-        };
-        let from_client = !matches!(sender, Sender::Backend(_));
-        let owner = match decision {
-            Decision::Drop(outcome) => return Verdict::Drop(outcome),
-            Decision::Route => return self.route(frame, headers, snapshot, sender, key),
-            Decision::Pass(owner) => owner,
-            Decision::Follow(owner) => {
-                if let Some(at) = found {
-                    self.follow(at, headers, frame, from_client, now_ms);
-                }
-                owner
+            ETHERTYPE_IPV4 | ETHERTYPE_IPV6 if is_group => {
+                Some(egress::to_host(packet, snapshot, port, Outcome::Group))
             }
-            Decision::Begin { owner, birth_epoch, state, adopted } => {
-                if adopted && !self.adoption.take(now_ms) {
-                    return Verdict::Drop(Outcome::AdoptionLimited);
-                }
-                if let Some(at) = found {
-                    self.remove(at);
-                }
-                let session = Session::new(key, owner.slot, birth_epoch, state, now_ms);
-                let Ok(at) = self.table.insert(session, hash) else {
-                    return Verdict::Drop(Outcome::TableFull);
-                };
-                self.begun += 1;
-                self.counters.entry_added(owner.slot);
-                self.counters.sessions.set(self.table.len() as u64);
-                self.follow(at, headers, frame, from_client, now_ms);
-                owner
+            ETHERTYPE_IPV4 => {
+                let (recent, tracked) = (&mut work.recent_v4, &mut work.v4);
+                self.v4.direct(&mut self.desk, arrival, packet, recent, tracked)
             }
-        };
-        match sender {
-            Sender::Client => egress::to_backend(frame, headers, owner),
-            Sender::DirectClient(_) => self.route(frame, headers, snapshot, sender, key),
-            Sender::Backend(path) => {
-                egress::to_client(frame, headers, key.client(), snapshot, path, &mut self.punts)
+            ETHERTYPE_IPV6 => {
+                let (recent, tracked) = (&mut work.recent_v6, &mut work.v6);
+                self.v6.direct(&mut self.desk, arrival, packet, recent, tracked)
             }
-        }
-    }
-
-    /// Route a packet whose session has `key`.
-    fn route(
-        &mut self,
-        frame: &mut [u8],
-        headers: &Headers,
-        snapshot: &Snapshot,
-        sender: Sender<'_>,
-        key: &SessionKey,
-    ) -> Verdict {
-        let destination = match sender {
-            Sender::Backend(_) => key.client(),
-            Sender::Client | Sender::DirectClient(_) => key.address(),
-        };
-        egress::route(frame, headers, destination, snapshot, &mut self.punts)
-    }
-
-    /// The session in which a client speaks to the backend's own address and a packet answers that would have `key` if it
-    /// spoke in the managed address's name.
-    fn find_direct(&self, key: &SessionKey, headers: &Headers, path: &Path) -> Option<u32> {
-        let key = key.with_address(path.locator?);
-        let at = self.table.find(&key, self.table.hash(&key))?;
-        let session = &self.table[at];
-        let follows = session.is_live() || !headers.opens();
-        (session.owner() == path.slot && follows).then_some(at)
-    }
-
-    /// Keep the session at `at` up to date with one of its packets.
-    #[inline]
-    fn follow(&mut self, at: u32, headers: &Headers, frame: &[u8], from_client: bool, now_ms: u64) {
-        let session = &mut self.table[at];
-        session.seen(now_ms);
-        if let Some(flags) = headers.tcp_flags()
-            && !session.is_unmoved_by(flags)
-            && let Some(segment) = headers.tcp_segment(frame)
-            && session.follow_tcp(&segment, from_client)
-        {
-            self.counters.entry_closed(session.owner());
-        }
-    }
-
-    pub(super) fn remove(&mut self, at: u32) {
-        if let Some(session) = self.table.remove(at) {
-            self.counters.entry_removed(session.owner(), session.is_live());
-            self.counters.sessions.set(self.table.len() as u64);
+            _ => Some(egress::to_host(packet, snapshot, port, Outcome::OtherEthertype)),
         }
     }
 }

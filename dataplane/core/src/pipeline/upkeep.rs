@@ -1,11 +1,11 @@
 //! What a shard does beside packets, a bounded piece at a time: expiry and listings.
 
-use std::mem;
+use std::{mem, net::IpAddr};
 
-use super::Shard;
+use super::{Capacity, Shard, lane::Lane, shard::Desk};
 use crate::{
     session::SessionRecord,
-    steering::{Service, Snapshot},
+    steering::{Family, Service, Snapshot},
 };
 
 /// Places a sweep looks at for each session that has begun.
@@ -14,36 +14,17 @@ const PLACES_PER_SESSION: u32 = 4;
 impl Shard {
     /// Places that sweeps and listings go through, used or free.
     #[must_use]
-    pub fn places(&self) -> u32 {
-        self.table.places()
+    pub fn places(&self) -> Capacity {
+        Capacity { v4: self.v4.table.places(), v6: self.v6.table.places() }
     }
 
-    /// Look at up to `budget` places from where the last sweep stopped, and forget sessions that are
+    /// Look at up to `budget` places of each family from where the last sweep stopped, and forget sessions that are
     /// expired, whose address is no longer tracked, or whose owner is no longer a backend of it.
     ///
     /// The more sessions have begun since the last sweep, the more places: what fills the table must not outrun it.
     pub fn sweep(&mut self, snapshot: &Snapshot, now_ms: u64, budget: u32) {
-        let places = self.table.places();
-        let begun = mem::take(&mut self.begun);
-        let budget = budget.saturating_add(begun.saturating_mul(PLACES_PER_SESSION));
-        // What the last session's address is, if it is anything: most sessions share theirs.
-        let mut recent: Option<(u32, Option<&Service>)> = None;
-        for _ in 0..budget.min(places) {
-            let at = self.sweep_at;
-            self.sweep_at = if at + 1 < places { at + 1 } else { 0 };
-            let Some(session) = self.table.get(at) else { continue };
-            let address = session.key().address();
-            let service = match recent {
-                Some((known, service)) if known == address => service,
-                _ => snapshot.service(address),
-            };
-            recent = Some((address, service));
-            let is_wanted = service
-                .is_some_and(|service| service.tracked && service.path(session.owner()).is_some());
-            if !is_wanted || session.is_expired(&snapshot.timeouts, now_ms) {
-                self.remove(at);
-            }
-        }
+        self.v4.sweep(&mut self.desk, snapshot, now_ms, budget);
+        self.v6.sweep(&mut self.desk, snapshot, now_ms, budget);
     }
 
     /// Copy sessions into `out` until it holds its capacity, from place `from` on; at most `budget` places are
@@ -51,7 +32,52 @@ impl Shard {
     /// one, may be missing or there twice.
     pub fn list(
         &self,
-        address: Option<u32>,
+        address: Option<IpAddr>,
+        now_ms: u64,
+        from: u32,
+        budget: u32,
+        out: &mut Vec<SessionRecord>,
+    ) -> Option<u32> {
+        let boundary = self.v4.table.places();
+        if from < boundary {
+            let next = self.v4.list(address, now_ms, from, budget, out);
+            return next.or(Some(boundary));
+        }
+        self.v6.list(address, now_ms, from - boundary, budget, out).map(|next| next + boundary)
+    }
+}
+
+impl<A: Family> Lane<A> {
+    fn sweep(&mut self, desk: &mut Desk, snapshot: &Snapshot, now_ms: u64, budget: u32) {
+        let begun = mem::take(&mut self.begun);
+        let places = self.table.places();
+        let budget = budget.saturating_add(begun.saturating_mul(PLACES_PER_SESSION)).min(places);
+        if self.table.is_empty() {
+            return;
+        }
+        // What the last session's address is, if it is anything: most sessions share theirs.
+        let mut recent: Option<(A, Option<&Service<A>>)> = None;
+        for _ in 0..budget {
+            let at = self.sweep_at;
+            self.sweep_at = if at + 1 < places { at + 1 } else { 0 };
+            let Some(session) = self.table.get(at) else { continue };
+            let address = session.key().address();
+            let service = match recent {
+                Some((known, service)) if known == address => service,
+                _ => snapshot.plane::<A>().service(address),
+            };
+            recent = Some((address, service));
+            let is_wanted = service
+                .is_some_and(|service| service.tracked && service.path(session.owner()).is_some());
+            if !is_wanted || session.is_expired(&snapshot.timeouts, now_ms) {
+                self.remove(desk, at);
+            }
+        }
+    }
+
+    fn list(
+        &self,
+        address: Option<IpAddr>,
         now_ms: u64,
         from: u32,
         budget: u32,
@@ -64,8 +90,9 @@ impl Shard {
                 return Some(at);
             }
             let session = self.table.get(at);
-            let listed =
-                session.filter(|it| address.is_none_or(|wanted| it.key().address() == wanted));
+            let listed = session.filter(|it| {
+                address.is_none_or(|wanted| A::of(wanted) == Some(it.key().address()))
+            });
             out.extend(listed.map(|session| session.record(now_ms)));
         }
         (end < last).then_some(end)

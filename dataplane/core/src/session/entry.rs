@@ -1,25 +1,25 @@
-//! One session, in half a cache line.
+//! One session: half a cache line for IPv4, a whole one for IPv6.
 //!
-//! | offset | bytes | field |
-//! |---|---|---|
-//! | 0 | 8 | client's address (upper half); managed address, or the locator a client chose itself |
-//! | 8 | 4 | client's port (upper half), service's port |
-//! | 12 | 1 | protocol; zero in a free place |
-//! | 13 | 1 | state (bits 0–2, zero is free), FINs (bits 4–7) |
-//! | 14 | 2 | owner |
-//! | 16 | 4 | last seen, milliseconds modulo 2^32 |
-//! | 20 | 4 | birth epoch |
-//! | 24 | 8 | sequence numbers that acknowledge the client's and the backend's FIN |
+//! | offset, IPv4 | IPv6 | bytes | field |
+//! |---|---|---|---|
+//! | 0 | 0 | 8, 32 | client's address; managed address, or the locator a client chose itself |
+//! | 8 | 32 | 4 | client's port (upper half), service's port |
+//! | 12 | 36 | 1 | protocol |
+//! | 13 | 37 | 1 | state (bits 0–2, zero is a free place), FINs (bits 4–7) |
+//! | 14 | 38 | 2 | owner |
+//! | 16 | 40 | 4 | last seen, milliseconds modulo 2^32 |
+//! | 20 | 44 | 4 | birth epoch |
+//! | 24 | 48 | 8 | sequence numbers that acknowledge the client's and the backend's FIN |
 //!
-//! Two share a cache line and none lies across two. Host byte order: it never leaves the process.
+//! None lies across two cache lines. Host byte order: it never leaves the process.
 
 use std::mem;
 
 use zerocopy::FromZeros;
 
-use super::{SessionKey, tcp::Fins};
+use super::{SessionKey, Tuple, tcp::Fins};
 use crate::{
-    packet::{TcpFlags, TcpSegment, protocol},
+    packet::{Address, TcpFlags, TcpSegment, protocol},
     steering::{BackendSlot, Timeouts},
 };
 
@@ -41,9 +41,9 @@ const STATE: u8 = 0b111;
 
 /// A session as its shard keeps it.
 #[derive(Clone, Debug, FromZeros)]
-#[repr(C, align(32))]
-pub struct Session {
-    addresses: u64,
+#[repr(C)]
+pub struct Session<A: Address> {
+    addresses: A::Pair,
     ports: u32,
     protocol: u8,
     life: u8,
@@ -53,16 +53,16 @@ pub struct Session {
     fins: Fins,
 }
 
-const _: () = assert!(size_of::<Session>() == 32);
+const _: () = assert!(size_of::<Session<u32>>() == 32 && size_of::<Session<u128>>() == 64);
 
-impl Session {
+impl<A: Address> Session<A> {
     /// A session that begins now.
     ///
     /// # Panics
     /// When the owner's number does not fit: see [`MAX_BACKENDS`](crate::counters::MAX_BACKENDS).
     #[must_use]
     pub fn new(
-        key: &SessionKey,
+        key: &SessionKey<A>,
         owner: BackendSlot,
         birth_epoch: u32,
         state: SessionState,
@@ -80,9 +80,9 @@ impl Session {
         }
     }
 
-    /// Whether this is the session with `key`. A free place is none: no key has protocol 0.
+    /// Whether this is the session with `key`. A free place is none: it is between two addresses of zero.
     #[inline]
-    pub(super) fn has(&self, key: &SessionKey) -> bool {
+    pub(super) fn has(&self, key: &SessionKey<A>) -> bool {
         // Not `&&`: three comparisons cost less than a branch that goes wrong.
         (self.addresses == key.addresses)
             & (self.ports == key.ports)
@@ -102,7 +102,7 @@ impl Session {
     /// Its key.
     #[inline]
     #[must_use]
-    pub fn key(&self) -> SessionKey {
+    pub fn key(&self) -> SessionKey<A> {
         SessionKey { addresses: self.addresses, ports: self.ports, protocol: self.protocol }
     }
 
@@ -169,7 +169,7 @@ impl Session {
         let limit = match (self.state(), self.protocol) {
             (SessionState::Lingering, _) => timeouts.linger_ms,
             (_, protocol::UDP) => timeouts.udp_ms,
-            (_, protocol::ICMP) => timeouts.echo_ms,
+            (_, protocol::ICMP | protocol::ICMPV6) => timeouts.echo_ms,
             (SessionState::Opening, _) => timeouts.tcp_opening_ms,
             (SessionState::Closing, _) => timeouts.tcp_closing_ms,
             (SessionState::Established, _) => timeouts.tcp_established_ms,
@@ -181,7 +181,7 @@ impl Session {
     #[must_use]
     pub fn record(&self, now_ms: u64) -> SessionRecord {
         SessionRecord {
-            key: self.key(),
+            tuple: self.key().tuple(),
             owner: self.owner(),
             birth_epoch: self.birth_epoch,
             state: self.state(),
@@ -194,7 +194,7 @@ impl Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionRecord {
     /// Its key.
-    pub key: SessionKey,
+    pub tuple: Tuple,
     /// Its owner.
     pub owner: BackendSlot,
     /// Epoch it was born in.

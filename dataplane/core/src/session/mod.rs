@@ -6,5 +6,5 @@ mod table;
 mod tcp;
 
 pub use entry::{Session, SessionRecord, SessionState};
-pub use key::{Endpoint, SessionKey};
+pub use key::{Endpoint, SessionKey, Tuple};
 pub use table::SessionTable;

@@ -1,8 +1,8 @@
-//! The sessions of one shard: two to a bucket, and a bucket is one cache line of hugepage memory.
+//! The sessions of one shard and family: two to a bucket, and a bucket is one cache line of hugepage memory, two for IPv6.
 //!
 //! A key has two buckets, both drawn from its hash, and its session is in one of them: in the first if there was room.
 //! If both are full, sessions move to their other bucket to make room (cuckoo hashing). So five of six lookups that find
-//! their session in a full table read one cache line, which holds the whole session, and no lookup reads more than two.
+//! their session in a full table read one bucket, which holds the whole session, and no lookup reads more than two.
 //!
 //! Looking a burst up goes in three stages, so that no packet waits for memory: [`SessionTable::prefetch`] for all hashes,
 //! [`SessionTable::glance`] for all keys, then [`SessionTable::find_from`].
@@ -19,6 +19,7 @@ use tidegate_hugemem::HugeArray;
 use zerocopy::FromZeros;
 
 use super::{Session, SessionKey};
+use crate::packet::Address;
 
 /// Sessions in a bucket.
 const PLACES: usize = 2;
@@ -30,36 +31,36 @@ const FEWEST_BUCKETS: usize = 64;
 /// Buckets that are looked at to make room for a session.
 const SEARCHED: usize = 64;
 
-/// One cache line.
+/// Whole cache lines.
 #[derive(FromZeros)]
 #[repr(C, align(64))]
-struct Bucket([Session; PLACES]);
+struct Bucket<A: Address>([Session<A>; PLACES]);
 
-const _: () = assert!(size_of::<Bucket>() == 64);
+const _: () = assert!(size_of::<Bucket<u32>>() == 64 && size_of::<Bucket<u128>>() == 128);
 
-impl Bucket {
+impl<A: Address> Bucket<A> {
     /// Where the session with `key` is, and whether it is here at all.
     #[inline]
-    fn find(&self, key: &SessionKey) -> (usize, bool) {
+    fn find(&self, key: &SessionKey<A>) -> (usize, bool) {
         // Both are looked at whatever the first says: which one it is cannot be predicted.
         let [first, second] = [self.0[0].has(key), self.0[1].has(key)];
         (usize::from(second), first | second)
     }
 
     fn free_place(&self) -> Option<usize> {
-        self.0.iter().position(Session::is_free)
+        self.0.iter().position(Session::<A>::is_free)
     }
 }
 
 /// Sessions by key. Never grows: memory is taken once, when the shard is made.
-pub struct SessionTable {
-    buckets: HugeArray<Bucket>,
+pub struct SessionTable<A: Address> {
+    buckets: HugeArray<Bucket<A>>,
     capacity: u32,
     len: u32,
     hasher: RandomState,
 }
 
-impl SessionTable {
+impl<A: Address> SessionTable<A> {
     /// Room for `capacity` sessions.
     ///
     /// # Errors
@@ -77,7 +78,7 @@ impl SessionTable {
     /// The keyed hash of `key`: clients choose tuples, so the hash must not be theirs to predict.
     #[inline]
     #[must_use]
-    pub fn hash(&self, key: &SessionKey) -> u64 {
+    pub fn hash(&self, key: &SessionKey<A>) -> u64 {
         self.hasher.hash_one(key.words())
     }
 
@@ -101,7 +102,7 @@ impl SessionTable {
     /// Second stage: where the session is, if it is in its first bucket; otherwise start to load its second.
     #[inline]
     #[must_use]
-    pub fn glance(&self, key: &SessionKey, hash: u64) -> u32 {
+    pub fn glance(&self, key: &SessionKey<A>, hash: u64) -> u32 {
         let (first, second) = (self.first(hash), self.second(hash));
         let (place, is_here) = self.buckets[first].find(key);
         self.buckets.prefetch(select_unpredictable(is_here, first, second));
@@ -111,14 +112,14 @@ impl SessionTable {
     /// Last stage: as [`SessionTable::find`], looking first where the second stage said: it may be elsewhere, or have moved.
     #[inline]
     #[must_use]
-    pub fn find_from(&self, glanced: u32, key: &SessionKey, hash: u64) -> Option<u32> {
+    pub fn find_from(&self, glanced: u32, key: &SessionKey<A>, hash: u64) -> Option<u32> {
         if self[glanced].has(key) { Some(glanced) } else { self.find(key, hash) }
     }
 
     /// Where the session with `key` is, whose hash is `hash`. It stays there until the next insertion or its removal.
     #[inline]
     #[must_use]
-    pub fn find(&self, key: &SessionKey, hash: u64) -> Option<u32> {
+    pub fn find(&self, key: &SessionKey<A>, hash: u64) -> Option<u32> {
         [self.first(hash), self.second(hash)].into_iter().find_map(|bucket| {
             let (place, is_here) = self.buckets[bucket].find(key);
             is_here.then(|| position(bucket, place))
@@ -128,7 +129,7 @@ impl SessionTable {
     /// The session at `at`, if there is one.
     #[inline]
     #[must_use]
-    pub fn get(&self, at: u32) -> Option<&Session> {
+    pub fn get(&self, at: u32) -> Option<&Session<A>> {
         let bucket = self.buckets.get(at as usize / PLACES)?;
         Some(&bucket.0[at as usize % PLACES]).filter(|session| !session.is_free())
     }
@@ -137,7 +138,7 @@ impl SessionTable {
     ///
     /// # Errors
     /// The session itself, when the table is full.
-    pub fn insert(&mut self, session: Session, hash: u64) -> Result<u32, Session> {
+    pub fn insert(&mut self, session: Session<A>, hash: u64) -> Result<u32, Session<A>> {
         if self.len == self.capacity {
             return Err(session);
         }
@@ -203,7 +204,7 @@ impl SessionTable {
     }
 
     /// Take the session at `at` out.
-    pub fn remove(&mut self, at: u32) -> Option<Session> {
+    pub fn remove(&mut self, at: u32) -> Option<Session<A>> {
         self.get(at)?;
         self.len -= 1;
         Some(self[at].take())
@@ -246,18 +247,18 @@ fn position(bucket: usize, place: usize) -> u32 {
 }
 
 /// The session at a place that [`SessionTable::find`] or [`SessionTable::insert`] gave.
-impl Index<u32> for SessionTable {
-    type Output = Session;
+impl<A: Address> Index<u32> for SessionTable<A> {
+    type Output = Session<A>;
 
     #[inline]
-    fn index(&self, at: u32) -> &Session {
+    fn index(&self, at: u32) -> &Session<A> {
         &self.buckets[at as usize / PLACES].0[at as usize % PLACES]
     }
 }
 
-impl IndexMut<u32> for SessionTable {
+impl<A: Address> IndexMut<u32> for SessionTable<A> {
     #[inline]
-    fn index_mut(&mut self, at: u32) -> &mut Session {
+    fn index_mut(&mut self, at: u32) -> &mut Session<A> {
         &mut self.buckets[at as usize / PLACES].0[at as usize % PLACES]
     }
 }

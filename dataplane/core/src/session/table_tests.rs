@@ -7,15 +7,15 @@ use proptest::prelude::*;
 use super::*;
 use crate::{session::SessionState, steering::BackendSlot};
 
-fn key(n: u32) -> SessionKey {
+fn key(n: u32) -> SessionKey<u32> {
     SessionKey::new((n >> 8, n as u16), (2, 80), 6)
 }
 
-fn session(n: u32, owner: u32) -> Session {
+fn session(n: u32, owner: u32) -> Session<u32> {
     Session::new(&key(n), BackendSlot(owner), 1, SessionState::Established, 0)
 }
 
-fn find(table: &SessionTable, n: u32) -> Option<u32> {
+fn find(table: &SessionTable<u32>, n: u32) -> Option<u32> {
     table.find(&key(n), table.hash(&key(n)))
 }
 
@@ -105,7 +105,7 @@ proptest! {
 /// So many that some buckets are full and sessions move.
 const MOST: u32 = 110;
 
-fn insert(table: &mut SessionTable, n: u32) {
+fn insert(table: &mut SessionTable<u32>, n: u32) {
     let hash = table.hash(&key(n));
     table.insert(session(n, n % 100), hash).expect("room");
 }
@@ -114,7 +114,7 @@ fn insert(table: &mut SessionTable, n: u32) {
 fn a_large_table_fills_to_its_capacity_and_survives_churn() {
     let capacity = 98_304;
     let mut table = SessionTable::with_capacity(capacity).expect("memory");
-    let insert = |table: &mut SessionTable, n| {
+    let insert = |table: &mut SessionTable<u32>, n| {
         let hash = table.hash(&key(n));
         table.insert(session(n, n % 100), hash).is_ok()
     };
@@ -140,8 +140,32 @@ fn a_large_table_fills_to_its_capacity_and_survives_churn() {
 }
 
 #[test]
+fn v6_sessions_are_found_and_forgotten() {
+    let key = |n: u32| {
+        let client = 0x2001_0db8_u128 << 96 | u128::from(n >> 4);
+        SessionKey::new((client, n as u16), (client << 1, 443), 6)
+    };
+    let capacity = 10_000;
+    let mut table = SessionTable::with_capacity(capacity).expect("memory");
+    for n in 0..capacity {
+        let session = Session::new(&key(n), BackendSlot(n), 1, SessionState::Established, 0);
+        table.insert(session, table.hash(&key(n))).expect("room");
+    }
+    for n in 0..capacity {
+        let hash = table.hash(&key(n));
+        let glanced = table.glance(&key(n), hash);
+        let at = table.find_from(glanced, &key(n), hash).expect("found");
+        assert_eq!(table.remove(at).map(|session| session.owner()), Some(BackendSlot(n)));
+        assert_eq!(table.find(&key(n), hash), None);
+    }
+    assert!(table.is_empty());
+}
+
+#[test]
 fn a_session_takes_less_than_a_cache_line() {
     let capacity = 100_000;
-    let table = SessionTable::with_capacity(capacity).expect("memory");
-    assert!(table.bytes() / capacity as usize <= 64, "{} bytes", table.bytes());
+    let v4 = SessionTable::<u32>::with_capacity(capacity).expect("memory");
+    assert!(v4.bytes() / capacity as usize <= 64, "{} bytes", v4.bytes());
+    let v6 = SessionTable::<u128>::with_capacity(capacity).expect("memory");
+    assert!(v6.bytes() / capacity as usize <= 128, "{} bytes", v6.bytes());
 }

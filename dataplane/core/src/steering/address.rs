@@ -1,8 +1,12 @@
 //! Managed addresses, backends and ports as the control core describes them.
 
-use crate::packet::Mac;
+use std::net::IpAddr;
 
-/// A port of the box; index into [`Snapshot::ports`].
+use crate::packet::{Mac, Tags};
+
+/// A port of the box; index into the snapshot's ports.
+///
+/// A device is known by the port that its untagged frames belong to. Further ports may share it under VLAN tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortId(pub u16);
 
@@ -13,6 +17,8 @@ pub enum PortRole {
     Uplink,
     /// Towards guests.
     Access,
+    /// The kernel's end of this device: what comes from there leaves by the device as it is.
+    Twin(PortId),
 }
 
 /// A port as packets see it.
@@ -20,10 +26,16 @@ pub enum PortRole {
 pub struct Port {
     /// Its own MAC.
     pub mac: Mac,
-    /// Its own addresses, host byte order: answered by ARP.
-    pub addresses: Vec<u32>,
+    /// Its own addresses.
+    pub addresses: Vec<IpAddr>,
     /// Its side.
     pub role: PortRole,
+    /// The device that carries its frames.
+    pub device: PortId,
+    /// The VLANs they are tagged with there.
+    pub tags: Tags,
+    /// The device behind which the kernel stands for this port's device, if any.
+    pub twin: Option<PortId>,
 }
 
 /// Number of a backend, unique among all addresses for as long as any session may name it.
@@ -33,8 +45,8 @@ pub struct BackendSlot(pub u32);
 /// How packets are rewritten on their way to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rewrite {
-    /// Destination address becomes the locator (host byte order), and back.
-    Nat(u32),
+    /// Destination address becomes the locator, of the managed address's family, and back.
+    Nat(IpAddr),
     /// MAC addresses only.
     L2,
 }
@@ -76,9 +88,9 @@ pub struct Destination {
 /// A managed address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ManagedAddress {
-    /// The address, host byte order.
-    pub address: u32,
-    /// Whether the box answers ARP for it.
+    /// The address.
+    pub address: IpAddr,
+    /// Whether the box answers for it.
     pub hosted: bool,
     /// Whether sessions are recorded; otherwise packets only go to `home` and back.
     pub tracked: bool,

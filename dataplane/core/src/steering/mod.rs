@@ -1,8 +1,10 @@
 //! What workers act on: an immutable [`Snapshot`] published by the control core.
 
 mod address;
-mod fib;
 mod filter;
+mod plane;
+mod prefix;
+mod routing;
 mod service;
 mod snapshot;
 mod timeouts;
@@ -11,7 +13,9 @@ pub use address::{
     Backend, BackendSlot, Destination, ManagedAddress, Neighbour, Port, PortId, PortRole, Rewrite,
     UnknownTcp,
 };
-pub use fib::{Fib, Ipv4Prefix, NextHop, PrefixError};
+pub use plane::{Direction, Plane, Recent};
+pub use prefix::{IpPrefix, PrefixError};
+pub use routing::{Hop, HopNumber, LinkHop, NextHop, PrefixTable, RouteTable, Routing};
 pub use service::{Path, Service};
-pub use snapshot::{Direction, LinkHop, Recent, Snapshot, SnapshotError};
+pub use snapshot::{Family, Snapshot, SnapshotError};
 pub use timeouts::Timeouts;

@@ -3,70 +3,39 @@
 //! The control core builds a new one for every change and hands it to each worker, which takes it up between two
 //! bursts and acknowledges its generation. Nothing in it is ever changed in place.
 
+use std::{net::IpAddr, sync::Arc};
+
 use ahash::RandomState;
 use hashbrown::HashMap;
 
 use super::{
-    BackendSlot, Fib, ManagedAddress, Neighbour, Path, Port, PortId, Service, Timeouts,
-    filter::Filter,
+    BackendSlot, Hop, HopNumber, ManagedAddress, Plane, Port, PortId, PortRole, Routing, Timeouts,
 };
-use crate::packet::Macs;
+use crate::packet::{Address, Tags};
 
 /// Two things in one configuration exclude each other.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
     /// The address is there twice.
-    #[error("managed address {} is configured twice", std::net::Ipv4Addr::from_bits(*.0))]
-    AddressTwice(u32),
+    #[error("managed address {0} is configured twice")]
+    AddressTwice(IpAddr),
     /// Two backends have one locator.
-    #[error("locator {} belongs to two backends", std::net::Ipv4Addr::from_bits(*.0))]
-    LocatorTwice(u32),
+    #[error("locator {0} belongs to two backends")]
+    LocatorTwice(IpAddr),
     /// A locator is itself a managed address.
-    #[error("locator {} is itself a managed address", std::net::Ipv4Addr::from_bits(*.0))]
-    LocatorManaged(u32),
+    #[error("locator {0} is itself a managed address")]
+    LocatorManaged(IpAddr),
     /// A backend names a port that is not there.
-    #[error("backend of {} is behind a port that does not exist", std::net::Ipv4Addr::from_bits(*.0))]
-    NoSuchPort(u32),
-}
-
-/// Which way a packet goes through the box.
-#[derive(Clone, Copy, Debug)]
-pub enum Direction<'a> {
-    /// From a client to this managed address.
-    ToAddress(&'a Service),
-    /// From a client to the own address of the backend at the end of this path.
-    ToLocator(&'a Service, &'a Path),
-    /// From the backend of this managed address at the end of this path.
-    FromBackend(&'a Service, &'a Path),
-    /// A managed address or locator as source, from a port none of its backends is behind.
-    Spoofed,
-    /// Nothing to do with managed addresses.
-    Plain,
-}
-
-/// What was found last: packets of one address come in runs.
-#[derive(Default)]
-pub struct Recent<'a> {
-    to: Option<&'a Service>,
-    from: Option<(u32, PortId, &'a Service, &'a Path)>,
-}
-
-/// The way to a neighbour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkHop {
-    /// Port it is behind.
-    pub port: PortId,
-    /// The link header of frames to it.
-    pub macs: Macs,
-}
-
-/// What an address is.
-#[derive(Clone, Copy, Debug)]
-enum Role {
-    /// The managed address of this service.
-    Managed(usize),
-    /// The locator of this service's backend.
-    Locator(usize, BackendSlot),
+    #[error("backend of {0} is behind a port that does not exist")]
+    NoSuchPort(IpAddr),
+    /// Address and locator are not of one family.
+    #[error("locator {locator} of {address} is of the other IP family")]
+    OtherFamily {
+        /// The managed address.
+        address: IpAddr,
+        /// The backend's.
+        locator: IpAddr,
+    },
 }
 
 /// All a worker needs to know.
@@ -74,187 +43,120 @@ enum Role {
 pub struct Snapshot {
     /// Grows with every snapshot published.
     pub generation: u64,
-    /// By [`PortId`]; the filter has their addresses.
-    pub(crate) ports: Vec<Port>,
-    /// Routes for everything that is not managed, and back to clients.
-    pub fib: Fib,
     /// Timeouts of sessions.
     pub timeouts: Timeouts,
     /// Slots whose live sessions each shard notes down as it takes this snapshot up: the sources of a cutover.
     pub counted_at_install: Vec<BackendSlot>,
-    neighbours: HashMap<u32, LinkHop, RandomState>,
-    services: Vec<Service>,
-    roles: HashMap<u32, Role, RandomState>,
-    filter: Filter,
+    /// By [`PortId`]; a place without port is one that was removed.
+    pub(crate) ports: Arc<[Option<Port>]>,
+    /// Ports that share a device, by device and tags.
+    tagged: HashMap<(PortId, Tags), PortId, RandomState>,
+    hops: Arc<[Hop]>,
+    v4: Plane<u32>,
+    v6: Plane<u128>,
+}
+
+/// An IP family with its part of a snapshot.
+pub trait Family: Address {
+    /// The family's managed addresses and routes.
+    fn plane(snapshot: &Snapshot) -> &Plane<Self>;
+}
+
+impl Family for u32 {
+    #[inline]
+    fn plane(snapshot: &Snapshot) -> &Plane<Self> {
+        &snapshot.v4
+    }
+}
+
+impl Family for u128 {
+    #[inline]
+    fn plane(snapshot: &Snapshot) -> &Plane<Self> {
+        &snapshot.v6
+    }
 }
 
 impl Snapshot {
-    /// A snapshot of these ports, addresses, routes and neighbours.
+    /// A snapshot of these ports, addresses and routes.
     ///
     /// # Errors
     /// [`SnapshotError`] when two of them exclude each other.
     pub fn new(
         generation: u64,
-        ports: Vec<Port>,
+        ports: impl Into<Arc<[Option<Port>]>>,
         managed: impl IntoIterator<Item = ManagedAddress>,
-        fib: Fib,
-        neighbours: impl IntoIterator<Item = (u32, Neighbour)>,
+        routing: Routing,
     ) -> Result<Self, SnapshotError> {
-        let mut services = Vec::new();
-        let mut roles = HashMap::with_hasher(RandomState::new());
-        for address in managed {
-            if address.backends().any(|backend| usize::from(backend.port.0) >= ports.len()) {
-                return Err(SnapshotError::NoSuchPort(address.address));
-            }
-            if roles.insert(address.address, Role::Managed(services.len())).is_some() {
-                return Err(SnapshotError::AddressTwice(address.address));
-            }
-            services.push(Service::new(&address, &ports));
+        let ports = ports.into();
+        let managed: Vec<_> = managed.into_iter().collect();
+        let twin = |address: &ManagedAddress| {
+            let of = |port: PortId| ports.get(usize::from(port.0)).and_then(Option::as_ref);
+            let is_twin = |port| matches!(of(port), Some(Port { role: PortRole::Twin(_), .. }));
+            address.backends().any(|backend| is_twin(backend.port))
+        };
+        if let Some(behind_twin) = managed.iter().find(|address| twin(address)) {
+            return Err(SnapshotError::NoSuchPort(behind_twin.address));
         }
-        for (number, service) in services.iter().enumerate() {
-            for path in service.paths() {
-                let Some(locator) = path.locator else { continue };
-                match roles.insert(locator, Role::Locator(number, path.slot)) {
-                    None => {}
-                    Some(Role::Managed(_)) => return Err(SnapshotError::LocatorManaged(locator)),
-                    Some(Role::Locator(..)) => return Err(SnapshotError::LocatorTwice(locator)),
-                }
-            }
-        }
-        // A neighbour behind a port that is not there cannot be sent to.
-        let neighbours = neighbours.into_iter().filter_map(|(address, neighbour)| {
-            let port = ports.get(usize::from(neighbour.port.0))?;
-            let macs = Macs::new(neighbour.mac, port.mac);
-            Some((address, LinkHop { port: neighbour.port, macs }))
+        let numbered = (0..).map(PortId).zip(&*ports);
+        let tagged = numbered.filter_map(|(id, port)| {
+            let port = port.as_ref().filter(|port| port.tags != Tags::NONE)?;
+            Some(((port.device, port.tags), id))
         });
         Ok(Self {
             generation,
-            neighbours: neighbours.collect(),
-            fib,
             timeouts: Timeouts::default(),
             counted_at_install: Vec::new(),
-            filter: roles
-                .keys()
-                .chain(ports.iter().flat_map(|port| &port.addresses))
-                .copied()
-                .collect(),
+            tagged: tagged.collect(),
+            hops: routing.hops,
+            v4: Plane::new(&managed, &ports, routing.v4)?,
+            v6: Plane::new(&managed, &ports, routing.v6)?,
             ports,
-            services,
-            roles,
         })
     }
 
     /// What a worker starts with: no ports, so that every packet is dropped.
+    ///
+    /// # Panics
+    /// Never: there is nothing in it that could exclude each other.
     #[must_use]
     pub fn empty() -> Self {
-        Self {
-            generation: 0,
-            ports: Vec::new(),
-            fib: Fib::default(),
-            timeouts: Timeouts::default(),
-            counted_at_install: Vec::new(),
-            neighbours: HashMap::default(),
-            services: Vec::new(),
-            roles: HashMap::default(),
-            filter: Filter::default(),
-        }
+        Self::new(0, Vec::new(), [], Routing::default()).expect("nothing excludes nothing")
     }
 
-    /// Whether `address` is a port's own.
+    /// The port with this number.
     #[inline]
     #[must_use]
-    pub fn is_own(&self, address: u32) -> bool {
-        self.filter.may_hold(address)
-            && self.ports.iter().any(|port| port.addresses.contains(&address))
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(usize::from(id.0))?.as_ref()
     }
 
-    /// The managed address, if `address` is one.
+    /// The port to which frames with these tags on this device belong.
+    #[must_use]
+    pub fn tagged_port(&self, device: PortId, tags: Tags) -> Option<PortId> {
+        if tags == Tags::NONE { Some(device) } else { self.tagged.get(&(device, tags)).copied() }
+    }
+
+    /// The managed addresses and routes of a family.
     #[inline]
     #[must_use]
-    pub fn managed(&self, address: u32) -> Option<&Service> {
-        if !self.filter.may_hold(address) {
-            return None;
-        }
-        match self.roles.get(&address)? {
-            Role::Managed(number) => self.services.get(*number),
-            Role::Locator(..) => None,
-        }
+    pub fn plane<A: Family>(&self) -> &Plane<A> {
+        A::plane(self)
     }
 
-    /// The service that `address` is the managed address of, or a backend's locator.
-    #[must_use]
-    pub fn service(&self, address: u32) -> Option<&Service> {
-        let (Role::Managed(number) | Role::Locator(number, _)) = self.roles.get(&address)?;
-        self.services.get(*number)
-    }
-
-    /// The way to the neighbour with this address.
+    /// The next hop with this number.
     #[inline]
     #[must_use]
-    pub fn neighbour(&self, address: u32) -> Option<&LinkHop> {
-        self.neighbours.get(&address)
+    pub fn hop(&self, number: HopNumber) -> &Hop {
+        self.hops.get(usize::from(number)).unwrap_or(&Hop::Unreachable)
     }
 
-    /// Which way a packet that arrived on `port` goes.
-    ///
-    /// Which VM sent a packet is known from its port (`l2`) or its address (`nat`).
+    /// The next hop to `destination`.
     #[inline]
     #[must_use]
-    pub fn direction<'a>(
-        &'a self,
-        port: PortId,
-        source: u32,
-        destination: u32,
-        recent: &mut Recent<'a>,
-    ) -> Direction<'a> {
-        if self.filter.may_hold(source)
-            && let Some(sent) = self.sent_by_vm(port, source, recent)
-        {
-            return sent;
-        }
-        match recent.to {
-            Some(service) if service.address == destination => Direction::ToAddress(service),
-            _ if !self.filter.may_hold(destination) => Direction::Plain,
-            _ => self.sent_to_vm(destination, recent),
-        }
-    }
-
-    /// Who sent a packet with this source, if it is a managed address or a locator.
-    fn sent_by_vm<'a>(
-        &'a self,
-        port: PortId,
-        source: u32,
-        recent: &mut Recent<'a>,
-    ) -> Option<Direction<'a>> {
-        if let Some((address, from, service, path)) = recent.from
-            && (address, from) == (source, port)
-        {
-            return Some(Direction::FromBackend(service, path));
-        }
-        let role = self.roles.get(&source)?;
-        let (Role::Managed(number) | Role::Locator(number, _)) = *role;
-        let service = self.services.get(number)?;
-        let sender = service.paths().find(|path| {
-            let is_own = match role {
-                Role::Managed(_) => path.locator.is_none(),
-                Role::Locator(_, slot) => path.slot == *slot,
-            };
-            is_own && path.port == port
-        });
-        let Some(path) = sender else { return Some(Direction::Spoofed) };
-        recent.from = Some((source, port, service, path));
-        Some(Direction::FromBackend(service, path))
-    }
-
-    /// To whom a client sends a packet with this destination.
-    fn sent_to_vm<'a>(&'a self, destination: u32, recent: &mut Recent<'a>) -> Direction<'a> {
-        let Some(service) = self.service(destination) else { return Direction::Plain };
-        if service.address == destination {
-            recent.to = Some(service);
-            return Direction::ToAddress(service);
-        }
-        let path = service.paths().find(|path| path.locator == Some(destination));
-        path.map_or(Direction::Plain, |path| Direction::ToLocator(service, path))
+    pub fn route<A: Family>(&self, destination: A) -> &Hop {
+        let mut hop = [0];
+        self.plane::<A>().routes.find_all(&[destination], &mut hop);
+        self.hop(hop[0])
     }
 }
 
@@ -263,15 +165,22 @@ mod tests {
     use super::*;
     use crate::{
         packet::Mac,
-        steering::{Backend, PortRole, Rewrite},
+        steering::{Backend, Direction, Recent, Rewrite},
     };
 
     const A: u32 = 0x0a09_0064;
     const LOCATOR: u32 = 0x0a08_000b;
     const CLIENT: u32 = 0x0a09_0002;
 
-    fn port() -> Port {
-        Port { mac: Mac([2, 0, 0, 0, 0, 1]), addresses: vec![], role: PortRole::Access }
+    fn port(device: u16) -> Option<Port> {
+        Some(Port {
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            addresses: vec![],
+            role: PortRole::Access,
+            device: PortId(device),
+            tags: Tags::NONE,
+            twin: None,
+        })
     }
 
     fn backend(slot: u32, port: u16, rewrite: Rewrite) -> Backend {
@@ -285,7 +194,7 @@ mod tests {
 
     fn address(home: Backend) -> ManagedAddress {
         ManagedAddress {
-            address: A,
+            address: A.ip(),
             hosted: false,
             tracked: true,
             epoch: 1,
@@ -295,7 +204,7 @@ mod tests {
     }
 
     fn snapshot(addresses: Vec<ManagedAddress>) -> Result<Snapshot, SnapshotError> {
-        Snapshot::new(1, vec![port(), port(), port()], addresses, Fib::default(), [])
+        Snapshot::new(1, vec![port(0), port(1), port(2), None], addresses, Routing::default())
     }
 
     #[test]
@@ -303,7 +212,7 @@ mod tests {
         let l2 = snapshot(vec![address(backend(0, 1, Rewrite::L2))]).expect("snapshot");
         let mut recent = Recent::default();
         let mut way = |port, source, destination| {
-            l2.direction(PortId(port), source, destination, &mut recent)
+            l2.v4.direction(PortId(port), source, destination, &mut recent)
         };
         for _ in 0..2 {
             assert!(matches!(way(1, A, CLIENT), Direction::FromBackend(..)));
@@ -312,10 +221,11 @@ mod tests {
             assert!(matches!(way(0, CLIENT, LOCATOR), Direction::Plain));
         }
 
-        let nat = snapshot(vec![address(backend(0, 1, Rewrite::Nat(LOCATOR)))]).expect("snapshot");
+        let nat =
+            snapshot(vec![address(backend(0, 1, Rewrite::Nat(LOCATOR.ip())))]).expect("snapshot");
         let mut recent = Recent::default();
         let mut way = |port, source, destination| {
-            nat.direction(PortId(port), source, destination, &mut recent)
+            nat.v4.direction(PortId(port), source, destination, &mut recent)
         };
         for _ in 0..2 {
             assert!(matches!(way(1, LOCATOR, CLIENT), Direction::FromBackend(..)));
@@ -328,18 +238,25 @@ mod tests {
     #[test]
     fn contradictions_are_refused() {
         let home = address(backend(0, 1, Rewrite::L2));
-        assert_eq!(snapshot(vec![home, home]).expect_err("twice"), SnapshotError::AddressTwice(A));
-        let nat = |slot, address| ManagedAddress {
-            address,
-            ..self::address(backend(slot, 1, Rewrite::Nat(LOCATOR)))
+        assert_eq!(
+            snapshot(vec![home, home]).expect_err("twice"),
+            SnapshotError::AddressTwice(A.ip())
+        );
+        let nat = |slot, address: u32| ManagedAddress {
+            address: address.ip(),
+            ..self::address(backend(slot, 1, Rewrite::Nat(LOCATOR.ip())))
         };
         assert_eq!(
             snapshot(vec![nat(0, A), nat(1, A + 1)]).expect_err("twice"),
-            SnapshotError::LocatorTwice(LOCATOR)
+            SnapshotError::LocatorTwice(LOCATOR.ip())
         );
-        let managed = snapshot(vec![nat(0, A), ManagedAddress { address: LOCATOR, ..home }]);
-        assert_eq!(managed.expect_err("managed"), SnapshotError::LocatorManaged(LOCATOR));
+        let managed = snapshot(vec![nat(0, A), ManagedAddress { address: LOCATOR.ip(), ..home }]);
+        assert_eq!(managed.expect_err("managed"), SnapshotError::LocatorManaged(LOCATOR.ip()));
         let missing = snapshot(vec![address(backend(0, 3, Rewrite::L2))]);
-        assert_eq!(missing.expect_err("port"), SnapshotError::NoSuchPort(A));
+        assert_eq!(missing.expect_err("port"), SnapshotError::NoSuchPort(A.ip()));
+        let (address, locator) = (A.ip(), 7u128.ip());
+        let mixed = snapshot(vec![self::address(backend(0, 1, Rewrite::Nat(locator)))]);
+        let expected = SnapshotError::OtherFamily { address, locator };
+        assert_eq!(mixed.expect_err("family"), expected);
     }
 }

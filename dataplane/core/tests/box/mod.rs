@@ -8,11 +8,11 @@ pub(crate) mod traffic;
 pub(crate) mod wire;
 pub(crate) mod world;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use tidegate_dataplane::{
     counters::ShardCounters,
-    pipeline::{BURST, Outcome, Punt, Shard, ShardSelector, Verdict},
+    pipeline::{BURST, Capacity, Outcome, Punt, Shard, ShardSelector, Verdict},
     session::SessionRecord,
     steering::{BackendSlot, Destination, ManagedAddress, PortId, Snapshot, Timeouts, UnknownTcp},
 };
@@ -68,6 +68,7 @@ impl SwitchBox {
     /// As [`SwitchBox::new`], with room for `capacity` sessions on each shard.
     pub(crate) fn with_capacity(shards: u16, capacity: u32, home: Vm) -> Self {
         let selector = ShardSelector::new(shards);
+        let capacity = Capacity { v4: capacity, v6: capacity };
         let shards = (0..shards)
             .map(|number| {
                 Shard::new(number, selector.clone(), capacity, Arc::default()).expect("memory")
@@ -146,9 +147,9 @@ impl SwitchBox {
         self.sweep_some(u32::MAX);
     }
 
-    /// Places of the first shard's table.
+    /// Places of the first shard's table for IPv4.
     pub(crate) fn places(&self) -> u32 {
-        self.shards[0].places()
+        self.shards[0].places().v4
     }
 
     /// Sweep the next `budget` places of every shard.
@@ -209,10 +210,11 @@ impl SwitchBox {
         burst: &[(PortId, Vec<u8>)],
         indices: &[usize],
     ) -> Vec<(usize, Verdict, Vec<u8>)> {
-        let (ports, mut frames): (Vec<_>, Vec<_>) =
+        let (mut ports, mut frames): (Vec<_>, Vec<_>) =
             indices.iter().map(|&index| burst[index].clone()).unzip();
         let mut verdicts = vec![Verdict::Redirect(u16::MAX); indices.len()];
-        self.shards[shard].process(&self.snapshot, self.now_ms, &mut frames, &ports, &mut verdicts);
+        let (snapshot, now_ms) = (&self.snapshot, self.now_ms);
+        self.shards[shard].process(snapshot, now_ms, &mut frames, &mut ports, &mut verdicts);
         let ended = indices.iter().zip(verdicts).zip(frames);
         ended.map(|((&index, verdict), frame)| (index, verdict, frame)).collect()
     }
@@ -272,7 +274,7 @@ impl SwitchBox {
     }
 
     /// Those of one address, the address a client named.
-    pub(crate) fn sessions_of(&self, address: Option<u32>) -> Vec<SessionRecord> {
+    pub(crate) fn sessions_of(&self, address: Option<IpAddr>) -> Vec<SessionRecord> {
         let shards = self.shards.iter();
         shards.flat_map(|shard| sessions(shard, address, self.now_ms)).collect()
     }
@@ -293,7 +295,7 @@ impl SwitchBox {
 }
 
 /// All sessions of a shard, listed a few at a time.
-fn sessions(shard: &Shard, address: Option<u32>, now_ms: u64) -> Vec<SessionRecord> {
+fn sessions(shard: &Shard, address: Option<IpAddr>, now_ms: u64) -> Vec<SessionRecord> {
     let (mut all, mut from) = (Vec::new(), Some(0));
     while let Some(at) = from {
         let mut piece = Vec::with_capacity(64);

@@ -7,11 +7,11 @@
 //! ```
 
 use tidegate_dataplane::{
-    packet::Mac,
+    packet::{Address as _, Mac, Tags},
     session::{SessionRecord, SessionState},
     steering::{
-        Backend, BackendSlot, Fib, ManagedAddress, Neighbour, NextHop, Port, PortId, PortRole,
-        Rewrite, Snapshot,
+        Backend, BackendSlot, ManagedAddress, Neighbour, NextHop, Port, PortId, PortRole, Rewrite,
+        Routing, Snapshot,
     },
 };
 
@@ -66,7 +66,7 @@ impl Vm {
 
     fn on(port: PortId, locator: u32, slot: u32, mode: Mode) -> Self {
         let rewrite = match mode {
-            Mode::Nat => Rewrite::Nat(locator),
+            Mode::Nat => Rewrite::Nat(locator.ip()),
             Mode::L2 => Rewrite::L2,
         };
         let mac = host_mac(locator);
@@ -97,7 +97,7 @@ pub(crate) fn host_mac(address: u32) -> Mac {
 /// The managed address at rest, tracked, not hosted yet.
 pub(crate) fn managed(home: Vm) -> ManagedAddress {
     ManagedAddress {
-        address: SERVICE,
+        address: SERVICE.ip(),
         hosted: false,
         tracked: true,
         epoch: 1,
@@ -110,14 +110,25 @@ pub(crate) fn snapshot(
     generation: u64,
     addresses: impl IntoIterator<Item = ManagedAddress>,
 ) -> Snapshot {
-    let port = |id, addresses, role| Port { mac: port_mac(PortId(id)), addresses, role };
+    let port = |id, addresses: &[u32], role| {
+        Some(Port {
+            mac: port_mac(PortId(id)),
+            addresses: addresses.iter().map(|address| address.ip()).collect(),
+            role,
+            device: PortId(id),
+            tags: Tags::NONE,
+            twin: None,
+        })
+    };
     let ports = vec![
-        port(0, vec![BOX], PortRole::Uplink),
-        port(1, vec![], PortRole::Access),
-        port(2, vec![], PortRole::Access),
-        port(3, vec![BOX_INSIDE], PortRole::Access),
+        port(0, &[BOX], PortRole::Uplink),
+        port(1, &[], PortRole::Access),
+        port(2, &[], PortRole::Access),
+        port(3, &[BOX_INSIDE], PortRole::Access),
     ];
-    let route = |prefix: &str, port, via| (prefix.parse().expect("prefix"), NextHop { port, via });
+    let route = |prefix: &str, port, via: Option<u32>| {
+        (prefix.parse().expect("prefix"), NextHop { port, via: via.map(u32::ip) })
+    };
     let routes = [
         route("10.9.0.0/24", UPLINK, None),
         route("10.77.0.0/16", UPLINK, Some(ROUTER)),
@@ -125,7 +136,7 @@ pub(crate) fn snapshot(
         route("10.8.0.11/32", OLD_PORT, None),
         route("10.8.0.12/32", NEW_PORT, None),
     ];
-    let neighbour = |address, port| (address, Neighbour { port, mac: host_mac(address) });
+    let neighbour = |address: u32, port| (address.ip(), Neighbour { port, mac: host_mac(address) });
     let neighbours = [
         neighbour(CLIENT, UPLINK),
         neighbour(CLIENT_2, UPLINK),
@@ -134,7 +145,8 @@ pub(crate) fn snapshot(
         neighbour(OLD_LOCATOR, OLD_PORT),
         neighbour(NEW_LOCATOR, NEW_PORT),
     ];
-    Snapshot::new(generation, ports, addresses, Fib::new(routes), neighbours).expect("snapshot")
+    let routing = Routing::plain(&ports, routes, neighbours);
+    Snapshot::new(generation, ports, addresses, routing).expect("snapshot")
 }
 
 pub(crate) fn is_live(session: &SessionRecord) -> bool {

@@ -4,7 +4,7 @@ use etherparse::{
     ArpHardwareId, ArpOperation, ArpPacket, EtherType, NetHeaders, PacketBuilder, PacketHeaders,
 };
 use tidegate_dataplane::{
-    packet::Mac,
+    packet::{Address as _, Mac},
     pipeline::{Outcome, Punt},
     steering::{ManagedAddress, PortId},
 };
@@ -72,7 +72,7 @@ fn own_addresses_are_answered_where_they_are() {
     assert_answer(&inside, OTHER_PORT, BYSTANDER, BOX_INSIDE);
     assert_eq!(ask(&mut switch_box, UPLINK, CLIENT, BOX_INSIDE).outcome, Outcome::ArpSeen);
     assert_eq!(ask(&mut switch_box, OTHER_PORT, BYSTANDER, BOX).outcome, Outcome::ArpSeen);
-    assert_moved!(switch_box, ArpAnswered 2, ArpSeen 2);
+    assert_moved!(switch_box, NeighbourAnswered 2, ArpSeen 2);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_managed_address_is_answered_only_while_hosted_and_only_on_the_uplink() {
     for port in [OLD_PORT, OTHER_PORT] {
         assert_eq!(ask(&mut switch_box, port, BYSTANDER, SERVICE).outcome, Outcome::ArpSeen);
     }
-    assert_moved!(switch_box, ArpAnswered 1, ArpSeen 2);
+    assert_moved!(switch_box, NeighbourAnswered 1, ArpSeen 2);
 
     switch_box.set_destination(Vm::new(2, Mode::L2));
     switch_box.release();
@@ -119,7 +119,7 @@ fn senders_on_the_link_are_learned_once() {
     let mut switch_box = hosting();
     let stranger = frame(ArpOperation::REPLY, SILENT, host_mac(SILENT), BOX, port_mac(UPLINK));
     switch_box.frames(vec![(UPLINK, stranger.clone()), (UPLINK, stranger)]);
-    let learned = Punt::Neighbour { port: UPLINK, address: SILENT, mac: host_mac(SILENT) };
+    let learned = Punt::Neighbour { port: UPLINK, address: SILENT.ip(), mac: host_mac(SILENT) };
     assert_eq!(switch_box.take_punts(), [learned]);
     assert_eq!(switch_box.take_punts(), []);
 }
@@ -132,7 +132,7 @@ fn a_changed_mac_is_learned_and_a_known_one_is_not() {
     let moved = Mac([6, 9, 9, 9, 9, 9]);
     let announced = frame(ArpOperation::REQUEST, CLIENT, moved, CLIENT, Mac::BROADCAST);
     switch_box.frames(vec![(UPLINK, announced)]);
-    let learned = Punt::Neighbour { port: UPLINK, address: CLIENT, mac: moved };
+    let learned = Punt::Neighbour { port: UPLINK, address: CLIENT.ip(), mac: moved };
     assert_eq!(switch_box.take_punts(), [learned]);
 }
 
@@ -140,7 +140,7 @@ fn a_changed_mac_is_learned_and_a_known_one_is_not() {
 fn a_sender_behind_another_port_than_its_route_is_left_to_the_control_core() {
     let mut switch_box = hosting();
     ask(&mut switch_box, OTHER_PORT, SILENT, BOX_INSIDE);
-    let noticed = Punt::Neighbour { port: OTHER_PORT, address: SILENT, mac: host_mac(SILENT) };
+    let noticed = Punt::Neighbour { port: OTHER_PORT, address: SILENT.ip(), mac: host_mac(SILENT) };
     assert_eq!(switch_box.take_punts(), [noticed]);
 }
 

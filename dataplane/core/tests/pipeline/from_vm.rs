@@ -39,7 +39,7 @@ fn the_source_without_session_begins_one_it_owns() {
         assert_eq!(switch_box.live(old), 5, "they count for the drain");
         let born = |port| {
             let sessions = switch_box.sessions();
-            let session = sessions.iter().find(|it| it.key.client_port() == port).expect("session");
+            let session = sessions.iter().find(|it| it.tuple.client_port == port).expect("session");
             (session.birth_epoch, session.state)
         };
         assert_eq!(born(1), (2, SessionState::Opening), "begun now");

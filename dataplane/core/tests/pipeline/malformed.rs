@@ -85,7 +85,7 @@ fn transport_headers_that_contradict_themselves() {
 #[test]
 fn other_ethertypes_and_ports_that_are_not_there() {
     let mut switch_box = at_rest();
-    for ethertype in [[0x86, 0xdd], [0x81, 0x00], [0x00, 0x2e]] {
+    for ethertype in [[0x88, 0xcc], [0x00, 0x2e]] {
         let mut frame = frame(Body::Udp);
         frame[12..14].copy_from_slice(&ethertype);
         assert_eq!(outcome(&mut switch_box, frame), Outcome::OtherEthertype);

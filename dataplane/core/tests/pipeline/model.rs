@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use tidegate_dataplane::{
-    packet::TcpFlags,
+    packet::{Address as _, TcpFlags},
     pipeline::Outcome,
-    session::{SessionKey, SessionState},
+    session::{SessionState, Tuple},
     steering::{PortId, Timeouts, UnknownTcp},
 };
 
@@ -33,12 +33,14 @@ pub(crate) struct Remembered {
     history: Vec<(bool, TcpFlags, u32, u32, u32)>,
 }
 
-/// By [`SessionKey`]'s fields, client first.
+/// By [`Tuple`]'s fields, client first.
 type Key = (u32, u16, u32, u16, u8);
 
-/// The key in a form that can be sorted.
-pub(crate) fn sortable(key: SessionKey) -> Key {
-    (key.client(), key.client_port(), key.address(), key.address_port(), key.protocol())
+/// The model's form of a key.
+pub(crate) fn key_of(tuple: Tuple) -> Key {
+    let v4 = |address| u32::of(address).expect("IPv4");
+    let Tuple { client, client_port, address, address_port, protocol } = tuple;
+    (v4(client), client_port, v4(address), address_port, protocol)
 }
 
 pub(crate) struct Model {

@@ -9,7 +9,7 @@ use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use tidegate_dataplane::{packet::TcpFlags, pipeline::Outcome, steering::UnknownTcp};
 
 use crate::{
-    model::{Model, sortable},
+    model::{Model, key_of},
     switch_box::{
         SwitchBox,
         traffic::{Body, Flow, Packet, segment},
@@ -208,7 +208,7 @@ impl Pair {
             .sessions()
             .into_iter()
             .filter(|it| counted.contains(&it.owner))
-            .map(|it| (sortable(it.key), (it.owner, it.birth_epoch, it.state)))
+            .map(|it| (key_of(it.tuple), (it.owner, it.birth_epoch, it.state)))
             .collect();
         let remembered = self.model.sessions.iter();
         let expected: BTreeMap<_, _> = remembered

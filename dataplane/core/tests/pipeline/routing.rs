@@ -1,6 +1,9 @@
 //! Plain forwarding, and the way out of what was steered.
 
-use tidegate_dataplane::pipeline::{Outcome, Punt};
+use tidegate_dataplane::{
+    packet::Address as _,
+    pipeline::{Outcome, Punt},
+};
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
@@ -89,7 +92,7 @@ fn an_unknown_neighbour_is_asked_for_once_a_burst() {
     let steered = Flow::new(SILENT, 7).sent_by(home, Body::Udp);
     switch_box.feed(&[plain.clone(), plain, steered]);
     assert_moved!(switch_box, NeighbourUnknown 3);
-    assert_eq!(switch_box.take_punts(), [Punt::Resolve { port: UPLINK, address: SILENT }]);
+    assert_eq!(switch_box.take_punts(), [Punt::Resolve { port: UPLINK, address: SILENT.ip() }]);
 }
 
 #[test]

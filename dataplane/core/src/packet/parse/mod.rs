@@ -1,0 +1,220 @@
+//! One pass over the headers; what comes out needs no further checking.
+
+mod transport;
+mod v4;
+mod v6;
+
+use super::{Address, ETHERNET_LEN, be32};
+
+pub use v4::parse_ipv4;
+pub use v6::parse_ipv6;
+
+/// Bytes of a TCP header without options.
+pub(crate) const TCP_LEN: usize = 20;
+
+/// IANA protocol numbers the box knows by name.
+pub mod protocol {
+    /// IPv6 hop-by-hop options, RFC 8200.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// ICMP, RFC 792.
+    pub const ICMP: u8 = 1;
+    /// IPv4 in IP, RFC 2003.
+    pub const IPIP: u8 = 4;
+    /// TCP, RFC 9293.
+    pub const TCP: u8 = 6;
+    /// UDP, RFC 768.
+    pub const UDP: u8 = 17;
+    /// IPv6 in IP, RFC 4213.
+    pub const IPV6: u8 = 41;
+    /// IPv6 routing header, RFC 8200.
+    pub const ROUTING: u8 = 43;
+    /// IPv6 fragment header, RFC 8200.
+    pub const FRAGMENT: u8 = 44;
+    /// Authentication header, RFC 4302.
+    pub const AUTHENTICATION: u8 = 51;
+    /// ICMPv6, RFC 4443.
+    pub const ICMPV6: u8 = 58;
+    /// IPv6 destination options, RFC 8200.
+    pub const DESTINATION_OPTIONS: u8 = 60;
+}
+
+/// TCP control bits (RFC 9293, section 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    /// No more data from sender.
+    pub const FIN: Self = Self(0x01);
+    /// Synchronise sequence numbers.
+    pub const SYN: Self = Self(0x02);
+    /// Reset the connection.
+    pub const RST: Self = Self(0x04);
+    /// The acknowledgement field is significant.
+    pub const ACK: Self = Self(0x10);
+
+    /// Whether all bits of `other` are set.
+    #[inline]
+    #[must_use]
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// FIN or RST: something ends.
+    #[inline]
+    #[must_use]
+    pub fn ends(self) -> bool {
+        self.0 & (Self::FIN.0 | Self::RST.0) != 0
+    }
+
+    /// SYN without ACK: a conversation begins.
+    #[inline]
+    #[must_use]
+    pub fn opens(self) -> bool {
+        self.has(Self::SYN) && !self.has(Self::ACK) && !self.has(Self::RST)
+    }
+}
+
+impl std::ops::BitOr for TcpFlags {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// What session tracking needs of a TCP segment that begins or ends something; see [`Headers::tcp_segment`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpSegment {
+    /// Control bits.
+    pub flags: TcpFlags,
+    /// Sequence number of the first byte.
+    pub sequence: u32,
+    /// Acknowledgement number; meaningful with ACK.
+    pub acknowledgement: u32,
+    /// Payload length in bytes.
+    pub payload_len: u32,
+}
+
+/// What follows the IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A whole TCP header.
+    Tcp(TcpFlags),
+    /// UDP; `checksummed` is false when the sender sent no checksum (zero).
+    Udp {
+        /// Whether the checksum field is in use.
+        checksummed: bool,
+    },
+    /// ICMP or ICMPv6 echo; both ports hold the identifier.
+    Echo {
+        /// Request or reply.
+        request: bool,
+    },
+    /// An ICMP or ICMPv6 error, which quotes the packet it is about.
+    IcmpError,
+    /// Any other ICMP or ICMPv6 message.
+    IcmpOther,
+    /// A fragment, first or later.
+    Fragment,
+    /// IPv6 with a routing header that leads elsewhere first (RFC 8200, section 4.4).
+    SourceRouted,
+    /// A protocol whose ports the box does not know: a conversation is all of it between two addresses.
+    Other,
+}
+
+/// An IP packet whose headers lie whole inside the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<A: Address> {
+    /// Source and destination.
+    pub addresses: A::Pair,
+    /// Source port in the upper half, destination port in the lower; the identifier of an echo in both.
+    pub ports: u32,
+    /// IANA protocol number of what follows the IP header and its extensions.
+    pub protocol: u8,
+    /// What else there is to know.
+    pub headers: Headers,
+}
+
+/// What is needed of a packet's headers once its session is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// Offset of the transport header in the frame, bytes; of a fragment, what follows its headers.
+    pub transport_offset: u16,
+    /// Bytes of the packet, headers included: padding may follow it in the frame.
+    pub total_len: u16,
+    /// Time to live or hop limit as it arrived.
+    pub ttl: u8,
+    /// What follows.
+    pub transport: Transport,
+}
+
+impl Transport {
+    /// Whether it can belong to a session by itself.
+    #[inline]
+    #[must_use]
+    pub fn has_sessions(self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Udp { .. } | Self::Echo { .. } | Self::Other)
+    }
+}
+
+impl<A: Address> Packet<A> {
+    /// Source address.
+    #[inline]
+    #[must_use]
+    pub fn source(&self) -> A {
+        A::first(self.addresses)
+    }
+
+    /// Destination address.
+    #[inline]
+    #[must_use]
+    pub fn destination(&self) -> A {
+        A::second(self.addresses)
+    }
+}
+
+impl Headers {
+    /// The TCP control bits, of a TCP segment.
+    #[inline]
+    #[must_use]
+    pub fn tcp_flags(&self) -> Option<TcpFlags> {
+        match self.transport {
+            Transport::Tcp(flags) => Some(flags),
+            _ => None,
+        }
+    }
+
+    /// Whether it is the first segment of a TCP connection.
+    #[inline]
+    #[must_use]
+    pub fn opens(&self) -> bool {
+        self.tcp_flags().is_some_and(TcpFlags::opens)
+    }
+
+    /// The TCP segment in `frame`, which these were parsed from. Few packets need it, so parsing does not read it.
+    #[must_use]
+    pub fn tcp_segment(&self, frame: &[u8]) -> Option<TcpSegment> {
+        let flags = self.tcp_flags()?;
+        let packet = frame.get(ETHERNET_LEN..ETHERNET_LEN + usize::from(self.total_len))?;
+        let segment = packet.get(usize::from(self.transport_offset) - ETHERNET_LEN..)?;
+        let header = segment.first_chunk::<TCP_LEN>()?;
+        Some(TcpSegment {
+            flags,
+            sequence: be32(header, 4),
+            acknowledgement: be32(header, 8),
+            payload_len: (segment.len() - transport::tcp_header_len(header).min(segment.len()))
+                as u32,
+        })
+    }
+}
+
+/// Why a packet is not what it claims to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// Version or lengths of the IP header, or an extension header, do not fit the frame.
+    Ip,
+    /// The transport header is cut short or contradicts itself.
+    Transport,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! What follows the IP header: TCP (RFC 9293), UDP (RFC 768), ICMP (RFC 792), ICMPv6 (RFC 4443).
+
+use super::{
+    super::{Address, be16, be32},
+    Malformed, Packet, TCP_LEN, TcpFlags, Transport, protocol,
+};
+
+/// Read the transport header that begins `payload`, which ends with the packet.
+#[inline]
+pub(crate) fn parse<A: Address>(packet: &mut Packet<A>, payload: &[u8]) -> Result<(), Malformed> {
+    match packet.protocol {
+        protocol::TCP => tcp(packet, payload),
+        protocol::UDP => udp(packet, payload),
+        icmp if icmp == A::ICMP => self::icmp(packet, payload),
+        _ => Ok(()),
+    }
+}
+
+#[inline]
+fn tcp<A: Address>(packet: &mut Packet<A>, payload: &[u8]) -> Result<(), Malformed> {
+    let header = payload.first_chunk::<TCP_LEN>().ok_or(Malformed::Transport)?;
+    let header_len = tcp_header_len(header);
+    if header_len < TCP_LEN || header_len > payload.len() {
+        return Err(Malformed::Transport);
+    }
+    packet.headers.transport = Transport::Tcp(TcpFlags(header[13]));
+    packet.ports = be32(header, 0);
+    Ok(())
+}
+
+#[inline]
+pub(super) fn tcp_header_len(header: &[u8; TCP_LEN]) -> usize {
+    usize::from(header[12] >> 4) * 4
+}
+
+#[inline]
+fn udp<A: Address>(packet: &mut Packet<A>, payload: &[u8]) -> Result<(), Malformed> {
+    let header = payload.first_chunk::<8>().ok_or(Malformed::Transport)?;
+    let length = usize::from(be16(header, 4));
+    if length < header.len() || length > payload.len() {
+        return Err(Malformed::Transport);
+    }
+    packet.headers.transport = Transport::Udp { checksummed: be16(header, 6) != 0 };
+    packet.ports = be32(header, 0);
+    Ok(())
+}
+
+#[inline]
+fn icmp<A: Address>(packet: &mut Packet<A>, payload: &[u8]) -> Result<(), Malformed> {
+    let header = payload.first_chunk::<8>().ok_or(Malformed::Transport)?;
+    packet.headers.transport = match (A::ICMP, header[0]) {
+        (protocol::ICMP, 8) | (protocol::ICMPV6, 128) => Transport::Echo { request: true },
+        (protocol::ICMP, 0) | (protocol::ICMPV6, 129) => Transport::Echo { request: false },
+        // Unreachable, source quench, time exceeded, parameter problem; the same of version 6 and packet too big.
+        (protocol::ICMP, 3 | 4 | 11 | 12) | (protocol::ICMPV6, 1..=4) => Transport::IcmpError,
+        _ => Transport::IcmpOther,
+    };
+    if matches!(packet.headers.transport, Transport::Echo { .. }) {
+        let identifier = u32::from(be16(header, 4));
+        packet.ports = identifier << 16 | identifier;
+    }
+    Ok(())
+}

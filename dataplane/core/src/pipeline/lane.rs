@@ -1,0 +1,334 @@
+//! The sessions of one IP family on one shard, and the stages its packets go through.
+
+use std::io;
+
+use arrayvec::ArrayVec;
+
+use super::{
+    BURST, Outcome, Verdict,
+    classify::{self, Decision},
+    egress,
+    shard::Desk,
+};
+use crate::{
+    packet::{Headers, Malformed, Packet, PacketBuf},
+    session::{Session, SessionKey, SessionTable},
+    steering::{Direction, Family, Hop, HopNumber, Path, Port, PortId, Recent, Service, Snapshot},
+};
+
+/// One family's sessions.
+pub(super) struct Lane<A: Family> {
+    pub(super) table: SessionTable<A>,
+    /// Where the next sweep begins.
+    pub(super) sweep_at: u32,
+    /// Sessions begun since the last sweep.
+    pub(super) begun: u32,
+}
+
+/// A packet of a tracked address between two stages.
+pub(super) struct Steered<'a, A: Family> {
+    key: SessionKey<A>,
+    pub(super) hash: u64,
+    service: &'a Service<A>,
+    sender: Sender<'a, A>,
+    headers: Headers,
+    /// Where its session may be.
+    glanced: u32,
+    /// Its place in the burst.
+    at: u16,
+    /// The way to the client, of a packet from a backend.
+    hop: HopNumber,
+}
+
+const _: () = assert!(size_of::<Steered<'_, u32>>() == 64);
+
+/// The packets of a burst that need a session.
+pub(super) type Tracked<'a, A> = ArrayVec<Steered<'a, A>, BURST>;
+
+/// Who sent a packet of a tracked address.
+enum Sender<'a, A> {
+    /// A client, to the managed address.
+    Client,
+    /// A client, to a backend's own address.
+    DirectClient(&'a Path<A>),
+    /// This backend.
+    Backend(&'a Path<A>),
+}
+
+impl<A> Clone for Sender<'_, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A> Copy for Sender<'_, A> {}
+
+impl<A: Family> Sender<'_, A> {
+    /// The key of the session `packet` belongs to.
+    #[inline]
+    fn key(self, packet: &Packet<A>, service: &Service<A>) -> SessionKey<A> {
+        match self {
+            Self::Client | Self::DirectClient(_) => SessionKey::from_client(packet),
+            Self::Backend(_) => SessionKey::from_backend(packet, service.address),
+        }
+    }
+}
+
+/// Where a packet arrived.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) id: PortId,
+    pub(super) port: &'a Port,
+    /// Its place in the burst.
+    pub(super) at: usize,
+}
+
+impl<A: Family> Lane<A> {
+    pub(super) fn new(capacity: u32) -> io::Result<Self> {
+        Ok(Self { table: SessionTable::with_capacity(capacity)?, sweep_at: 0, begun: 0 })
+    }
+
+    /// First stage: read the headers, find the direction, the session's key and its shard. What needs no session ends
+    /// here; the rest goes to `tracked`.
+    #[inline]
+    pub(super) fn direct<'a, B: PacketBuf>(
+        &mut self,
+        desk: &mut Desk,
+        arrival: Arrival<'a>,
+        packet: &mut B,
+        recent: &mut Recent<'a, A>,
+        tracked: &mut Tracked<'a, A>,
+    ) -> Option<Verdict> {
+        let Arrival { snapshot, id, port, at } = arrival;
+        let drop = |outcome| Some(Verdict::Drop(outcome));
+        let parsed = match A::parse(packet.as_ref()) {
+            Ok(parsed) => parsed,
+            Err(malformed) => return drop(bad::<A>(malformed)),
+        };
+        let headers = parsed.headers;
+        let (source, destination) = (parsed.source(), parsed.destination());
+        let (service, sender) =
+            match snapshot.plane::<A>().direction(id, source, destination, recent) {
+                Direction::Plain => {
+                    let punts = &mut desk.punts;
+                    return Some(egress::route(
+                        packet,
+                        &headers,
+                        destination,
+                        snapshot,
+                        port,
+                        punts,
+                    ));
+                }
+                Direction::Spoofed => return drop(Outcome::Spoofed),
+                Direction::ToAddress(service) => (service, Sender::Client),
+                Direction::ToLocator(service, path) => (service, Sender::DirectClient(path)),
+                Direction::FromBackend(service, path) => (service, Sender::Backend(path)),
+            };
+        let from_backend = matches!(sender, Sender::Backend(_));
+        if let Some(outcome) = classify::unsupported(&parsed, snapshot, from_backend) {
+            return match outcome {
+                Outcome::Group => Some(egress::to_host(packet, snapshot, port, outcome)),
+                _ => drop(outcome),
+            };
+        }
+        if !service.tracked {
+            let punts = &mut desk.punts;
+            return Some(match sender {
+                Sender::Client => egress::to_backend(packet, &headers, &service.home),
+                Sender::Backend(path) => {
+                    let hop = snapshot.route(destination);
+                    if *hop == Hop::Host {
+                        return Some(egress::to_host(packet, snapshot, port, Outcome::ForHost));
+                    }
+                    egress::to_client(packet, &headers, destination, hop, path, punts)
+                }
+                Sender::DirectClient(_) => {
+                    egress::route(packet, &headers, destination, snapshot, port, punts)
+                }
+            });
+        }
+        let key = sender.key(&parsed, service);
+        let shard = desk.selector.shard(key.client(), key.client_port());
+        if shard != desk.number {
+            return Some(Verdict::Redirect(shard));
+        }
+        let hash = self.table.hash(&key);
+        let at = at as u16;
+        tracked.push(Steered { key, hash, service, sender, headers, glanced: 0, at, hop: 0 });
+        None
+    }
+
+    /// Second stage: find the ways to clients, and glance at the sessions.
+    #[inline]
+    pub(super) fn look_ahead(&self, snapshot: &Snapshot, tracked: &mut Tracked<'_, A>) {
+        let mut clients: ArrayVec<A, BURST> = ArrayVec::new();
+        for steered in &mut *tracked {
+            steered.glanced = self.table.glance(&steered.key, steered.hash);
+            if let Sender::Backend(_) = steered.sender {
+                clients.push(steered.key.client());
+            }
+        }
+        if clients.is_empty() {
+            return;
+        }
+        let mut hops = [0; BURST];
+        snapshot.plane::<A>().routes.find_all(&clients, &mut hops);
+        let answers = tracked.iter_mut().filter(|it| matches!(it.sender, Sender::Backend(_)));
+        for (steered, hop) in answers.zip(hops) {
+            steered.hop = hop;
+        }
+    }
+
+    /// Last stage: decide, keep the sessions up to date, send on.
+    #[inline]
+    pub(super) fn steer_all<B: PacketBuf>(
+        &mut self,
+        desk: &mut Desk,
+        snapshot: &Snapshot,
+        now_ms: u64,
+        tracked: &Tracked<'_, A>,
+        (frames, ports, verdicts): (&mut [B], &[PortId], &mut [Verdict]),
+    ) {
+        for steered in tracked {
+            let at = usize::from(steered.at);
+            // The first stage has looked this port up.
+            let Some(port) = snapshot.port(ports[at]) else { continue };
+            let arrival = Arrival { snapshot, id: ports[at], port, at };
+            verdicts[at] = self.steer(desk, arrival, &mut frames[at], now_ms, steered);
+        }
+    }
+
+    #[inline]
+    fn steer<B: PacketBuf>(
+        &mut self,
+        desk: &mut Desk,
+        arrival: Arrival<'_>,
+        packet: &mut B,
+        now_ms: u64,
+        steered: &Steered<'_, A>,
+    ) -> Verdict {
+        let &Steered { ref key, hash, service, sender, ref headers, glanced, .. } = steered;
+        let found = self.table.find_from(glanced, key, hash);
+        let session = found.map(|at| &self.table[at]);
+        let decision = match sender {
+            Sender::Client => classify::from_client(headers, service, session),
+            Sender::DirectClient(path) => {
+                classify::from_direct_client(headers, service, path, session)
+            }
+            Sender::Backend(path) => {
+                // What a VM says to its gateway is no session of the service, and must not hold a drain.
+                if *arrival.snapshot.hop(steered.hop) == Hop::Host {
+                    let Arrival { snapshot, port, .. } = arrival;
+                    return egress::to_host(packet, snapshot, port, Outcome::ForHost);
+                }
+                let is_own = session.is_some_and(|it| it.is_live() && it.owner() == path.slot);
+                if !is_own && let Some(at) = self.find_direct(key, headers, path) {
+                    self.follow(desk, at, headers, packet.as_ref(), false, now_ms);
+                    return route(desk, arrival, packet, steered);
+                }
+                classify::from_backend(headers, service, path, session)
+            }
+        };
+        let from_client = !matches!(sender, Sender::Backend(_));
+        let owner = match decision {
+            Decision::Drop(outcome) => return Verdict::Drop(outcome),
+            Decision::Route => return route(desk, arrival, packet, steered),
+            Decision::Pass(owner) => owner,
+            Decision::Follow(owner) => {
+                if let Some(at) = found {
+                    self.follow(desk, at, headers, packet.as_ref(), from_client, now_ms);
+                }
+                owner
+            }
+            Decision::Begin { owner, birth_epoch, state, adopted } => {
+                if adopted && !desk.adoption.take(now_ms) {
+                    return Verdict::Drop(Outcome::AdoptionLimited);
+                }
+                if let Some(at) = found {
+                    self.remove(desk, at);
+                }
+                let session = Session::new(key, owner.slot, birth_epoch, state, now_ms);
+                let Ok(at) = self.table.insert(session, hash) else {
+                    return Verdict::Drop(Outcome::TableFull);
+                };
+                self.begun += 1;
+                desk.entry_added(owner.slot);
+                self.follow(desk, at, headers, packet.as_ref(), from_client, now_ms);
+                owner
+            }
+        };
+        match sender {
+            Sender::Client => egress::to_backend(packet, headers, owner),
+            Sender::DirectClient(_) => route(desk, arrival, packet, steered),
+            Sender::Backend(path) => {
+                let hop = arrival.snapshot.hop(steered.hop);
+                egress::to_client(packet, headers, key.client(), hop, path, &mut desk.punts)
+            }
+        }
+    }
+
+    /// The session in which a client speaks to the backend's own address and a packet answers that would have `key` if it
+    /// spoke in the managed address's name.
+    fn find_direct(&self, key: &SessionKey<A>, headers: &Headers, path: &Path<A>) -> Option<u32> {
+        let key = key.with_address(path.locator?);
+        let at = self.table.find(&key, self.table.hash(&key))?;
+        let session = &self.table[at];
+        let follows = session.is_live() || !headers.opens();
+        (session.owner() == path.slot && follows).then_some(at)
+    }
+
+    /// Keep the session at `at` up to date with one of its packets.
+    #[inline]
+    fn follow(
+        &mut self,
+        desk: &Desk,
+        at: u32,
+        headers: &Headers,
+        frame: &[u8],
+        from_client: bool,
+        now_ms: u64,
+    ) {
+        let session = &mut self.table[at];
+        session.seen(now_ms);
+        if let Some(flags) = headers.tcp_flags()
+            && !session.is_unmoved_by(flags)
+            && let Some(segment) = headers.tcp_segment(frame)
+            && session.follow_tcp(&segment, from_client)
+        {
+            desk.counters.entry_closed(session.owner());
+        }
+    }
+
+    pub(super) fn remove(&mut self, desk: &mut Desk, at: u32) {
+        if let Some(session) = self.table.remove(at) {
+            desk.entry_removed(session.owner(), session.is_live());
+        }
+    }
+}
+
+/// Route a packet whose session is known, or that needs none.
+fn route<A: Family, B: PacketBuf>(
+    desk: &mut Desk,
+    arrival: Arrival<'_>,
+    packet: &mut B,
+    steered: &Steered<'_, A>,
+) -> Verdict {
+    let Arrival { snapshot, port, .. } = arrival;
+    let Steered { key, headers, .. } = steered;
+    let (destination, hop) = match steered.sender {
+        Sender::Backend(_) => (key.client(), snapshot.hop(steered.hop)),
+        Sender::Client | Sender::DirectClient(_) => (key.address(), snapshot.route(key.address())),
+    };
+    egress::route_by(packet, headers, destination, hop, snapshot, port, &mut desk.punts)
+}
+
+#[cold]
+fn bad<A: Family>(malformed: Malformed) -> Outcome {
+    match malformed {
+        Malformed::Ip if A::BITS == u32::BITS as u8 => Outcome::BadIpv4,
+        Malformed::Ip => Outcome::BadIpv6,
+        Malformed::Transport => Outcome::BadTransport,
+    }
+}
