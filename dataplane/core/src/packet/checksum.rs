@@ -27,6 +27,12 @@ pub fn of_icmpv6(ip: &[u8], message: &[u8]) -> u16 {
     !fold(pseudo + u64::from(sum(message)))
 }
 
+/// The checksum of an ICMP `message` (RFC 792); 0 when the message has its right checksum in it.
+#[must_use]
+pub fn of_icmp(message: &[u8]) -> u16 {
+    !sum(message)
+}
+
 fn fold(mut total: u64) -> u16 {
     while total > 0xffff {
         total = (total & 0xffff) + (total >> 16);
@@ -71,6 +77,12 @@ impl Delta {
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(add(self.0, other.0))
+    }
+
+    /// What undoes it.
+    #[must_use]
+    pub const fn negated(self) -> Self {
+        Self(!self.0)
     }
 
     /// The checksum field after the replacement, as it lies in memory.

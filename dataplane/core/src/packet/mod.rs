@@ -10,6 +10,7 @@ mod link;
 mod mac;
 pub mod neighbour;
 mod parse;
+mod quoted;
 mod rewrite;
 
 pub use address::Address;
@@ -18,6 +19,7 @@ pub use mac::{Mac, MacError};
 pub use parse::{
     Headers, Malformed, Packet, TcpFlags, TcpSegment, Transport, parse_ipv4, parse_ipv6, protocol,
 };
+pub use quoted::{Quoted, is_intact};
 pub use rewrite::{Field, Translation, count_hop};
 pub use tidegate_packet_buf::PacketBuf;
 

@@ -172,6 +172,7 @@ fn without_sessions(transport: Transport) -> Outcome {
     match transport {
         Transport::Fragment => Outcome::FragmentUnsupported,
         Transport::SourceRouted => Outcome::SourceRouted,
+        Transport::IcmpError => Outcome::IcmpUnmatched,
         _ => Outcome::IcmpUnsupported,
     }
 }

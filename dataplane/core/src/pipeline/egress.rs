@@ -45,35 +45,33 @@ pub(super) fn to_client<A: Address, B: PacketBuf>(
     leave(packet, link, Outcome::ToClient)
 }
 
-/// Route a packet that has nothing to do with managed addresses to `destination`; it arrived on `port`.
+/// Route a packet that has nothing to do with managed addresses to `destination`; it arrived on this port.
 #[inline]
 pub(super) fn route<A: Family, B: PacketBuf>(
     packet: &mut B,
     headers: &Headers,
     destination: A,
-    snapshot: &Snapshot,
-    port: &Port,
+    on: (&Snapshot, PortId),
     punts: &mut Punts,
 ) -> Verdict {
     if destination.is_group() || destination.is_link_local() {
-        return to_host(packet, snapshot, port, Outcome::Group);
+        return to_host(packet, on, Outcome::Group);
     }
-    route_by(packet, headers, destination, snapshot.route(destination), snapshot, port, punts)
+    route_by(packet, headers, destination, on.0.route(destination), on, punts)
 }
 
-/// Route a packet to `destination` by `hop`; it arrived on `port`.
+/// Route a packet to `destination` by `hop`; it arrived on this port.
 #[inline]
 pub(super) fn route_by<A: Address, B: PacketBuf>(
     packet: &mut B,
     headers: &Headers,
     destination: A,
     hop: &Hop,
-    snapshot: &Snapshot,
-    port: &Port,
+    on: (&Snapshot, PortId),
     punts: &mut Punts,
 ) -> Verdict {
-    if *hop == Hop::Host {
-        return to_host(packet, snapshot, port, Outcome::ForHost);
+    if matches!(hop, Hop::Host) {
+        return to_host(packet, on, Outcome::ForHost);
     }
     if headers.ttl <= 1 {
         return Verdict::Drop(Outcome::TtlExpired);
@@ -86,14 +84,14 @@ pub(super) fn route_by<A: Address, B: PacketBuf>(
     leave(packet, link, Outcome::Forwarded)
 }
 
-/// Hand a frame that arrived on `port` to the kernel, as it arrived; `without` is how it ends where there is no kernel.
+/// Hand a frame that arrived on this port to the kernel, as it arrived; `without` is how it ends where there is no kernel.
 #[cold]
 pub(super) fn to_host<B: PacketBuf>(
     packet: &mut B,
-    snapshot: &Snapshot,
-    port: &Port,
+    (snapshot, id): (&Snapshot, PortId),
     without: Outcome,
 ) -> Verdict {
+    let Some(port) = snapshot.port(id) else { return Verdict::Drop(without) };
     let device = snapshot.port(port.device);
     let Some(twin) = device.and_then(|device| device.twin) else { return Verdict::Drop(without) };
     tagged(packet, port, twin, Outcome::ToHost)
@@ -118,7 +116,7 @@ fn tagged<B: PacketBuf>(packet: &mut B, port: &Port, device: PortId, outcome: Ou
 
 /// The link to `destination` by `hop`, or how the packet ends.
 #[inline]
-fn resolved<'a, A: Address>(
+pub(super) fn resolved<'a, A: Address>(
     destination: A,
     hop: &'a Hop,
     punts: &mut Punts,
@@ -135,8 +133,9 @@ fn resolved<'a, A: Address>(
     }
 }
 
+/// Give a finished packet the link's header, and send it.
 #[inline]
-fn leave<B: PacketBuf>(packet: &mut B, link: &LinkHop, outcome: Outcome) -> Verdict {
+pub(super) fn leave<B: PacketBuf>(packet: &mut B, link: &LinkHop, outcome: Outcome) -> Verdict {
     if link.header.write(packet) {
         Verdict::Transmit(link.device, outcome)
     } else {

@@ -11,9 +11,9 @@ use super::{
     shard::Desk,
 };
 use crate::{
-    packet::{Headers, Malformed, Packet, PacketBuf},
+    packet::{Headers, Malformed, Packet, PacketBuf, Transport},
     session::{Session, SessionKey, SessionTable},
-    steering::{Direction, Family, Hop, HopNumber, Path, Port, PortId, Recent, Service, Snapshot},
+    steering::{Direction, Family, Hop, HopNumber, Path, PortId, Recent, Service, Snapshot},
 };
 
 /// One family's sessions.
@@ -79,7 +79,6 @@ impl<A: Family> Sender<'_, A> {
 pub(super) struct Arrival<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) id: PortId,
-    pub(super) port: &'a Port,
     /// Its place in the burst.
     pub(super) at: usize,
 }
@@ -100,7 +99,7 @@ impl<A: Family> Lane<A> {
         recent: &mut Recent<'a, A>,
         tracked: &mut Tracked<'a, A>,
     ) -> Option<Verdict> {
-        let Arrival { snapshot, id, port, at } = arrival;
+        let Arrival { snapshot, id, at } = arrival;
         let drop = |outcome| Some(Verdict::Drop(outcome));
         let parsed = match A::parse(packet.as_ref()) {
             Ok(parsed) => parsed,
@@ -108,28 +107,25 @@ impl<A: Family> Lane<A> {
         };
         let headers = parsed.headers;
         let (source, destination) = (parsed.source(), parsed.destination());
-        let (service, sender) =
-            match snapshot.plane::<A>().direction(id, source, destination, recent) {
-                Direction::Plain => {
-                    let punts = &mut desk.punts;
-                    return Some(egress::route(
-                        packet,
-                        &headers,
-                        destination,
-                        snapshot,
-                        port,
-                        punts,
-                    ));
-                }
-                Direction::Spoofed => return drop(Outcome::Spoofed),
-                Direction::ToAddress(service) => (service, Sender::Client),
-                Direction::ToLocator(service, path) => (service, Sender::DirectClient(path)),
-                Direction::FromBackend(service, path) => (service, Sender::Backend(path)),
-            };
+        let direction = snapshot.plane::<A>().direction(id, source, destination, recent);
+        let (service, sender) = match direction {
+            Direction::Plain if headers.transport == Transport::IcmpError => {
+                return Some(self.icmp_error(desk, arrival, packet));
+            }
+            Direction::Plain => {
+                let punts = &mut desk.punts;
+                return Some(egress::route(packet, &headers, destination, (snapshot, id), punts));
+            }
+            Direction::Spoofed => return drop(Outcome::Spoofed),
+            Direction::ToAddress(service) => (service, Sender::Client),
+            Direction::ToLocator(service, path) => (service, Sender::DirectClient(path)),
+            Direction::FromBackend(service, path) => (service, Sender::Backend(path)),
+        };
         let from_backend = matches!(sender, Sender::Backend(_));
         if let Some(outcome) = classify::unsupported(&parsed, snapshot, from_backend) {
             return match outcome {
-                Outcome::Group => Some(egress::to_host(packet, snapshot, port, outcome)),
+                Outcome::IcmpUnmatched => Some(self.icmp_error(desk, arrival, packet)),
+                Outcome::Group => Some(egress::to_host(packet, (snapshot, id), outcome)),
                 _ => drop(outcome),
             };
         }
@@ -140,12 +136,12 @@ impl<A: Family> Lane<A> {
                 Sender::Backend(path) => {
                     let hop = snapshot.route(destination);
                     if *hop == Hop::Host {
-                        return Some(egress::to_host(packet, snapshot, port, Outcome::ForHost));
+                        return Some(egress::to_host(packet, (snapshot, id), Outcome::ForHost));
                     }
                     egress::to_client(packet, &headers, destination, hop, path, punts)
                 }
                 Sender::DirectClient(_) => {
-                    egress::route(packet, &headers, destination, snapshot, port, punts)
+                    egress::route(packet, &headers, destination, (snapshot, id), punts)
                 }
             });
         }
@@ -193,10 +189,8 @@ impl<A: Family> Lane<A> {
     ) {
         for steered in tracked {
             let at = usize::from(steered.at);
-            // The first stage has looked this port up.
-            let Some(port) = snapshot.port(ports[at]) else { continue };
-            let arrival = Arrival { snapshot, id: ports[at], port, at };
-            verdicts[at] = self.steer(desk, arrival, &mut frames[at], now_ms, steered);
+            let on = (snapshot, ports[at]);
+            verdicts[at] = self.steer(desk, on, &mut frames[at], now_ms, steered);
         }
     }
 
@@ -204,7 +198,7 @@ impl<A: Family> Lane<A> {
     fn steer<B: PacketBuf>(
         &mut self,
         desk: &mut Desk,
-        arrival: Arrival<'_>,
+        on: (&Snapshot, PortId),
         packet: &mut B,
         now_ms: u64,
         steered: &Steered<'_, A>,
@@ -219,14 +213,13 @@ impl<A: Family> Lane<A> {
             }
             Sender::Backend(path) => {
                 // What a VM says to its gateway is no session of the service, and must not hold a drain.
-                if *arrival.snapshot.hop(steered.hop) == Hop::Host {
-                    let Arrival { snapshot, port, .. } = arrival;
-                    return egress::to_host(packet, snapshot, port, Outcome::ForHost);
+                if matches!(on.0.hop(steered.hop), Hop::Host) {
+                    return route(desk, on, packet, steered);
                 }
                 let is_own = session.is_some_and(|it| it.is_live() && it.owner() == path.slot);
                 if !is_own && let Some(at) = self.find_direct(key, headers, path) {
                     self.follow(desk, at, headers, packet.as_ref(), false, now_ms);
-                    return route(desk, arrival, packet, steered);
+                    return route(desk, on, packet, steered);
                 }
                 classify::from_backend(headers, service, path, session)
             }
@@ -234,7 +227,7 @@ impl<A: Family> Lane<A> {
         let from_client = !matches!(sender, Sender::Backend(_));
         let owner = match decision {
             Decision::Drop(outcome) => return Verdict::Drop(outcome),
-            Decision::Route => return route(desk, arrival, packet, steered),
+            Decision::Route => return route(desk, on, packet, steered),
             Decision::Pass(owner) => owner,
             Decision::Follow(owner) => {
                 if let Some(at) = found {
@@ -261,9 +254,9 @@ impl<A: Family> Lane<A> {
         };
         match sender {
             Sender::Client => egress::to_backend(packet, headers, owner),
-            Sender::DirectClient(_) => route(desk, arrival, packet, steered),
+            Sender::DirectClient(_) => route(desk, on, packet, steered),
             Sender::Backend(path) => {
-                let hop = arrival.snapshot.hop(steered.hop);
+                let hop = on.0.hop(steered.hop);
                 egress::to_client(packet, headers, key.client(), hop, path, &mut desk.punts)
             }
         }
@@ -311,17 +304,16 @@ impl<A: Family> Lane<A> {
 /// Route a packet whose session is known, or that needs none.
 fn route<A: Family, B: PacketBuf>(
     desk: &mut Desk,
-    arrival: Arrival<'_>,
+    (snapshot, id): (&Snapshot, PortId),
     packet: &mut B,
     steered: &Steered<'_, A>,
 ) -> Verdict {
-    let Arrival { snapshot, port, .. } = arrival;
     let Steered { key, headers, .. } = steered;
     let (destination, hop) = match steered.sender {
         Sender::Backend(_) => (key.client(), snapshot.hop(steered.hop)),
         Sender::Client | Sender::DirectClient(_) => (key.address(), snapshot.route(key.address())),
     };
-    egress::route_by(packet, headers, destination, hop, snapshot, port, &mut desk.punts)
+    egress::route_by(packet, headers, destination, hop, (snapshot, id), &mut desk.punts)
 }
 
 #[cold]

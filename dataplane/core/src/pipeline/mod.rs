@@ -7,6 +7,7 @@
 mod adoption;
 mod classify;
 mod egress;
+mod icmp_error;
 mod lane;
 mod neighbours;
 mod outcome;

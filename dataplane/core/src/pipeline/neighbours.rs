@@ -8,8 +8,7 @@ use crate::{
 
 /// Answer, note or hand on an ARP frame that arrived on `port`.
 pub(super) fn arp<B: PacketBuf>(
-    snapshot: &Snapshot,
-    port_id: PortId,
+    (snapshot, port_id): (&Snapshot, PortId),
     port: &Port,
     packet: &mut B,
     punts: &mut Punts,
@@ -21,7 +20,7 @@ pub(super) fn arp<B: PacketBuf>(
         return answered(packet, port);
     }
     if has_twin(snapshot, port) {
-        return egress::to_host(packet, snapshot, port, Outcome::ArpSeen);
+        return egress::to_host(packet, (snapshot, port_id), Outcome::ArpSeen);
     }
     let (sender, mac) = (asked.sender, asked.sender_mac);
     // Several ports may share a prefix, so the route need not lead to this one; the control core checks the link.
@@ -49,7 +48,7 @@ pub(super) fn is_of_the_link(frame: &[u8]) -> bool {
 
 /// Answer or hand on what is not to be routed: an ICMPv6 message for the link, or an IPv6 packet to a group.
 pub(super) fn ipv6_of_the_link<B: PacketBuf>(
-    snapshot: &Snapshot,
+    (snapshot, port_id): (&Snapshot, PortId),
     port: &Port,
     packet: &mut B,
 ) -> Verdict {
@@ -62,7 +61,7 @@ pub(super) fn ipv6_of_the_link<B: PacketBuf>(
             Verdict::Drop(Outcome::NoHeadroom)
         };
     }
-    egress::to_host(packet, snapshot, port, Outcome::Group)
+    egress::to_host(packet, (snapshot, port_id), Outcome::Group)
 }
 
 /// Whether the box answers for `address` on `port`.

@@ -224,7 +224,7 @@ impl SwitchBox {
         let (outcome, sent) = match verdict {
             Verdict::Transmit(port, outcome) => {
                 assert!(!outcome.is_drop(), "{outcome:?} is sent");
-                if self.verify && frame[12..14] == [8, 0] {
+                if self.verify && frame[12..14] != [8, 6] {
                     Seen::read(port, &frame);
                 }
                 (outcome, Some((port, frame)))

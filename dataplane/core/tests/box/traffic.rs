@@ -1,11 +1,15 @@
 //! Packets as clients and VMs send them, built by an independent library.
 
+use std::net::IpAddr;
+
 use etherparse::{
-    IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv4Options, PacketBuilder, TcpHeader,
+    IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv4Options, Ipv6Extensions, Ipv6FragmentHeader,
+    Ipv6Header, Ipv6RawExtHeader, PacketBuilder, TcpHeader,
 };
 use tidegate_dataplane::{packet::TcpFlags, steering::PortId};
 
-use super::world::{SERVICE, UPLINK, Vm, host_mac, port_mac};
+use super::world::{SERVICE, UPLINK, Vm, host_mac, ip, port_mac};
+use crate::OVER_IPV6;
 
 pub(crate) const SYN: TcpFlags = TcpFlags::SYN;
 pub(crate) const ACK: TcpFlags = TcpFlags::ACK;
@@ -13,7 +17,7 @@ pub(crate) const RST: TcpFlags = TcpFlags::RST;
 pub(crate) const SYN_ACK: TcpFlags = TcpFlags(0x12);
 pub(crate) const FIN_ACK: TcpFlags = TcpFlags(0x11);
 
-/// What follows the IPv4 header.
+/// What follows the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
     Tcp {
@@ -26,8 +30,8 @@ pub(crate) enum Body {
     UdpWithoutChecksum,
     EchoRequest,
     EchoReply,
-    /// ICMP destination unreachable, port unreachable.
-    Unreachable,
+    /// Any other ICMP or ICMPv6 message: type and code.
+    Icmp(u8, u8),
     /// The first fragment of a datagram.
     FirstFragment,
     /// A later one.
@@ -35,6 +39,20 @@ pub(crate) enum Body {
     /// This protocol number.
     Protocol(u8),
 }
+
+/// Where the later fragment lies in its datagram.
+const LATER: IpFragOffset = {
+    match IpFragOffset::try_new(10) {
+        Ok(offset) => offset,
+        Err(_) => unreachable!(),
+    }
+};
+
+/// Destination unreachable, port unreachable.
+pub(crate) const UNREACHABLE: Body = if OVER_IPV6 { Body::Icmp(1, 4) } else { Body::Icmp(3, 3) };
+
+/// Timestamp request, or router renumbering: neither an echo nor an error.
+pub(crate) const OTHER_ICMP: Body = if OVER_IPV6 { Body::Icmp(138, 0) } else { Body::Icmp(13, 0) };
 
 /// A TCP segment whose numbers do not matter.
 pub(crate) fn tcp(flags: TcpFlags) -> Body {
@@ -132,20 +150,18 @@ impl Packet {
 
     /// The frame on the wire, addressed to the box's port.
     pub(crate) fn frame(&self) -> Vec<u8> {
-        let (source, destination) = (self.source.to_be_bytes(), self.destination.to_be_bytes());
-        let mut ip = Ipv4Header::new(0, self.ttl, IpNumber::UDP, source, destination)
-            .expect("an IPv4 header");
-        ip.identification = 7;
-        match self.body {
-            Body::FirstFragment => ip.more_fragments = true,
-            Body::LaterFragment => ip.fragment_offset = IpFragOffset::try_new(10).expect("offset"),
-            _ => {}
-        }
-        if self.ip_options {
-            ip.options = Ipv4Options::from([1, 1, 1, 0]);
-        }
-        let ip = PacketBuilder::ethernet2(host_mac(self.source).0, port_mac(self.port).0)
-            .ip(IpHeaders::Ipv4(ip, Default::default()));
+        let headers = match (ip(self.source), ip(self.destination)) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                self.v4(source.octets(), destination.octets())
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                self.v6(source.octets(), destination.octets())
+            }
+            _ => unreachable!("one network, one family"),
+        };
+        let headers_len = headers.header_len();
+        let ip =
+            PacketBuilder::ethernet2(host_mac(self.source).0, port_mac(self.port).0).ip(headers);
         let mut frame = Vec::new();
         let out = &mut frame;
         let written = match self.body {
@@ -159,19 +175,59 @@ impl Packet {
                 tcp.acknowledgment_number = acknowledgement;
                 ip.tcp_header(tcp).write(out, self.payload)
             }
+            Body::EchoRequest if OVER_IPV6 => {
+                ip.icmpv6_echo_request(self.identifier(), 1).write(out, self.payload)
+            }
+            Body::EchoReply if OVER_IPV6 => {
+                ip.icmpv6_echo_reply(self.identifier(), 1).write(out, self.payload)
+            }
             Body::EchoRequest => {
                 ip.icmpv4_echo_request(self.identifier(), 1).write(out, self.payload)
             }
             Body::EchoReply => ip.icmpv4_echo_reply(self.identifier(), 1).write(out, self.payload),
-            Body::Unreachable => ip.icmpv4_raw(3, 3, [0; 4]).write(out, self.payload),
+            Body::Icmp(kind, code) if OVER_IPV6 => {
+                ip.icmpv6_raw(kind, code, [0; 4]).write(out, self.payload)
+            }
+            Body::Icmp(kind, code) => ip.icmpv4_raw(kind, code, [0; 4]).write(out, self.payload),
             Body::Protocol(number) => ip.write(out, IpNumber(number), self.payload),
             _ => ip.udp(self.source_port, self.destination_port).write(out, self.payload),
         };
         written.expect("a frame");
         if self.body == Body::UdpWithoutChecksum {
-            let udp = 34 + if self.ip_options { 4 } else { 0 };
+            let udp = 14 + headers_len;
             frame[udp + 6..udp + 8].fill(0);
         }
         frame
+    }
+
+    fn v4(&self, source: [u8; 4], destination: [u8; 4]) -> IpHeaders {
+        let mut ip = Ipv4Header::new(0, self.ttl, IpNumber::UDP, source, destination)
+            .expect("an IPv4 header");
+        ip.identification = 7;
+        match self.body {
+            Body::FirstFragment => ip.more_fragments = true,
+            Body::LaterFragment => ip.fragment_offset = LATER,
+            _ => {}
+        }
+        if self.ip_options {
+            ip.options = Ipv4Options::from([1, 1, 1, 0]);
+        }
+        IpHeaders::Ipv4(ip, Default::default())
+    }
+
+    fn v6(&self, source: [u8; 16], destination: [u8; 16]) -> IpHeaders {
+        let ip = Ipv6Header { source, destination, hop_limit: self.ttl, ..Default::default() };
+        let mut extensions = Ipv6Extensions::default();
+        if self.ip_options {
+            let padding = Ipv6RawExtHeader::new_raw(IpNumber::UDP, &[1, 4, 0, 0, 0, 0]);
+            extensions.destination_options = Some(padding.expect("options"));
+        }
+        extensions.fragment = match self.body {
+            Body::FirstFragment => Some((IpFragOffset::ZERO, true)),
+            Body::LaterFragment => Some((LATER, false)),
+            _ => None,
+        }
+        .map(|(offset, more)| Ipv6FragmentHeader::new(IpNumber::UDP, offset, more, 7));
+        IpHeaders::Ipv6(ip, extensions)
     }
 }

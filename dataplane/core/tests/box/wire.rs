@@ -1,9 +1,14 @@
 //! Frames that leave, read back and verified by an independent library.
 
-use etherparse::{Ethernet2Header, Icmpv4Header, Icmpv4Type, Ipv4Header, TcpHeader, UdpHeader};
+use etherparse::{
+    EtherType, Ethernet2Header, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpHeaders,
+    TcpHeader, UdpHeader,
+};
 use tidegate_dataplane::{packet::Mac, steering::PortId};
 
-/// What a transmitted IPv4 frame says. Its checksums were right, or [`Seen::read`] would have panicked.
+use super::world::number;
+
+/// What a transmitted IP frame says. Its checksums were right, or [`Seen::read`] would have panicked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) port: PortId,
@@ -25,46 +30,61 @@ impl Seen {
     #[track_caller]
     pub(crate) fn read(port: PortId, frame: &[u8]) -> Self {
         let (ethernet, rest) = Ethernet2Header::from_slice(frame).expect("Ethernet");
-        let (ip, rest) = Ipv4Header::from_slice(rest).expect("IPv4");
-        assert_eq!(ip.header_checksum, ip.calc_header_checksum(), "IPv4 checksum");
-        let rest = &rest[..usize::from(ip.total_len) - ip.header_len()];
+        let (ip, payload) = IpHeaders::from_slice(rest).expect("IP");
+        let expected = if ip.ipv4().is_some() { EtherType::IPV4 } else { EtherType::IPV6 };
+        assert_eq!(ethernet.ether_type, expected);
+        let (source, destination, ttl) = match &ip {
+            IpHeaders::Ipv4(ip, _) => {
+                assert_eq!(ip.header_checksum, ip.calc_header_checksum(), "IPv4 checksum");
+                (ip.source.into(), ip.destination.into(), ip.time_to_live)
+            }
+            IpHeaders::Ipv6(ip, _) => (ip.source.into(), ip.destination.into(), ip.hop_limit),
+        };
+        let rest = payload.payload;
         let mut seen = Self {
             port,
             from_mac: Mac(ethernet.source),
             to_mac: Mac(ethernet.destination),
-            source: u32::from_be_bytes(ip.source),
-            destination: u32::from_be_bytes(ip.destination),
+            source: number(source),
+            destination: number(destination),
             source_port: 0,
             destination_port: 0,
-            ttl: ip.time_to_live,
+            ttl,
             udp_checksum: 0,
             payload: rest.to_vec(),
         };
-        if ip.is_fragmenting_payload() {
+        if payload.fragmented {
             return seen;
         }
-        match ip.protocol.0 {
+        match payload.ip_number.0 {
             6 => seen.read_tcp(&ip, rest),
             17 => seen.read_udp(&ip, rest),
             1 => seen.read_icmp(rest),
+            58 => seen.read_icmpv6(&ip, rest),
             _ => {}
         }
         seen
     }
 
-    fn read_tcp(&mut self, ip: &Ipv4Header, rest: &[u8]) {
+    fn read_tcp(&mut self, ip: &IpHeaders, rest: &[u8]) {
         let (tcp, payload) = TcpHeader::from_slice(rest).expect("TCP");
-        let expected = tcp.calc_checksum_ipv4(ip, payload).expect("a TCP checksum");
-        assert_eq!(tcp.checksum, expected, "TCP checksum");
+        let expected = match ip {
+            IpHeaders::Ipv4(ip, _) => tcp.calc_checksum_ipv4(ip, payload),
+            IpHeaders::Ipv6(ip, _) => tcp.calc_checksum_ipv6(ip, payload),
+        };
+        assert_eq!(tcp.checksum, expected.expect("a TCP checksum"), "TCP checksum");
         (self.source_port, self.destination_port) = (tcp.source_port, tcp.destination_port);
         self.payload = payload.to_vec();
     }
 
-    fn read_udp(&mut self, ip: &Ipv4Header, rest: &[u8]) {
+    fn read_udp(&mut self, ip: &IpHeaders, rest: &[u8]) {
         let (udp, payload) = UdpHeader::from_slice(rest).expect("UDP");
         if udp.checksum != 0 {
-            let expected = udp.calc_checksum_ipv4(ip, payload).expect("a UDP checksum");
-            assert_eq!(udp.checksum, expected, "UDP checksum");
+            let expected = match ip {
+                IpHeaders::Ipv4(ip, _) => udp.calc_checksum_ipv4(ip, payload),
+                IpHeaders::Ipv6(ip, _) => udp.calc_checksum_ipv6(ip, payload),
+            };
+            assert_eq!(udp.checksum, expected.expect("a UDP checksum"), "UDP checksum");
         }
         (self.source_port, self.destination_port) = (udp.source_port, udp.destination_port);
         self.udp_checksum = udp.checksum;
@@ -75,6 +95,17 @@ impl Seen {
         let (icmp, payload) = Icmpv4Header::from_slice(rest).expect("ICMP");
         assert_eq!(icmp.checksum, icmp.icmp_type.calc_checksum(payload), "ICMP checksum");
         if let Icmpv4Type::EchoRequest(echo) | Icmpv4Type::EchoReply(echo) = icmp.icmp_type {
+            (self.source_port, self.destination_port) = (echo.id, echo.id);
+        }
+        self.payload = payload.to_vec();
+    }
+
+    fn read_icmpv6(&mut self, ip: &IpHeaders, rest: &[u8]) {
+        let (icmp, payload) = Icmpv6Header::from_slice(rest).expect("ICMPv6");
+        let (ip, _) = ip.ipv6().expect("ICMPv6 over IPv6");
+        let expected = icmp.icmp_type.calc_checksum(ip.source, ip.destination, payload);
+        assert_eq!(icmp.checksum, expected.expect("an ICMPv6 checksum"), "ICMPv6 checksum");
+        if let Icmpv6Type::EchoRequest(echo) | Icmpv6Type::EchoReply(echo) = icmp.icmp_type {
             (self.source_port, self.destination_port) = (echo.id, echo.id);
         }
         self.payload = payload.to_vec();

@@ -1,17 +1,22 @@
 //! The network the tests' box stands in.
 //!
+//! Tests write addresses as IPv4 numbers. Where [`OVER_IPV6`](crate::OVER_IPV6) is set, each stands for the IPv6 address
+//! that ends in it, and everything is the same over IPv6.
+//!
 //! ```text
 //! clients 10.9.0.0/24 ── port 0 (uplink) ┐   ┌ port 1 (access) ── VM "old", locator 10.8.0.11
 //! 10.77.0.0/16 ── router 10.9.0.254 ─────┘box├ port 2 (access) ── VM "new", locator 10.8.0.12
 //!                                            └ port 3 (access) ── bystander 10.7.0.33
 //! ```
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use tidegate_dataplane::{
-    packet::{Address as _, Mac, Tags},
+    packet::{Mac, Tags},
     session::{SessionRecord, SessionState},
     steering::{
-        Backend, BackendSlot, ManagedAddress, Neighbour, NextHop, Port, PortId, PortRole, Rewrite,
-        Routing, Snapshot,
+        Backend, BackendSlot, IpPrefix, ManagedAddress, Neighbour, NextHop, Port, PortId, PortRole,
+        Rewrite, Routing, Snapshot,
     },
 };
 
@@ -37,6 +42,35 @@ pub(crate) const BYSTANDER: u32 = 0x0a07_0021;
 pub(crate) const UNROUTED: u32 = 0x0808_0808;
 const OLD_LOCATOR: u32 = 0x0a08_000b;
 const NEW_LOCATOR: u32 = 0x0a08_000c;
+
+/// The IPv6 prefix in which the network is, when it is over IPv6.
+const PREFIX: u128 = 0x2001_0db8 << 96;
+
+/// The address that a test writes as `number`.
+///
+/// Groups are groups and zero is zero in both families.
+pub(crate) fn ip(number: u32) -> IpAddr {
+    if !crate::OVER_IPV6 {
+        return Ipv4Addr::from_bits(number).into();
+    }
+    let prefix = match number {
+        0 => 0,
+        0xe000_0000.. => 0xff02 << 112,
+        _ => PREFIX,
+    };
+    Ipv6Addr::from_bits(prefix | u128::from(number)).into()
+}
+
+/// How a test writes `address`.
+pub(crate) fn number(address: IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(address) => address.to_bits(),
+        IpAddr::V6(address) => {
+            assert_eq!(address.to_bits() & !0xffff_ffff, PREFIX, "an address of this network");
+            address.to_bits() as u32
+        }
+    }
+}
 
 /// How a VM is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +100,7 @@ impl Vm {
 
     fn on(port: PortId, locator: u32, slot: u32, mode: Mode) -> Self {
         let rewrite = match mode {
-            Mode::Nat => Rewrite::Nat(locator.ip()),
+            Mode::Nat => Rewrite::Nat(ip(locator)),
             Mode::L2 => Rewrite::L2,
         };
         let mac = host_mac(locator);
@@ -97,7 +131,7 @@ pub(crate) fn host_mac(address: u32) -> Mac {
 /// The managed address at rest, tracked, not hosted yet.
 pub(crate) fn managed(home: Vm) -> ManagedAddress {
     ManagedAddress {
-        address: SERVICE.ip(),
+        address: ip(SERVICE),
         hosted: false,
         tracked: true,
         epoch: 1,
@@ -113,7 +147,7 @@ pub(crate) fn snapshot(
     let port = |id, addresses: &[u32], role| {
         Some(Port {
             mac: port_mac(PortId(id)),
-            addresses: addresses.iter().map(|address| address.ip()).collect(),
+            addresses: addresses.iter().map(|address| ip(*address)).collect(),
             role,
             device: PortId(id),
             tags: Tags::NONE,
@@ -126,17 +160,19 @@ pub(crate) fn snapshot(
         port(2, &[], PortRole::Access),
         port(3, &[BOX_INSIDE], PortRole::Access),
     ];
-    let route = |prefix: &str, port, via: Option<u32>| {
-        (prefix.parse().expect("prefix"), NextHop { port, via: via.map(u32::ip) })
+    let route = |address, len, port, via: Option<u32>| {
+        let len = if crate::OVER_IPV6 { 96 + len } else { len };
+        let prefix = IpPrefix::new(ip(address), len).expect("a prefix");
+        (prefix, NextHop { port, via: via.map(ip) })
     };
     let routes = [
-        route("10.9.0.0/24", UPLINK, None),
-        route("10.77.0.0/16", UPLINK, Some(ROUTER)),
-        route("10.7.0.0/24", OTHER_PORT, None),
-        route("10.8.0.11/32", OLD_PORT, None),
-        route("10.8.0.12/32", NEW_PORT, None),
+        route(BOX, 24, UPLINK, None),
+        route(FAR_CLIENT, 16, UPLINK, Some(ROUTER)),
+        route(BOX_INSIDE, 24, OTHER_PORT, None),
+        route(OLD_LOCATOR, 32, OLD_PORT, None),
+        route(NEW_LOCATOR, 32, NEW_PORT, None),
     ];
-    let neighbour = |address: u32, port| (address.ip(), Neighbour { port, mac: host_mac(address) });
+    let neighbour = |address, port| (ip(address), Neighbour { port, mac: host_mac(address) });
     let neighbours = [
         neighbour(CLIENT, UPLINK),
         neighbour(CLIENT_2, UPLINK),

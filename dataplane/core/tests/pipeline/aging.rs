@@ -1,11 +1,11 @@
 //! How long silent sessions are kept.
 
-use tidegate_dataplane::{packet::Address as _, session::SessionState};
+use tidegate_dataplane::session::SessionState;
 
 use crate::switch_box::{
     SwitchBox,
     traffic::{ACK, Body, FIN_ACK, Flow, RST, SYN, tcp},
-    world::{CLIENT, Mode, SERVICE, Vm},
+    world::{CLIENT, Mode, SERVICE, Vm, ip},
 };
 
 fn at_rest() -> (SwitchBox, Vm) {
@@ -144,6 +144,6 @@ fn listings_are_by_the_address_the_client_named() {
         switch_box.one(&Flow::new(CLIENT, port).to(home.locator, Body::Udp));
     }
     let listed = |address| switch_box.sessions_of(address).len();
-    assert_eq!((listed(Some(SERVICE.ip())), listed(Some(home.locator.ip()))), (200, 10));
-    assert_eq!((listed(Some(CLIENT.ip())), listed(None)), (0, 210));
+    assert_eq!((listed(Some(ip(SERVICE))), listed(Some(ip(home.locator)))), (200, 10));
+    assert_eq!((listed(Some(ip(CLIENT))), listed(None)), (0, 210));
 }

@@ -4,7 +4,7 @@ use etherparse::{
     ArpHardwareId, ArpOperation, ArpPacket, EtherType, NetHeaders, PacketBuilder, PacketHeaders,
 };
 use tidegate_dataplane::{
-    packet::{Address as _, Mac},
+    packet::Mac,
     pipeline::{Outcome, Punt},
     steering::{ManagedAddress, PortId},
 };
@@ -13,7 +13,7 @@ use crate::switch_box::{
     Ended, SwitchBox, assert_moved,
     world::{
         BOX, BOX_INSIDE, BYSTANDER, CLIENT, CLIENT_2, Mode, OLD_PORT, OTHER_PORT, SERVICE, SILENT,
-        UNROUTED, UPLINK, Vm, host_mac, port_mac,
+        UNROUTED, UPLINK, Vm, host_mac, ip, port_mac,
     },
 };
 
@@ -119,7 +119,7 @@ fn senders_on_the_link_are_learned_once() {
     let mut switch_box = hosting();
     let stranger = frame(ArpOperation::REPLY, SILENT, host_mac(SILENT), BOX, port_mac(UPLINK));
     switch_box.frames(vec![(UPLINK, stranger.clone()), (UPLINK, stranger)]);
-    let learned = Punt::Neighbour { port: UPLINK, address: SILENT.ip(), mac: host_mac(SILENT) };
+    let learned = Punt::Neighbour { port: UPLINK, address: ip(SILENT), mac: host_mac(SILENT) };
     assert_eq!(switch_box.take_punts(), [learned]);
     assert_eq!(switch_box.take_punts(), []);
 }
@@ -132,7 +132,7 @@ fn a_changed_mac_is_learned_and_a_known_one_is_not() {
     let moved = Mac([6, 9, 9, 9, 9, 9]);
     let announced = frame(ArpOperation::REQUEST, CLIENT, moved, CLIENT, Mac::BROADCAST);
     switch_box.frames(vec![(UPLINK, announced)]);
-    let learned = Punt::Neighbour { port: UPLINK, address: CLIENT.ip(), mac: moved };
+    let learned = Punt::Neighbour { port: UPLINK, address: ip(CLIENT), mac: moved };
     assert_eq!(switch_box.take_punts(), [learned]);
 }
 
@@ -140,7 +140,7 @@ fn a_changed_mac_is_learned_and_a_known_one_is_not() {
 fn a_sender_behind_another_port_than_its_route_is_left_to_the_control_core() {
     let mut switch_box = hosting();
     ask(&mut switch_box, OTHER_PORT, SILENT, BOX_INSIDE);
-    let noticed = Punt::Neighbour { port: OTHER_PORT, address: SILENT.ip(), mac: host_mac(SILENT) };
+    let noticed = Punt::Neighbour { port: OTHER_PORT, address: ip(SILENT), mac: host_mac(SILENT) };
     assert_eq!(switch_box.take_punts(), [noticed]);
 }
 

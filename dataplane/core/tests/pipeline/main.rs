@@ -1,5 +1,8 @@
 //! The packet path as a whole: bursts in, verdicts and rewritten frames out, on one or several shards.
 
+/// Everything here is over IPv4; the same over IPv6 is in `v6.rs`.
+pub(crate) const OVER_IPV6: bool = false;
+
 #[path = "../box/mod.rs"]
 mod switch_box;
 
@@ -9,6 +12,7 @@ mod bound;
 mod counting;
 mod direct;
 mod from_vm;
+mod icmp_errors;
 mod limits;
 mod malformed;
 mod migration;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use tidegate_dataplane::{
-    packet::{Address as _, TcpFlags},
+    packet::{TcpFlags, protocol},
     pipeline::Outcome,
     session::{SessionState, Tuple},
     steering::{PortId, Timeouts, UnknownTcp},
@@ -12,7 +12,7 @@ use tidegate_dataplane::{
 
 use crate::switch_box::{
     traffic::{Body, Packet},
-    world::{Mode, SERVICE, UPLINK, Vm},
+    world::{Mode, SERVICE, UPLINK, Vm, number},
 };
 
 /// What should become of a packet.
@@ -38,9 +38,10 @@ type Key = (u32, u16, u32, u16, u8);
 
 /// The model's form of a key.
 pub(crate) fn key_of(tuple: Tuple) -> Key {
-    let v4 = |address| u32::of(address).expect("IPv4");
     let Tuple { client, client_port, address, address_port, protocol } = tuple;
-    (v4(client), client_port, v4(address), address_port, protocol)
+    // A model of IPv4 or of IPv6 knows one ICMP.
+    let protocol = if protocol == protocol::ICMPV6 { protocol::ICMP } else { protocol };
+    (number(client), client_port, number(address), address_port, protocol)
 }
 
 pub(crate) struct Model {

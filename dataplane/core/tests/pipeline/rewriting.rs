@@ -3,10 +3,13 @@
 use proptest::prelude::*;
 use tidegate_dataplane::steering::UnknownTcp;
 
-use crate::switch_box::{
-    SwitchBox, assert_moved,
-    traffic::{ACK, Body, Flow, Packet, SYN, SYN_ACK, segment, tcp},
-    world::{CLIENT, Mode, SERVICE, UPLINK, Vm, host_mac, port_mac},
+use crate::{
+    OVER_IPV6,
+    switch_box::{
+        SwitchBox, assert_moved,
+        traffic::{ACK, Body, Flow, Packet, SYN, SYN_ACK, segment, tcp},
+        world::{CLIENT, Mode, SERVICE, UPLINK, Vm, host_mac, port_mac},
+    },
 };
 
 const ECHO: (Body, Body) = (Body::EchoRequest, Body::EchoReply);
@@ -99,10 +102,11 @@ fn ip_options_and_ethernet_padding_are_kept() {
             let packets = [flow.to_service(there), flow.sent_by(vm, back)];
             for packet in packets.map(Packet::with_options) {
                 let mut frame = packet.frame();
-                frame.resize(80, 0xee);
+                frame.resize(120, 0xee);
                 let ended = switch_box.frames(vec![(packet.port, frame)]).remove(0);
                 let (_, sent) = ended.sent.as_ref().expect("sent");
-                assert_eq!((sent.len(), sent[14], sent[79]), (80, 0x46, 0xee));
+                let options = if OVER_IPV6 { (20, 60) } else { (14, 0x46) };
+                assert_eq!((sent.len(), sent[options.0], sent[119]), (120, options.1, 0xee));
                 assert_eq!(ended.seen().payload, b"");
             }
         }

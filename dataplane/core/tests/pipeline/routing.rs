@@ -1,16 +1,13 @@
 //! Plain forwarding, and the way out of what was steered.
 
-use tidegate_dataplane::{
-    packet::Address as _,
-    pipeline::{Outcome, Punt},
-};
+use tidegate_dataplane::pipeline::{Outcome, Punt};
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
-    traffic::{Body, Flow, SYN, tcp},
+    traffic::{Body, Flow, SYN, UNREACHABLE, tcp},
     world::{
         BOX, BOX_INSIDE, BYSTANDER, CLIENT, FAR_CLIENT, Mode, OTHER_PORT, ROUTER, SERVICE, SILENT,
-        UNROUTED, UPLINK, Vm, host_mac, port_mac,
+        UNROUTED, UPLINK, Vm, host_mac, ip, port_mac,
     },
 };
 
@@ -27,7 +24,7 @@ fn forwards_with_one_hop_less() {
         Body::Udp,
         Body::UdpWithoutChecksum,
         Body::EchoRequest,
-        Body::Unreachable,
+        UNREACHABLE,
         Body::FirstFragment,
         Body::LaterFragment,
         Body::Protocol(50),
@@ -92,7 +89,7 @@ fn an_unknown_neighbour_is_asked_for_once_a_burst() {
     let steered = Flow::new(SILENT, 7).sent_by(home, Body::Udp);
     switch_box.feed(&[plain.clone(), plain, steered]);
     assert_moved!(switch_box, NeighbourUnknown 3);
-    assert_eq!(switch_box.take_punts(), [Punt::Resolve { port: UPLINK, address: SILENT.ip() }]);
+    assert_eq!(switch_box.take_punts(), [Punt::Resolve { port: UPLINK, address: ip(SILENT) }]);
 }
 
 #[test]

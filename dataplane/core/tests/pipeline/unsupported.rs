@@ -4,19 +4,19 @@ use tidegate_dataplane::steering::UnknownTcp;
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
-    traffic::{Body, Flow, Packet},
+    traffic::{Body, Flow, OTHER_ICMP, Packet},
     world::{CLIENT, Mode, SERVICE, Vm},
 };
 
 #[test]
-fn fragments_and_icmp_errors() {
+fn fragments_and_icmp_of_other_kinds() {
     for mode in [Mode::Nat, Mode::L2] {
         let (old, new) = (Vm::old(1, mode), Vm::new(2, mode));
         let mut switch_box = SwitchBox::new(1, old);
         switch_box.set_destination(new);
         switch_box.cutover(UnknownTcp::Source);
         let flow = Flow::new(CLIENT, 7);
-        for body in [Body::FirstFragment, Body::LaterFragment, Body::Unreachable] {
+        for body in [Body::FirstFragment, Body::LaterFragment, OTHER_ICMP] {
             let packets = [flow.to_service(body), flow.sent_by(old, body), flow.sent_by(new, body)];
             switch_box.feed(&packets.map(|packet| packet.with_payload(b"01234567")));
         }

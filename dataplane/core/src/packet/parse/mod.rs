@@ -6,6 +6,7 @@ mod v6;
 
 use super::{Address, ETHERNET_LEN, be32};
 
+pub(super) use transport::is_echo;
 pub use v4::parse_ipv4;
 pub use v6::parse_ipv6;
 
@@ -205,6 +206,12 @@ impl Headers {
                 as u32,
         })
     }
+}
+
+/// The protocol and the length of the headers of a quoted packet, which begins `quote` and may be cut short. `None` when
+/// they are not whole, of the other family, or of a fragment that does not begin with the transport header.
+pub(super) fn quoted_header<A: Address>(quote: &[u8]) -> Option<(u8, usize)> {
+    if A::BITS == u32::BITS as u8 { v4::quoted_header(quote) } else { v6::quoted_header(quote) }
 }
 
 /// Why a packet is not what it claims to be.

@@ -45,12 +45,27 @@ fn udp<A: Address>(packet: &mut Packet<A>, payload: &[u8]) -> Result<(), Malform
     Ok(())
 }
 
+const ECHO_REPLY: u8 = 0;
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REQUEST_V6: u8 = 128;
+const ECHO_REPLY_V6: u8 = 129;
+
+/// Whether an ICMP or ICMPv6 message of type `kind` is an echo request or reply.
+#[inline]
+pub(in crate::packet) fn is_echo<A: Address>(kind: u8) -> bool {
+    match A::ICMP {
+        protocol::ICMP => matches!(kind, ECHO_REQUEST | ECHO_REPLY),
+        _ => matches!(kind, ECHO_REQUEST_V6 | ECHO_REPLY_V6),
+    }
+}
+
 #[inline]
 fn icmp<A: Address>(packet: &mut Packet<A>, payload: &[u8]) -> Result<(), Malformed> {
     let header = payload.first_chunk::<8>().ok_or(Malformed::Transport)?;
     packet.headers.transport = match (A::ICMP, header[0]) {
-        (protocol::ICMP, 8) | (protocol::ICMPV6, 128) => Transport::Echo { request: true },
-        (protocol::ICMP, 0) | (protocol::ICMPV6, 129) => Transport::Echo { request: false },
+        (_, kind) if is_echo::<A>(kind) => {
+            Transport::Echo { request: matches!(kind, ECHO_REQUEST | ECHO_REQUEST_V6) }
+        }
         // Unreachable, source quench, time exceeded, parameter problem; the same of version 6 and packet too big.
         (protocol::ICMP, 3 | 4 | 11 | 12) | (protocol::ICMPV6, 1..=4) => Transport::IcmpError,
         _ => Transport::IcmpOther,

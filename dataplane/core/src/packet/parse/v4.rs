@@ -76,3 +76,12 @@ pub(super) fn parse_any(frame: &[u8]) -> Result<Packet<u32>, Malformed> {
     transport::parse(&mut packet, payload)?;
     Ok(packet)
 }
+
+/// See [`super::quoted_header`].
+pub(super) fn quoted_header(quote: &[u8]) -> Option<(u8, usize)> {
+    const OFFSET: u16 = 0x1fff;
+    let ip = quote.first_chunk::<IPV4_LEN>()?;
+    let header_len = usize::from(ip[0] & 0xf) * 4;
+    let is_whole = ip[0] >> 4 == 4 && header_len >= IPV4_LEN && quote.len() >= header_len;
+    (is_whole && be16(ip, 6) & OFFSET == 0).then_some((ip[9], header_len))
+}

@@ -40,7 +40,16 @@ pub fn parse_ipv6(frame: &[u8]) -> Result<Packet<u128>, Malformed> {
         transport::parse(&mut packet, &packet_bytes[IPV6_LEN..])?;
         return Ok(packet);
     }
-    walk(&mut packet, packet_bytes)?;
+    let walked = walk(packet.protocol, packet_bytes).ok_or(Malformed::Ip)?;
+    packet.protocol = walked.protocol;
+    packet.headers.transport_offset = (ETHERNET_LEN + walked.at) as u16;
+    if walked.source_routed {
+        packet.headers.transport = Transport::SourceRouted;
+    } else if walked.fragment.is_some() {
+        packet.headers.transport = Transport::Fragment;
+    } else {
+        transport::parse(&mut packet, &packet_bytes[walked.at..])?;
+    }
     Ok(packet)
 }
 
@@ -55,21 +64,29 @@ fn is_extension(next: u8) -> bool {
     )
 }
 
-/// Walk the extension headers to what they lead to.
+/// What the extension headers lead to.
+struct Walked {
+    protocol: u8,
+    /// Bytes of the headers.
+    at: usize,
+    /// Offset of a fragment in its datagram, bytes, and whether more follow.
+    fragment: Option<(u16, bool)>,
+    source_routed: bool,
+}
+
+/// Walk the extension headers of the packet that begins `bytes`, to the transport header, a fragment, or a routing header
+/// that leads elsewhere first. `None` when they are cut short or too many.
 #[cold]
-fn walk(packet: &mut Packet<u128>, bytes: &[u8]) -> Result<(), Malformed> {
-    let mut at = IPV6_LEN;
+fn walk(first: u8, bytes: &[u8]) -> Option<Walked> {
+    let mut walked = Walked { protocol: first, at: IPV6_LEN, fragment: None, source_routed: false };
     for _ in 0..MOST_EXTENSIONS {
-        let header = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>());
-        let header = header.ok_or(Malformed::Ip)?;
-        let length = match packet.protocol {
+        let header = bytes.get(walked.at..)?.first_chunk::<8>()?;
+        let length = match walked.protocol {
             // Section 4.5: eight bytes. A whole packet in one fragment (RFC 6946) is a packet.
             protocol::FRAGMENT => {
-                if be16(header, 2) & 0xfff9 != 0 {
-                    packet.protocol = header[0];
-                    packet.headers.transport = Transport::Fragment;
-                    packet.headers.transport_offset = (ETHERNET_LEN + at + 8) as u16;
-                    return Ok(());
+                let field = be16(header, 2);
+                if field & 0xfff9 != 0 {
+                    walked.fragment = Some((field & 0xfff8, field & 1 == 1));
                 }
                 8
             }
@@ -77,16 +94,27 @@ fn walk(packet: &mut Packet<u128>, bytes: &[u8]) -> Result<(), Malformed> {
             protocol::AUTHENTICATION => (usize::from(header[1]) + 2) * 4,
             _ => (usize::from(header[1]) + 1) * 8,
         };
-        if packet.protocol == protocol::ROUTING && header[3] != 0 {
-            packet.headers.transport = Transport::SourceRouted;
-            return Ok(());
+        walked.source_routed = walked.protocol == protocol::ROUTING && header[3] != 0;
+        if walked.source_routed {
+            return Some(walked);
         }
-        at += length;
-        packet.protocol = header[0];
-        packet.headers.transport_offset = (ETHERNET_LEN + at) as u16;
-        if !is_extension(packet.protocol) {
-            return transport::parse(packet, bytes.get(at..).ok_or(Malformed::Ip)?);
+        walked.at += length;
+        walked.protocol = header[0];
+        if walked.fragment.is_some() || !is_extension(walked.protocol) {
+            return (walked.at <= bytes.len()).then_some(walked);
         }
     }
-    Err(Malformed::Ip)
+    None
+}
+
+/// See [`super::quoted_header`].
+pub(super) fn quoted_header(quote: &[u8]) -> Option<(u8, usize)> {
+    let ip = quote.first_chunk::<IPV6_LEN>().filter(|ip| ip[0] >> 4 == 6)?;
+    if !is_extension(ip[6]) {
+        return Some((ip[6], IPV6_LEN));
+    }
+    let walked = walk(ip[6], quote)?;
+    let is_first = walked.fragment.is_none_or(|(offset, _)| offset == 0);
+    (is_first && !walked.source_routed && !is_extension(walked.protocol))
+        .then_some((walked.protocol, walked.at))
 }

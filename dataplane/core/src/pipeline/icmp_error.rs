@@ -1,0 +1,206 @@
+//! ICMP errors go where the session they quote goes (RFC 5508, section 7): outer and quoted headers are translated alike.
+//!
+//! | the quoted packet went | the error is for | translated |
+//! |---|---|---|
+//! | from a backend to a client | the backend that owns the session | destination, quoted source |
+//! | from a client to a backend | the client | quoted destination; source, if the backend itself sent the error |
+//!
+//! An error neither begins a session nor keeps one: it may be about a packet of long ago.
+
+use super::{
+    Outcome, Verdict, egress,
+    lane::{Arrival, Lane},
+    shard::Desk,
+};
+use crate::{
+    packet::{Field, Headers, Packet, PacketBuf, Quoted, count_hop, is_intact},
+    session::SessionKey,
+    steering::{Direction, Family, Path, Recent, Service},
+};
+
+/// An error and what it quotes.
+struct Error<'e, A: Family> {
+    parsed: &'e Packet<A>,
+    quoted: Quoted<A>,
+}
+
+/// Where the session's owner is, or how the error ends instead.
+enum Owner<'a, A> {
+    Path(&'a Path<A>),
+    /// A client speaks to the backend's own address: nothing is translated.
+    Direct,
+    Ends(Verdict),
+}
+
+impl<A: Family> Lane<A> {
+    /// What becomes of an ICMP error.
+    ///
+    /// Few packets are one: it is parsed anew, so that the others need not carry along what is known of it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn icmp_error<B: PacketBuf>(
+        &mut self,
+        desk: &mut Desk,
+        arrival: Arrival<'_>,
+        packet: &mut B,
+    ) -> Verdict {
+        let plane = arrival.snapshot.plane::<A>();
+        let frame = packet.as_ref();
+        let Ok(parsed) = A::parse(frame) else { return Verdict::Drop(Outcome::BadTransport) };
+        let (source, destination) = (parsed.source(), parsed.destination());
+        let recent = &mut Recent::default();
+        let direction = plane.direction(arrival.id, source, destination, recent);
+        let parsed = &parsed;
+        let quoted = Quoted::read(frame, &parsed.headers);
+        let error = quoted.map(|quoted| Error { parsed, quoted });
+        let to_backend = error.as_ref().and_then(|error| plane.service(error.quoted.source));
+        let to_client = error.as_ref().and_then(|error| plane.service(error.quoted.destination));
+        let is_plain = matches!(direction, Direction::Plain);
+        if is_plain && to_client.is_none() {
+            return self.route_error(desk, arrival, packet, parsed);
+        }
+        let Some(error) = error else { return Verdict::Drop(Outcome::IcmpQuoteUnreadable) };
+        if !is_intact::<A>(frame, &parsed.headers) {
+            return Verdict::Drop(Outcome::BadIcmpChecksum);
+        }
+        match (direction, to_backend, to_client) {
+            // The error goes to whoever sent the packet it quotes, or it is not what it claims to be.
+            _ if error.quoted.source != destination => Verdict::Drop(Outcome::IcmpUnmatched),
+            (Direction::ToAddress(_) | Direction::ToLocator(..), Some(service), _) => {
+                self.error_to_backend(desk, arrival, packet, &error, service)
+            }
+            (Direction::FromBackend(_, sender), _, Some(service)) => {
+                self.error_to_client(desk, arrival, packet, &error, service, Some(sender))
+            }
+            (Direction::Plain, _, Some(service)) => {
+                self.error_to_client(desk, arrival, packet, &error, service, None)
+            }
+            _ => Verdict::Drop(Outcome::IcmpUnmatched),
+        }
+    }
+
+    /// About a packet that a backend of `service` sent to a client.
+    fn error_to_backend<B: PacketBuf>(
+        &mut self,
+        desk: &mut Desk,
+        arrival: Arrival<'_>,
+        packet: &mut B,
+        error: &Error<'_, A>,
+        service: &Service<A>,
+    ) -> Verdict {
+        let Error { parsed, quoted } = error;
+        if quoted.source != service.address {
+            // To a backend's own address, about what it sent under that.
+            return self.route_error(desk, arrival, packet, parsed);
+        }
+        let (mine, theirs) = ((quoted.ports >> 16) as u16, quoted.ports as u16);
+        let client = (quoted.destination, theirs);
+        let key = SessionKey::new(client, (service.address, mine), quoted.protocol);
+        let path = match self.owner_of(desk, service, key, None) {
+            Owner::Path(path) => path,
+            Owner::Direct => return self.route_error(desk, arrival, packet, parsed),
+            Owner::Ends(verdict) => return verdict,
+        };
+        if let Some(translation) = &path.inward {
+            if parsed.headers.ttl <= 1 {
+                return Verdict::Drop(Outcome::TtlExpired);
+            }
+            let frame = packet.as_mut();
+            quoted.translate(frame, &parsed.headers, translation, Field::Source);
+            translation.apply(frame, &parsed.headers, Field::Destination);
+        }
+        egress::leave(packet, &path.link, path.outcome)
+    }
+
+    /// About a packet that a client sent to a backend of `service`; `sender` is the backend that sent the error, if it was
+    /// one and not a router before it.
+    fn error_to_client<B: PacketBuf>(
+        &mut self,
+        desk: &mut Desk,
+        arrival: Arrival<'_>,
+        packet: &mut B,
+        error: &Error<'_, A>,
+        service: &Service<A>,
+        sender: Option<&Path<A>>,
+    ) -> Verdict {
+        let Error { parsed, quoted } = error;
+        let client = (quoted.source, (quoted.ports >> 16) as u16);
+        let named = (service.address, quoted.ports as u16);
+        let key = SessionKey::new(client, named, quoted.protocol);
+        let is_locator = quoted.destination != service.address;
+        if sender.is_none() && !is_locator {
+            // A router between a client and the box, or before a guest that owns the address: nothing was rewritten.
+            return self.route_error(desk, arrival, packet, parsed);
+        }
+        let locator = is_locator.then_some(quoted.destination);
+        let path = match self.owner_of(desk, service, key, locator) {
+            Owner::Path(path) => path,
+            Owner::Direct => return self.route_error(desk, arrival, packet, parsed),
+            Owner::Ends(verdict) => return verdict,
+        };
+        if sender.is_some_and(|sender| sender.slot != path.slot) {
+            return Verdict::Drop(Outcome::OtherOwner);
+        }
+        if let Some(translation) = path.outward.as_ref().filter(|_| is_locator) {
+            if parsed.headers.ttl <= 1 {
+                return Verdict::Drop(Outcome::TtlExpired);
+            }
+            let frame = packet.as_mut();
+            quoted.translate(frame, &parsed.headers, translation, Field::Destination);
+            if Some(parsed.source()) == path.locator {
+                translation.apply(frame, &parsed.headers, Field::Source);
+            } else {
+                count_hop::<A>(frame, &parsed.headers);
+            }
+        }
+        let destination = parsed.destination();
+        let hop = arrival.snapshot.route(destination);
+        match egress::resolved(destination, hop, &mut desk.punts) {
+            Ok(link) => egress::leave(packet, link, Outcome::ToClient),
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// Who owns the session with `key`, or with the same client and the backend's own address `locator`.
+    fn owner_of<'a>(
+        &self,
+        desk: &Desk,
+        service: &'a Service<A>,
+        key: SessionKey<A>,
+        locator: Option<A>,
+    ) -> Owner<'a, A> {
+        if !service.tracked {
+            return Owner::Path(&service.home);
+        }
+        let shard = desk.selector.shard(key.client(), key.client_port());
+        if shard != desk.number {
+            return Owner::Ends(Verdict::Redirect(shard));
+        }
+        let find = |key: &SessionKey<A>| {
+            let session = &self.table[self.table.find(key, self.table.hash(key))?];
+            service.path(session.owner())
+        };
+        // With a locator: the backend that has it, whichever address the client spoke to.
+        let is_named = |path: &&Path<A>| locator.is_none() || path.locator == locator;
+        if let Some(path) = find(&key).filter(is_named) {
+            return Owner::Path(path);
+        }
+        match locator.and_then(|locator| find(&key.with_address(locator))) {
+            Some(_) => Owner::Direct,
+            None => Owner::Ends(Verdict::Drop(Outcome::IcmpUnmatched)),
+        }
+    }
+
+    /// Route an error as any other packet.
+    fn route_error<B: PacketBuf>(
+        &mut self,
+        desk: &mut Desk,
+        arrival: Arrival<'_>,
+        packet: &mut B,
+        parsed: &Packet<A>,
+    ) -> Verdict {
+        let (destination, headers): (A, &Headers) = (parsed.destination(), &parsed.headers);
+        let on = (arrival.snapshot, arrival.id);
+        egress::route(packet, headers, destination, on, &mut desk.punts)
+    }
+}

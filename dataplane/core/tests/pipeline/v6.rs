@@ -1,0 +1,22 @@
+//! The packet path over IPv6: what is the same for both families.
+
+pub(crate) const OVER_IPV6: bool = true;
+
+#[path = "../box/mod.rs"]
+mod switch_box;
+
+mod aging;
+mod bound;
+mod counting;
+mod direct;
+mod from_vm;
+mod icmp_errors;
+mod limits;
+mod migration;
+mod model;
+mod model_against_box;
+mod new_sessions;
+mod rewriting;
+mod routing;
+mod unknown_tcp;
+mod unsupported;
