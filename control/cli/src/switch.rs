@@ -180,6 +180,7 @@ fn counters(counters: &Counters, all: bool, output: &mut Output) -> Result<(), E
                 worker.sessions,
                 worker.polls,
                 worker.idle_sleeps,
+                worker.half_open_evicted,
             ]
             .map(|count: u64| count.to_string())
         })
@@ -188,7 +189,10 @@ fn counters(counters: &Counters, all: bool, output: &mut Output) -> Result<(), E
         "{}\n{}\n{}",
         table(["OUTCOME", "PACKETS", "DROP", "MEANING"], &outcomes),
         table(["PORT", "RX", "TX", "RX BYTES", "TX BYTES", "TX FULL"], &ports),
-        table(["WORKER", "RECEIVED", "REDIRECTED", "SESSIONS", "POLLS", "SLEEPS"], &workers),
+        table(
+            ["WORKER", "RECEIVED", "REDIRECTED", "SESSIONS", "POLLS", "SLEEPS", "EVICTED"],
+            &workers
+        ),
     ))?;
     Ok(())
 }

@@ -42,13 +42,24 @@ pub struct PortStats {
     pub tx_full_drops: u64,
 }
 
+/// Live sessions of a backend at the instant each worker took a snapshot up, summed over workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The backend.
+    pub slot: BackendSlot,
+    /// Its live sessions.
+    pub live: u64,
+    /// Those of them that it began itself.
+    pub begun_by_vm: u64,
+}
+
 /// Every worker acts on the snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acknowledged {
     /// From publishing to the last acknowledgement.
     pub elapsed: Duration,
-    /// Live sessions of each of the snapshot's counted slots at install, summed over workers.
-    pub counted: Vec<(BackendSlot, u64)>,
+    /// For each of the snapshot's counted slots.
+    pub counted: Vec<Counted>,
 }
 
 /// Why the workers could not do as told.
@@ -79,6 +90,9 @@ pub enum DataplaneError {
 pub trait Dataplane: Send {
     /// How many workers there are.
     fn workers(&self) -> usize;
+
+    /// The workers' clock, milliseconds.
+    fn now_ms(&self) -> u64;
 
     /// A worker that has ended although nobody told it to: its sessions' packets go nowhere.
     fn stopped_worker(&self) -> Option<usize>;

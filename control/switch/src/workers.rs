@@ -10,7 +10,7 @@ use tidegate_dataplane::{
 };
 use tidegate_switch::{
     config::{Config, Idle, PortConfig},
-    dataplane::{Acknowledged, Dataplane, DataplaneError, PortInfo, PortStats},
+    dataplane::{Acknowledged, Counted, Dataplane, DataplaneError, PortInfo, PortStats},
     steering::Network,
 };
 use tidegate_worker::{PortReport, PortSpec, StartError, WorkerError, Workers, WorkersConfig};
@@ -74,6 +74,10 @@ impl Dataplane for DpdkWorkers {
         self.workers.count()
     }
 
+    fn now_ms(&self) -> u64 {
+        self.workers.now_ms()
+    }
+
     fn stopped_worker(&self) -> Option<usize> {
         self.workers.stopped()
     }
@@ -106,7 +110,13 @@ impl Dataplane for DpdkWorkers {
 
     fn publish(&mut self, snapshot: Arc<Snapshot>) -> Result<Acknowledged, DataplaneError> {
         let acknowledged = self.workers.publish(&snapshot).map_err(failed)?;
-        Ok(Acknowledged { elapsed: acknowledged.elapsed, counted: acknowledged.counted })
+        let counted = |it: &tidegate_worker::Counted| Counted {
+            slot: it.slot,
+            live: it.live,
+            begun_by_vm: it.begun_by_vm,
+        };
+        let counted = acknowledged.counted.iter().map(counted).collect();
+        Ok(Acknowledged { elapsed: acknowledged.elapsed, counted })
     }
 
     fn counters(&self, worker: usize) -> &ShardCounters {

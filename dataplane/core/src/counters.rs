@@ -62,12 +62,16 @@ pub struct ShardCounters {
     pub polls: Counter,
     /// Times the worker slept for want of packets.
     pub idle_sleeps: Counter,
+    /// Sessions that were only begun and had to make room for others.
+    pub half_open_evicted: Counter,
     outcomes: [Counter; Outcome::COUNT],
     transmit_full: Box<[Counter]>,
     generation: CachePadded<AtomicU64>,
     live: Box<[AtomicU32]>,
+    live_begun_by_vm: Box<[AtomicU32]>,
     entries: Box<[AtomicU32]>,
     at_install: Box<[AtomicU32]>,
+    at_install_begun_by_vm: Box<[AtomicU32]>,
 }
 
 impl Default for ShardCounters {
@@ -79,12 +83,15 @@ impl Default for ShardCounters {
             sessions: Counter::default(),
             polls: Counter::default(),
             idle_sleeps: Counter::default(),
+            half_open_evicted: Counter::default(),
             outcomes: std::array::from_fn(|_| Counter::default()),
             transmit_full: (0..MAX_PORTS).map(|_| Counter::default()).collect(),
             generation: CachePadded::default(),
             live: per_backend(),
+            live_begun_by_vm: per_backend(),
             entries: per_backend(),
             at_install: per_backend(),
+            at_install_begun_by_vm: per_backend(),
         }
     }
 }
@@ -124,6 +131,12 @@ impl ShardCounters {
         self.live[slot.0 as usize].load(Relaxed)
     }
 
+    /// Those of them that the backend began itself.
+    #[must_use]
+    pub fn live_begun_by_vm(&self, slot: BackendSlot) -> u32 {
+        self.live_begun_by_vm[slot.0 as usize].load(Relaxed)
+    }
+
     /// Table entries that name the backend, lingering ones included. A slot may be used anew when this is 0 everywhere.
     #[must_use]
     pub fn entries(&self, slot: BackendSlot) -> u32 {
@@ -134,6 +147,12 @@ impl ShardCounters {
     #[must_use]
     pub fn at_install(&self, slot: BackendSlot) -> u32 {
         self.at_install[slot.0 as usize].load(Relaxed)
+    }
+
+    /// Those of them that the backend began itself.
+    #[must_use]
+    pub fn at_install_begun_by_vm(&self, slot: BackendSlot) -> u32 {
+        self.at_install_begun_by_vm[slot.0 as usize].load(Relaxed)
     }
 
     /// The newest snapshot the worker acts on.
@@ -148,21 +167,31 @@ impl ShardCounters {
 
     pub(crate) fn note_at_install(&self, slot: BackendSlot) {
         self.at_install[slot.0 as usize].store(self.live(slot), Relaxed);
+        let begun_by_vm = self.live_begun_by_vm(slot);
+        self.at_install_begun_by_vm[slot.0 as usize].store(begun_by_vm, Relaxed);
     }
 
-    pub(crate) fn entry_added(&self, slot: BackendSlot) {
+    pub(crate) fn entry_added(&self, slot: BackendSlot, begun_by_vm: bool) {
         bump(&self.entries[slot.0 as usize], 1);
-        bump(&self.live[slot.0 as usize], 1);
+        self.live_changed(slot, begun_by_vm, 1);
     }
 
-    pub(crate) fn entry_closed(&self, slot: BackendSlot) {
-        bump(&self.live[slot.0 as usize], u32::MAX);
+    pub(crate) fn entry_closed(&self, slot: BackendSlot, begun_by_vm: bool) {
+        self.live_changed(slot, begun_by_vm, u32::MAX);
     }
 
-    pub(crate) fn entry_removed(&self, slot: BackendSlot, was_live: bool) {
+    pub(crate) fn entry_removed(&self, slot: BackendSlot, begun_by_vm: bool, was_live: bool) {
         bump(&self.entries[slot.0 as usize], u32::MAX);
         if was_live {
-            self.entry_closed(slot);
+            self.entry_closed(slot, begun_by_vm);
+        }
+    }
+
+    #[inline]
+    fn live_changed(&self, slot: BackendSlot, begun_by_vm: bool, by: u32) {
+        bump(&self.live[slot.0 as usize], by);
+        if begun_by_vm {
+            bump(&self.live_begun_by_vm[slot.0 as usize], by);
         }
     }
 }

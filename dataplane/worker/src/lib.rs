@@ -6,6 +6,7 @@
 //! its [`link`]: orders one way, reports the other, both taken up between two bursts.
 #![forbid(unsafe_code)]
 
+mod clock;
 mod config;
 mod idle;
 mod link;
@@ -17,4 +18,4 @@ mod workers;
 
 pub use config::{Idle, PortSpec, WorkersConfig};
 pub use link::Listing;
-pub use workers::{Acknowledged, PortReport, StartError, WorkerError, Workers};
+pub use workers::{Acknowledged, Counted, PortReport, StartError, WorkerError, Workers};

@@ -123,7 +123,8 @@ mod tests {
     #[test]
     fn who_fills_a_listing_takes_no_page_fault() {
         let key = SessionKey::new((1u32, 2), (3, 4), protocol::TCP);
-        let record = Session::new(&key, BackendSlot(0), 1, SessionState::Established, 0).record(0);
+        let record =
+            Session::new(&key, BackendSlot(0), 1, SessionState::Established, false, 0).record(0);
         // So much that the allocator gets it from the kernel anew.
         let mut listing = Box::new(Listing::with_room(None, 1 << 18));
         let taken = thread::spawn(move || {

@@ -9,9 +9,10 @@ use tidegate_dataplane::{
     pipeline::{BURST, Outcome, Shard, Verdict},
     steering::{PortId, Snapshot},
 };
-use tidegate_dpdk::{Burst, Mbuf, RxQueue, burst::Drain, clock};
+use tidegate_dpdk::{Burst, Mbuf, RxQueue, burst::Drain};
 
 use crate::{
+    clock::Clock,
     idle::Idler,
     link::{Listing, Order, Report, WorkerEnd},
     mesh::{MeshEnd, Parcel},
@@ -46,7 +47,7 @@ pub(crate) struct Worker {
     pub(crate) exits: Vec<Exit>,
     pub(crate) idler: Idler,
     pub(crate) listing: Option<Box<Listing>>,
-    pub(crate) tsc_per_ms: u64,
+    pub(crate) clock: Clock,
     pub(crate) stopped: bool,
 }
 
@@ -54,11 +55,9 @@ impl Worker {
     /// Run until told to stop.
     pub(crate) fn run(mut self) {
         self.shard.install(&self.snapshot);
-        let started = clock::tsc();
         let mut rounds = 0u32;
         while !self.stopped {
-            // One reading per round: sessions live for seconds.
-            let now_ms = (clock::tsc() - started) / self.tsc_per_ms;
+            let now_ms = self.clock.now_ms();
             self.take_orders();
             let packets = self.receive(now_ms) + self.take_parcels(now_ms);
             for exit in &mut self.exits {

@@ -20,6 +20,7 @@ use tidegate_dpdk::{Eal, LcoreTask, PktMbufPool, PoolConfig, Port, PortStats};
 
 use crate::{
     WorkersConfig,
+    clock::Clock,
     idle::Idler,
     link::{ControlEnd, Listing, Order, Report, link},
     mesh::mesh,
@@ -122,13 +123,24 @@ pub enum WorkerError {
     NoBuffer,
 }
 
+/// Live sessions of a backend at the instant each worker took a snapshot up, summed over workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The backend.
+    pub slot: BackendSlot,
+    /// Its live sessions.
+    pub live: u64,
+    /// Those of them that it began itself.
+    pub begun_by_vm: u64,
+}
+
 /// Every worker acts on the snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acknowledged {
     /// From publishing to the last acknowledgement.
     pub elapsed: Duration,
-    /// Live sessions of each slot the snapshot asked to count, summed over workers.
-    pub counted: Vec<(BackendSlot, u64)>,
+    /// For each slot the snapshot asked to count.
+    pub counted: Vec<Counted>,
 }
 
 /// What a port is.
@@ -149,6 +161,7 @@ pub struct Workers {
     ports: Vec<(Port, PortReport)>,
     pool: PktMbufPool,
     noticed: Vec<Punt>,
+    clock: Clock,
 }
 
 impl Workers {
@@ -173,8 +186,9 @@ impl Workers {
         let (ports, mut shares) = share_out(opened, workers);
         let snapshot = Arc::new(Snapshot::empty());
         let selector = ShardSelector::new(workers as u16);
-        let mut this =
-            Self { links: Vec::new(), tasks: Vec::new(), ports, pool, noticed: Vec::new() };
+        let clock = Clock::start(eal.tsc_hz());
+        let (links, tasks, noticed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut this = Self { links, tasks, ports, pool, noticed, clock };
         let lcores = eal.worker_lcores();
         for (number, mesh) in mesh(workers).into_iter().enumerate() {
             let counters = Arc::new(ShardCounters::default());
@@ -193,7 +207,7 @@ impl Workers {
                 exits,
                 idler: Idler::new(config.idle),
                 listing: None,
-                tsc_per_ms: (eal.tsc_hz() / 1000).max(1),
+                clock,
                 stopped: false,
             };
             let task = eal.launch(lcores[number], move || worker.run()).map_err(|source| {
@@ -203,6 +217,12 @@ impl Workers {
             this.tasks.push(Some(task));
         }
         Ok(this)
+    }
+
+    /// The workers' clock: milliseconds since they were started.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
     }
 
     /// How many workers there are.
@@ -255,9 +275,11 @@ impl Workers {
         self.await_generation(snapshot.generation)?;
         let elapsed = started.elapsed();
         self.read_reports();
-        let sum = |&slot| {
-            let counted = self.links.iter().map(|link| u64::from(link.counters.at_install(slot)));
-            (slot, counted.sum())
+        let counters = || self.links.iter().map(|link| &link.counters);
+        let sum = |&slot| Counted {
+            slot,
+            live: counters().map(|it| u64::from(it.at_install(slot))).sum(),
+            begun_by_vm: counters().map(|it| u64::from(it.at_install_begun_by_vm(slot))).sum(),
         };
         Ok(Acknowledged { elapsed, counted: snapshot.counted_at_install.iter().map(sum).collect() })
     }

@@ -12,11 +12,11 @@ use tidegate_dataplane::{
     packet::{Address as _, Mac, Tags, arp},
     pipeline::{Capacity, Outcome, Punt},
     steering::{
-        Backend, BackendSlot, Destination, ManagedAddress, NextHop, Port, PortId, PortRole,
-        Rewrite, Routing, Snapshot, UnknownTcp,
+        Backend, BackendSlot, Cutover, Destination, ManagedAddress, NextHop, Port, PortId,
+        PortRole, Rewrite, Routing, Snapshot,
     },
 };
-use tidegate_worker::{Idle, PortSpec, Workers, WorkersConfig};
+use tidegate_worker::{Counted, Idle, PortSpec, Workers, WorkersConfig};
 
 const ADDRESS: u32 = 0x0a09_0064;
 const UPLINK: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -124,9 +124,10 @@ fn sessions_live_on_one_shard_and_cutover_is_counted() {
     }
     assert_eq!(workers.sessions(None, 7).expect("a listing").len(), 7);
 
-    let destination = Destination { backend: backend(1, 2), cut_over: Some(UnknownTcp::Source) };
+    let destination = Destination { backend: backend(1, 2), cut_over: Some(Cutover::default()) };
     let acknowledged = workers.publish(&snapshot(2, Some(destination))).expect("acknowledged");
-    assert_eq!(acknowledged.counted, [(SOURCE.slot, u64::from(CLIENTS))]);
+    let counted = Counted { slot: SOURCE.slot, live: CLIENTS.into(), begun_by_vm: 0 };
+    assert_eq!(acknowledged.counted, [counted]);
 
     // Old clients again (retransmitted SYN) stay; new ones go to the destination.
     send_syns(&mut workers, 0..CLIENTS + 50);

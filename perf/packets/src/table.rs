@@ -40,7 +40,8 @@ impl Ours {
         let Self(mut table) = Self::empty(sessions)?;
         for number in 0..sessions {
             let key = key(number);
-            let session = Session::new(&key, BackendSlot(0), 1, SessionState::Established, 0);
+            let session =
+                Session::new(&key, BackendSlot(0), 1, SessionState::Established, false, 0);
             let hash = table.hash(&key);
             let inserted = table.insert(session, hash).ok();
             inserted.with_context(|| format!("no room for session {number} of {sessions}"))?;
@@ -66,7 +67,7 @@ impl Ours {
             self.0.remove(at);
         }
         for (key, &hash) in new.iter().zip(&hashes[1]) {
-            let session = Session::new(key, BackendSlot(0), 1, SessionState::Established, 0);
+            let session = Session::new(key, BackendSlot(0), 1, SessionState::Established, false, 0);
             self.0.insert(session, hash).ok().context("no room for a session")?;
         }
         Ok(())

@@ -51,7 +51,7 @@ impl Hashbrown {
 }
 
 fn session(number: u32) -> Session<u32> {
-    Session::new(&key(number), BackendSlot(0), 1, SessionState::Established, 0)
+    Session::new(&key(number), BackendSlot(0), 1, SessionState::Established, false, 0)
 }
 
 impl Table for Hashbrown {

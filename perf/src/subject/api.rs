@@ -100,7 +100,7 @@ impl Api {
     /// # Errors
     /// When the box refuses, or a worker does not acknowledge.
     pub fn cutover(&mut self) -> anyhow::Result<CutoverResponse> {
-        let request = CutoverRequest { address: MANAGED.to_owned(), unknown_tcp: 0 };
+        let request = CutoverRequest { address: MANAGED.to_owned(), ..Default::default() };
         Ok(self.runtime.block_on(self.client.cutover(request))?.into_inner())
     }
 

@@ -163,6 +163,7 @@ impl TryFrom<proto::Session> for Session {
             SessionState::Opening => "opening",
             SessionState::Established => "established",
             SessionState::Closing => "closing",
+            SessionState::Resetting => "resetting",
             SessionState::Lingering => "lingering",
             SessionState::Unspecified => {
                 return Err(Invalid::Unknown { field: "state", value: session.state });
@@ -226,6 +227,8 @@ pub struct WorkerCounters {
     pub sessions: u64,
     pub polls: u64,
     pub idle_sleeps: u64,
+    pub half_open_evicted: u64,
+    pub outcomes: Vec<Outcome>,
 }
 
 impl From<proto::Counters> for Counters {
@@ -251,6 +254,8 @@ impl From<proto::Counters> for Counters {
             sessions: worker.sessions,
             polls: worker.polls,
             idle_sleeps: worker.idle_sleeps,
+            half_open_evicted: worker.half_open_evicted,
+            outcomes: worker.outcomes.into_iter().map(outcome).collect(),
         };
         Self {
             received: counters.received,

@@ -60,7 +60,7 @@ async fn migrations_and_inventory() {
 async fn switch_tables_and_objects() {
     let processes = Processes::new().await;
     let (_, text) = processes.run("switch status").await;
-    assert!(text.contains("workers              2\n"), "{text}");
+    assert!(text.contains("workers                    2\n"), "{text}");
     assert!(
         text.contains("up    down  02:00:00:00:00:ff       1  10.0.0.254/24  net_tap0\n"),
         "{text}"

@@ -60,6 +60,7 @@ pub(super) async fn cutover(work: &Work) -> Result<Outcome, Error> {
     let request = proto::CutoverRequest {
         address: work.address(),
         unknown_tcp: proto::UnknownTcp::Source.into(),
+        ..Default::default()
     };
     let answer = peer.answer("Cutover", CALL, switch.cutover(request)).await?;
     Ok(Outcome::Cutover {

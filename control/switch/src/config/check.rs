@@ -208,9 +208,11 @@ impl<'a> Check<'a> {
     fn timeouts(&self, file: &file::Timeouts) -> Checked<Timeouts> {
         let mut timeouts = Timeouts::default();
         let keys = [
+            ("tcp_syn", &file.tcp_syn, &mut timeouts.tcp_syn_ms),
             ("tcp_opening", &file.tcp_opening, &mut timeouts.tcp_opening_ms),
             ("tcp_established", &file.tcp_established, &mut timeouts.tcp_established_ms),
             ("tcp_closing", &file.tcp_closing, &mut timeouts.tcp_closing_ms),
+            ("tcp_reset", &file.tcp_reset, &mut timeouts.tcp_reset_ms),
             ("linger", &file.linger, &mut timeouts.linger_ms),
             ("udp", &file.udp, &mut timeouts.udp_ms),
             ("icmp_echo", &file.icmp_echo, &mut timeouts.echo_ms),

@@ -59,9 +59,11 @@ pub(super) struct Api {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Timeouts {
+    pub(super) tcp_syn: Option<Spanned<u64>>,
     pub(super) tcp_opening: Option<Spanned<u64>>,
     pub(super) tcp_established: Option<Spanned<u64>>,
     pub(super) tcp_closing: Option<Spanned<u64>>,
+    pub(super) tcp_reset: Option<Spanned<u64>>,
     pub(super) linger: Option<Spanned<u64>>,
     pub(super) udp: Option<Spanned<u64>>,
     pub(super) icmp_echo: Option<Spanned<u64>>,

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use tokio::sync::watch;
 
 use super::{Core, CoreError};
+use crate::steering::Address;
 
 /// Where a migration is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,9 +90,19 @@ impl Core {
         Ok(Progress {
             state,
             epoch: record.epoch,
-            old_sessions: self.live(record.home.slot),
+            old_sessions: self.left_at_source(record),
             new_sessions: destination.map_or(0, |target| self.live(target.placed.slot)),
         })
+    }
+
+    /// Sessions of the home that a drain waits for.
+    fn left_at_source(&self, record: &Address) -> u64 {
+        let policy = record.destination.as_ref().and_then(|target| target.cut_over);
+        if policy.is_some_and(|policy| policy.ignores_begun_by_source) {
+            self.live_begun_by_clients(record.home.slot)
+        } else {
+            self.live(record.home.slot)
+        }
     }
 
     /// Count what is left of each drain. Returns whether there is one.

@@ -22,12 +22,15 @@ pub use drain::{MigrationState, Progress};
 use links::Links;
 pub use report::{AddressReport, CountersReport, SessionReport, StatusReport, WorkerReport};
 pub use run::{CoreHandle, CoreThread};
-use tidegate_dataplane::steering::{BackendSlot, Rewrite, SnapshotError, UnknownTcp};
+use tidegate_dataplane::{
+    counters::ShardCounters,
+    steering::{BackendSlot, Cutover, Rewrite, SnapshotError, UnknownTcp},
+};
 use tokio::sync::watch;
 
 use crate::{
     dataplane::{Acknowledged, Dataplane, DataplaneError},
-    steering::{BackendSpec, Network, Refused, SlotInUse, Steering},
+    steering::{BackendSpec, DrainPolicy, Network, Refused, SlotInUse, Steering},
 };
 
 /// Why the core did not do what it was asked.
@@ -45,6 +48,17 @@ pub enum CoreError {
     /// The core is not running any more.
     #[error("the control core has stopped; tidegated is going down")]
     Stopped,
+}
+
+/// How a cutover is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CutoverPolicy {
+    /// What happens to unknown TCP.
+    pub unknown_tcp: UnknownTcp,
+    /// How long the source's sessions that are not TCP last at most, though packets keep coming.
+    pub datagram_max_age: Option<Duration>,
+    /// Whether the drain does not wait for sessions that the source began itself.
+    pub ignores_begun_by_source: bool,
 }
 
 /// What a cutover came to.
@@ -148,17 +162,25 @@ impl Core {
     pub fn cutover(
         &mut self,
         address: IpAddr,
-        unknown_tcp: UnknownTcp,
+        policy: CutoverPolicy,
     ) -> Result<CutoverReport, CoreError> {
         let mut next = self.settled()?.clone();
-        let source = next.cutover(address, unknown_tcp)?;
+        let end_ms = |age: Duration| self.dataplane.now_ms() + age.as_millis() as u64;
+        let drain = DrainPolicy {
+            cutover: Cutover {
+                unknown_tcp: policy.unknown_tcp,
+                datagrams_end_ms: policy.datagram_max_age.map(end_ms),
+            },
+            ignores_begun_by_source: policy.ignores_begun_by_source,
+        };
+        let source = next.cutover(address, drain)?;
         let acknowledged = self.publish(&next, vec![source])?;
         self.steering = next;
         let progress = self.progress(address, MigrationState::Draining)?;
         self.migrations.update(address, progress);
         Ok(CutoverReport {
             epoch: progress.epoch,
-            old_sessions: counted(&acknowledged, source),
+            old_sessions: counted(&acknowledged, source, policy.ignores_begun_by_source),
             workers: self.dataplane.workers(),
             elapsed: acknowledged.elapsed,
         })
@@ -200,7 +222,7 @@ impl Core {
         let acknowledged = self.publish(&next, vec![source])?;
         self.steering = next;
         self.announcer.cancel(address);
-        let forgotten = counted(&acknowledged, source);
+        let forgotten = counted(&acknowledged, source, false);
         // The destination is the home now, so its sessions are counted there.
         let progress = self.progress(address, MigrationState::Released)?;
         let progress =
@@ -275,9 +297,18 @@ impl Core {
     }
 
     fn live(&self, slot: BackendSlot) -> u64 {
-        (0..self.dataplane.workers())
-            .map(|worker| u64::from(self.dataplane.counters(worker).live(slot)))
-            .sum()
+        self.sum(|counters| counters.live(slot))
+    }
+
+    /// Live sessions of `slot` that it did not begin itself.
+    fn live_begun_by_clients(&self, slot: BackendSlot) -> u64 {
+        // The worker writes one counter after the other.
+        self.live(slot).saturating_sub(self.sum(|counters| counters.live_begun_by_vm(slot)))
+    }
+
+    fn sum(&self, of: impl Fn(&ShardCounters) -> u32) -> u64 {
+        let workers = 0..self.dataplane.workers();
+        workers.map(|worker| u64::from(of(self.dataplane.counters(worker)))).sum()
     }
 
     /// Neither a managed address nor a locator can be the box's own.
@@ -295,11 +326,8 @@ impl Core {
     }
 }
 
-fn counted(acknowledged: &Acknowledged, slot: BackendSlot) -> u64 {
-    acknowledged
-        .counted
-        .iter()
-        .filter(|(counted, _)| *counted == slot)
-        .map(|(_, sessions)| sessions)
-        .sum()
+/// Live sessions of `slot` as the workers counted them; `ignoring` those it began itself.
+fn counted(acknowledged: &Acknowledged, slot: BackendSlot, ignoring: bool) -> u64 {
+    let of_slot = acknowledged.counted.iter().filter(|counted| counted.slot == slot);
+    of_slot.map(|it| it.live - if ignoring { it.begun_by_vm } else { 0 }).sum()
 }

@@ -50,7 +50,7 @@ pub struct StatusReport {
 }
 
 /// One worker's counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerReport {
     /// Packets taken from ports.
     pub received: u64,
@@ -62,6 +62,10 @@ pub struct WorkerReport {
     pub polls: u64,
     /// Sleeps for want of packets.
     pub idle_sleeps: u64,
+    /// Sessions that were only begun and made room for others.
+    pub half_open_evicted: u64,
+    /// Packets by how they ended.
+    pub outcomes: Vec<(Outcome, u64)>,
 }
 
 /// All counters.
@@ -150,15 +154,14 @@ impl Core {
     pub fn counters(&mut self) -> CountersReport {
         let stats = self.dataplane.port_stats();
         let names = self.network.ports().iter().map(|port| port.name.clone());
-        let workers = 0..self.dataplane.workers();
-        let sum = |outcome| {
-            workers.clone().map(|worker| self.dataplane.counters(worker).outcome(outcome)).sum()
-        };
-        CountersReport {
-            outcomes: Outcome::ALL.iter().map(|outcome| (*outcome, sum(*outcome))).collect(),
-            workers: self.workers(),
-            ports: names.zip(stats).collect(),
+        let workers = self.workers();
+        let mut outcomes = Outcome::ALL.map(|outcome| (outcome, 0));
+        // Of one reading, so that the sum is that of the workers.
+        for (sum, (_, packets)) in workers.iter().flat_map(|it| (0..).zip(&it.outcomes)) {
+            let sum: usize = sum;
+            outcomes[sum].1 += packets;
         }
+        CountersReport { outcomes: outcomes.to_vec(), workers, ports: names.zip(stats).collect() }
     }
 
     fn workers(&self) -> Vec<WorkerReport> {
@@ -170,6 +173,8 @@ impl Core {
                 sessions: counters.sessions.get(),
                 polls: counters.polls.get(),
                 idle_sleeps: counters.idle_sleeps.get(),
+                half_open_evicted: counters.half_open_evicted.get(),
+                outcomes: Outcome::ALL.map(|outcome| (outcome, counters.outcome(outcome))).to_vec(),
             }
         };
         (0..self.dataplane.workers()).map(of).collect()

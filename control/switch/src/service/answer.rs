@@ -1,7 +1,7 @@
 //! What the core says, as messages.
 
 use tidegate_api::switch as proto;
-use tidegate_dataplane::{session::SessionState, steering::Rewrite};
+use tidegate_dataplane::{pipeline::Outcome, session::SessionState, steering::Rewrite};
 
 use super::BoxInfo;
 use crate::{
@@ -105,6 +105,7 @@ pub(super) fn session(report: SessionReport) -> proto::Session {
         SessionState::Opening => proto::SessionState::Opening,
         SessionState::Established => proto::SessionState::Established,
         SessionState::Closing => proto::SessionState::Closing,
+        SessionState::Resetting => proto::SessionState::Resetting,
         SessionState::Lingering => proto::SessionState::Lingering,
     };
     proto::Session {
@@ -123,12 +124,7 @@ pub(super) fn session(report: SessionReport) -> proto::Session {
 }
 
 pub(super) fn counters(report: CountersReport) -> proto::Counters {
-    let outcomes = report.outcomes.iter().map(|(outcome, packets)| proto::Outcome {
-        name: outcome.name().to_owned(),
-        help: outcome.help().to_owned(),
-        packets: *packets,
-        drop: outcome.is_drop(),
-    });
+    let outcomes = report.outcomes.iter().map(|(outcome, packets)| outcome_of(*outcome, *packets));
     let ports = report.ports.into_iter().map(|(name, stats)| proto::PortCounters {
         name,
         rx_packets: stats.rx_packets,
@@ -144,11 +140,26 @@ pub(super) fn counters(report: CountersReport) -> proto::Counters {
         sessions: counters.sessions,
         polls: counters.polls,
         idle_sleeps: counters.idle_sleeps,
+        half_open_evicted: counters.half_open_evicted,
+        outcomes: counters
+            .outcomes
+            .iter()
+            .map(|(outcome, packets)| outcome_of(*outcome, *packets))
+            .collect(),
     });
     proto::Counters {
         received: report.workers.iter().map(|worker| worker.received).sum(),
         outcomes: outcomes.collect(),
         ports: ports.collect(),
         workers: workers.collect(),
+    }
+}
+
+fn outcome_of(outcome: Outcome, packets: u64) -> proto::Outcome {
+    proto::Outcome {
+        name: outcome.name().to_owned(),
+        help: outcome.help().to_owned(),
+        packets,
+        drop: outcome.is_drop(),
     }
 }

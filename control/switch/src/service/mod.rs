@@ -131,8 +131,9 @@ impl Switch for SwitchService {
         &self,
         request: Request<proto::CutoverRequest>,
     ) -> Answer<proto::CutoverResponse> {
-        let address = request::address(&request.get_ref().address)?;
-        let policy = request::unknown_tcp(request.get_ref().unknown_tcp)?;
+        let request = request.into_inner();
+        let address = request::address(&request.address)?;
+        let policy = request::cutover(&request)?;
         let report =
             self.core.call(move |core| core.cutover(address, policy)).await.map_err(status::of)?;
         tracing::info!(

@@ -8,7 +8,10 @@ use tidegate_dataplane::{
     steering::{Rewrite, UnknownTcp},
 };
 
-use crate::steering::{BackendSpec, NAME_RULE, Network, is_name, is_unicast};
+use crate::{
+    core::CutoverPolicy,
+    steering::{BackendSpec, NAME_RULE, Network, is_name, is_unicast},
+};
 
 /// A request that says nothing this box could do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,12 +55,16 @@ pub(super) enum Invalid {
     )]
     UnknownTcp(i32),
     /// Too long.
+    #[error("datagram_max_age_s: {0} is too long; use at most 604800, a week, or 0 for no limit")]
+    DatagramMaxAge(u32),
+    /// Too long.
     #[error("interval_ms: {0} is too long; use at most 60000, or 0 for 200")]
     Interval(u32),
 }
 
 const DEFAULT_INTERVAL_MS: u32 = 200;
 const MAX_INTERVAL_MS: u32 = 60_000;
+const MAX_AGE_S: u32 = 604_800;
 
 /// A managed address.
 pub(super) fn address(text: &str) -> Result<IpAddr, Invalid> {
@@ -82,7 +89,20 @@ pub(super) fn interval(interval_ms: u32) -> Result<Duration, Invalid> {
     }
 }
 
-pub(super) fn unknown_tcp(value: i32) -> Result<UnknownTcp, Invalid> {
+/// How to cut over.
+pub(super) fn cutover(request: &proto::CutoverRequest) -> Result<CutoverPolicy, Invalid> {
+    let max_age_s = request.datagram_max_age_s;
+    if max_age_s > MAX_AGE_S {
+        return Err(Invalid::DatagramMaxAge(max_age_s));
+    }
+    Ok(CutoverPolicy {
+        unknown_tcp: unknown_tcp(request.unknown_tcp)?,
+        datagram_max_age: (max_age_s > 0).then(|| Duration::from_secs(max_age_s.into())),
+        ignores_begun_by_source: request.ignore_begun_by_source,
+    })
+}
+
+fn unknown_tcp(value: i32) -> Result<UnknownTcp, Invalid> {
     match proto::UnknownTcp::try_from(value) {
         Ok(proto::UnknownTcp::Unspecified | proto::UnknownTcp::Source) => Ok(UnknownTcp::Source),
         Ok(proto::UnknownTcp::Destination) => Ok(UnknownTcp::Destination),

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use tidegate_dataplane::{
     packet::Mac,
-    steering::{Backend, BackendSlot, Destination, ManagedAddress, PortId, Rewrite, UnknownTcp},
+    steering::{Backend, BackendSlot, Cutover, Destination, ManagedAddress, PortId, Rewrite},
 };
 
 /// What a port or backend may be called.
@@ -70,13 +70,22 @@ impl Placed {
     }
 }
 
+/// How a drain goes, as asked for at cutover.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainPolicy {
+    /// What workers hold to.
+    pub cutover: Cutover,
+    /// Whether the drain does not wait for sessions that the source began itself.
+    pub ignores_begun_by_source: bool,
+}
+
 /// The destination of a migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Where it is.
     pub placed: Placed,
     /// `None` until cutover.
-    pub cut_over: Option<UnknownTcp>,
+    pub cut_over: Option<DrainPolicy>,
     /// Whether the source has once had no live session since cutover.
     pub drained: bool,
 }
@@ -156,7 +165,7 @@ impl Address {
             home: self.home.backend(),
             destination: self.destination.as_ref().map(|target| Destination {
                 backend: target.placed.backend(),
-                cut_over: target.cut_over,
+                cut_over: target.cut_over.map(|policy| policy.cutover),
             }),
         }
     }

@@ -20,12 +20,12 @@ mod slots;
 use std::{collections::BTreeMap, net::IpAddr};
 
 pub use address::{
-    Address, AddressState, BackendSpec, NAME_RULE, Placed, Target, is_name, is_unicast,
+    Address, AddressState, BackendSpec, DrainPolicy, NAME_RULE, Placed, Target, is_name, is_unicast,
 };
 pub use network::{Learned, Network, NetworkPort};
 pub use refused::Refused;
 use slots::Slots;
-use tidegate_dataplane::steering::{BackendSlot, ManagedAddress, Rewrite, UnknownTcp};
+use tidegate_dataplane::steering::{BackendSlot, ManagedAddress, Rewrite};
 
 /// Whether any shard still has entries that name the slot.
 pub type SlotInUse<'a> = &'a dyn Fn(BackendSlot) -> bool;
@@ -157,7 +157,7 @@ impl Steering {
     pub fn cutover(
         &mut self,
         address: IpAddr,
-        unknown_tcp: UnknownTcp,
+        policy: DrainPolicy,
     ) -> Result<BackendSlot, Refused> {
         let record = self.get_mut(address)?;
         let (state, hosted) = (record.state(), record.hosted);
@@ -170,7 +170,7 @@ impl Steering {
         if !hosted {
             return Err(Refused::NotHosted { address, state });
         }
-        target.cut_over = Some(unknown_tcp);
+        target.cut_over = Some(policy);
         record.epoch += 1;
         Ok(record.home.slot)
     }

@@ -135,7 +135,7 @@ fn apply(steering: &mut Steering, command: &Command, in_use: SlotInUse<'_>) -> b
         Command::SetDestination(address, place) => {
             steering.set_destination(address.ip(), backend(address, place), in_use).is_ok()
         }
-        Command::Cutover(address) => steering.cutover(address.ip(), UnknownTcp::Source).is_ok(),
+        Command::Cutover(address) => steering.cutover(address.ip(), DrainPolicy::default()).is_ok(),
         Command::Drained(address) => {
             let known = steering.get(address.ip()).is_ok();
             steering.observe_drained(address.ip());

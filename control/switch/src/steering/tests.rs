@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::Path};
 
 use tidegate_dataplane::{
     packet::{Address as _, Mac},
-    steering::{Direction, Hop, PortId, Recent},
+    steering::{Cutover, Direction, Hop, PortId, Recent, UnknownTcp},
 };
 
 use super::*;
@@ -89,7 +89,9 @@ fn a_snapshot_says_what_is_counted_and_who_is_where() {
     steering.add(A, spec("a", 1, Rewrite::L2), &free).expect("add");
     steering.takeover(A, &free).expect("takeover");
     steering.set_destination(A, spec("b", 2, Rewrite::L2), &free).expect("destination");
-    let source = steering.cutover(A, UnknownTcp::Drop).expect("cutover");
+    let cutover = Cutover { unknown_tcp: UnknownTcp::Drop, ..Cutover::default() };
+    let dropping = DrainPolicy { cutover, ..DrainPolicy::default() };
+    let source = steering.cutover(A, dropping).expect("cutover");
     let snapshot = network.snapshot(7, &steering, vec![source]).expect("snapshot");
     assert_eq!((snapshot.generation, snapshot.counted_at_install.as_slice()), (7, &[source][..]));
     let managed = snapshot.plane().managed(V4).expect("managed");

@@ -10,9 +10,11 @@ use tidegate_dataplane::{
     counters::ShardCounters,
     pipeline::{Capacity, Punt, Shard, ShardSelector, Verdict},
     session::SessionRecord,
-    steering::{PortId, Snapshot},
+    steering::{BackendSlot, PortId, Snapshot},
 };
-use tidegate_switch::dataplane::{Acknowledged, Dataplane, DataplaneError, PortInfo, PortStats};
+use tidegate_switch::dataplane::{
+    Acknowledged, Counted, Dataplane, DataplaneError, PortInfo, PortStats,
+};
 
 const SESSIONS: Capacity = Capacity { v4: 256, v6: 256 };
 
@@ -118,6 +120,10 @@ impl Dataplane for Double {
         self.counters.len()
     }
 
+    fn now_ms(&self) -> u64 {
+        self.shards.lock().now_ms
+    }
+
     fn stopped_worker(&self) -> Option<usize> {
         self.shards.lock().stopped
     }
@@ -148,7 +154,14 @@ impl Dataplane for Double {
             shard.install(&snapshot);
         }
         let counted = snapshot.counted_at_install.iter().map(|&slot| {
-            (slot, self.counters.iter().map(|counters| u64::from(counters.at_install(slot))).sum())
+            let sum = |of: fn(&ShardCounters, BackendSlot) -> u32| {
+                self.counters.iter().map(|counters| u64::from(of(counters, slot))).sum()
+            };
+            Counted {
+                slot,
+                live: sum(ShardCounters::at_install),
+                begun_by_vm: sum(ShardCounters::at_install_begun_by_vm),
+            }
         });
         let counted = counted.collect();
         inner.snapshot = snapshot;

@@ -56,8 +56,16 @@ async fn malformed_requests_name_the_field() {
     }
     let request = proto::AddAddressRequest { address: ADDRESS.into(), home: None };
     refused(tested.client.add_address(request).await, Code::InvalidArgument, &["home: missing"]);
-    let request = proto::CutoverRequest { address: ADDRESS.into(), unknown_tcp: 7 };
+    let request =
+        proto::CutoverRequest { address: ADDRESS.into(), unknown_tcp: 7, ..Default::default() };
     refused(tested.client.cutover(request).await, Code::InvalidArgument, &["unknown_tcp: 7"]);
+    let request = proto::CutoverRequest {
+        address: ADDRESS.into(),
+        datagram_max_age_s: 604_801,
+        ..Default::default()
+    };
+    let says = ["datagram_max_age_s: 604801", "at most 604800"];
+    refused(tested.client.cutover(request).await, Code::InvalidArgument, &says);
     refused(tested.watch(60_001).await.map(drop), Code::InvalidArgument, &["interval_ms"]);
     tested.stop().await;
 }

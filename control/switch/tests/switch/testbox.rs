@@ -134,7 +134,7 @@ impl TestBox {
     }
 
     pub(crate) async fn cutover(&mut self) -> Result<CutoverResponse, Status> {
-        let request = proto::CutoverRequest { address: ADDRESS.into(), unknown_tcp: 0 };
+        let request = proto::CutoverRequest { address: ADDRESS.into(), ..Default::default() };
         self.client.cutover(request).await.map(tonic::Response::into_inner)
     }
 

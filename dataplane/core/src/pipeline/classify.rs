@@ -52,7 +52,7 @@ pub(super) fn from_client<'a, A: Address>(
     let begin =
         |owner, state| Decision::Begin { owner, birth_epoch: service.epoch, state, adopted: false };
     let Some(flags) = headers.tcp_flags() else {
-        return begin(newcomer, SessionState::Established);
+        return begin(newcomer, SessionState::Opening);
     };
     if opens {
         return begin(newcomer, SessionState::Opening);
@@ -77,6 +77,7 @@ pub(super) fn from_direct_client<'a, A: Address>(
     found: Option<&Session<A>>,
 ) -> Decision<'a, A> {
     let (flags, opens) = (headers.tcp_flags(), headers.opens());
+    let adopted = flags.is_some() && !opens;
     // The locator may have been another backend's when the session began.
     match found.filter(|session| session.owner() == path.slot) {
         Some(session) if session.is_live() || !opens => Decision::Follow(path),
@@ -84,8 +85,8 @@ pub(super) fn from_direct_client<'a, A: Address>(
         _ => Decision::Begin {
             owner: path,
             birth_epoch: service.epoch,
-            state: if opens { SessionState::Opening } else { SessionState::Established },
-            adopted: flags.is_some() && !opens,
+            state: if adopted { SessionState::Established } else { SessionState::Opening },
+            adopted,
         },
     }
 }
@@ -125,7 +126,7 @@ pub(super) fn from_backend<'a, A: Address>(
         adopted: false,
     };
     match headers.tcp_flags() {
-        None => begin(SessionState::Established),
+        None => begin(SessionState::Opening),
         Some(_) if opens => begin(SessionState::Opening),
         Some(flags) if flags.has(TcpFlags::RST) && is_home => Decision::Pass(sender),
         Some(flags) if is_home => adopt(service, flags),

@@ -11,8 +11,8 @@ use super::{
     shard::Desk,
 };
 use crate::{
-    packet::{Headers, Malformed, Packet, PacketBuf, Transport},
-    session::{Session, SessionKey, SessionTable},
+    packet::{Headers, Malformed, Packet, PacketBuf, TcpFlags, Transport},
+    session::{HalfOpen, Session, SessionKey, SessionState, SessionTable},
     steering::{Direction, Family, Hop, HopNumber, Path, PortId, Recent, Service, Snapshot},
 };
 
@@ -23,6 +23,7 @@ pub(super) struct Lane<A: Family> {
     pub(super) sweep_at: u32,
     /// Sessions begun since the last sweep.
     pub(super) begun: u32,
+    half_open: HalfOpen<A>,
 }
 
 /// A packet of a tracked address between two stages.
@@ -85,7 +86,12 @@ pub(super) struct Arrival<'a> {
 
 impl<A: Family> Lane<A> {
     pub(super) fn new(capacity: u32) -> io::Result<Self> {
-        Ok(Self { table: SessionTable::with_capacity(capacity)?, sweep_at: 0, begun: 0 })
+        Ok(Self {
+            table: SessionTable::with_capacity(capacity)?,
+            sweep_at: 0,
+            begun: 0,
+            half_open: HalfOpen::new(capacity)?,
+        })
     }
 
     /// First stage: read the headers, find the direction, the session's key and its shard. What needs no session ends
@@ -242,12 +248,12 @@ impl<A: Family> Lane<A> {
                 if let Some(at) = found {
                     self.remove(desk, at);
                 }
-                let session = Session::new(key, owner.slot, birth_epoch, state, now_ms);
-                let Ok(at) = self.table.insert(session, hash) else {
-                    return Verdict::Drop(Outcome::TableFull);
+                let by_vm = !from_client && !adopted;
+                let session = Session::new(key, owner.slot, birth_epoch, state, by_vm, now_ms);
+                let at = match self.begin(desk, on.0, session, hash) {
+                    Ok(at) => at,
+                    Err(outcome) => return Verdict::Drop(outcome),
                 };
-                self.begun += 1;
-                desk.entry_added(owner.slot);
                 self.follow(desk, at, headers, packet.as_ref(), from_client, now_ms);
                 owner
             }
@@ -285,19 +291,99 @@ impl<A: Family> Lane<A> {
     ) {
         let session = &mut self.table[at];
         session.seen(now_ms);
-        if let Some(flags) = headers.tcp_flags()
-            && !session.is_unmoved_by(flags)
-            && let Some(segment) = headers.tcp_segment(frame)
-            && session.follow_tcp(&segment, from_client)
-        {
-            desk.counters.entry_closed(session.owner());
+        let ends = headers.tcp_flags().is_some_and(TcpFlags::ends);
+        if !session.is_settled() || ends {
+            self.follow_closely(desk, at, headers, frame, from_client);
         }
+    }
+
+    /// The same for packets that may change the session's state.
+    fn follow_closely(
+        &mut self,
+        desk: &Desk,
+        at: u32,
+        headers: &Headers,
+        frame: &[u8],
+        from_client: bool,
+    ) {
+        let session = &mut self.table[at];
+        let before = session.state();
+        match headers.tcp_segment(frame) {
+            Some(segment) => session.follow_tcp(&segment, from_client),
+            None => session.follow_datagram(from_client),
+        }
+        let after = session.state();
+        if before == SessionState::Opening && after != SessionState::Opening {
+            self.half_open.end();
+        }
+        if before != SessionState::Lingering && after == SessionState::Lingering {
+            desk.counters.entry_closed(session.owner(), session.is_begun_by_vm());
+        }
+    }
+
+    /// Add a session. Where too many are half open, the oldest of them makes room.
+    fn begin(
+        &mut self,
+        desk: &mut Desk,
+        snapshot: &Snapshot,
+        session: Session<A>,
+        hash: u64,
+    ) -> Result<u32, Outcome> {
+        let is_half_open = session.state() == SessionState::Opening;
+        if is_half_open && self.half_open.is_full() && !self.evict_half_open(desk, snapshot) {
+            return Err(Outcome::HalfOpenLimited);
+        }
+        if self.table.is_full() && !self.evict_half_open(desk, snapshot) {
+            return Err(Outcome::TableFull);
+        }
+        let (key, owner, begun_by_vm) = (session.key(), session.owner(), session.is_begun_by_vm());
+        let at = self.table.insert(session, hash).map_err(|_| Outcome::TableFull)?;
+        if is_half_open {
+            self.half_open.begin(key);
+        }
+        self.begun += 1;
+        desk.entry_added(owner, begun_by_vm);
+        Ok(at)
+    }
+
+    /// Forget the oldest half-open session, but none that a cutover has made old. Whether there was one.
+    #[cold]
+    fn evict_half_open(&mut self, desk: &mut Desk, snapshot: &Snapshot) -> bool {
+        /// Keys that are looked at for one that is still half open.
+        const TRIES: usize = 16;
+        for _ in 0..TRIES {
+            let Some(key) = self.half_open.take_oldest() else { return false };
+            let Some(at) = self.table.find(&key, self.table.hash(&key)) else { continue };
+            let session = &self.table[at];
+            if session.state() != SessionState::Opening {
+                continue;
+            }
+            let service = snapshot.plane::<A>().service(key.address());
+            if service.is_some_and(|service| service.is_old(session.birth_epoch())) {
+                self.half_open.remember(key);
+                continue;
+            }
+            self.remove(desk, at);
+            desk.counters.half_open_evicted.add(1);
+            return true;
+        }
+        false
     }
 
     pub(super) fn remove(&mut self, desk: &mut Desk, at: u32) {
         if let Some(session) = self.table.remove(at) {
-            desk.entry_removed(session.owner(), session.is_live());
+            if session.state() == SessionState::Opening {
+                self.half_open.end();
+            }
+            desk.entry_removed(session.owner(), session.is_begun_by_vm(), session.is_live());
         }
+    }
+
+    /// Count a session out that is over, and let it linger.
+    pub(super) fn end(&mut self, desk: &mut Desk, at: u32, now_ms: u64) {
+        let session = &mut self.table[at];
+        desk.counters.entry_closed(session.owner(), session.is_begun_by_vm());
+        session.end(now_ms);
     }
 }
 

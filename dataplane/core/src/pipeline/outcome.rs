@@ -62,6 +62,7 @@ outcomes! {
     StaleClone "stale_clone" true "From the destination, for a TCP session nobody knows: inherited from the source's memory.",
     UnknownTcp "unknown_tcp" true "TCP without session after cutover, dropped by policy.",
     AdoptionLimited "adoption_limited" true "TCP without session; adopting it would exceed the rate limit.",
+    HalfOpenLimited "half_open_limited" true "A new session; too many are only begun, and those are older than the cutover.",
     TableFull "table_full" true "A new session, and no room for it.",
     NoHeadroom "no_headroom" true "The packet's buffer has no room before the packet for the headers it needs.",
     TransmitFull "transmit_full" true "The port's transmit queue was full.",

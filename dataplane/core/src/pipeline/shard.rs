@@ -50,13 +50,13 @@ impl Punts {
 }
 
 impl Desk {
-    pub(super) fn entry_added(&mut self, owner: BackendSlot) {
-        self.counters.entry_added(owner);
+    pub(super) fn entry_added(&mut self, owner: BackendSlot, begun_by_vm: bool) {
+        self.counters.entry_added(owner, begun_by_vm);
         self.counters.sessions.add(1);
     }
 
-    pub(super) fn entry_removed(&mut self, owner: BackendSlot, was_live: bool) {
-        self.counters.entry_removed(owner, was_live);
+    pub(super) fn entry_removed(&mut self, owner: BackendSlot, begun_by_vm: bool, was_live: bool) {
+        self.counters.entry_removed(owner, begun_by_vm, was_live);
         self.counters.sessions.set(self.counters.sessions.get() - 1);
     }
 }

@@ -4,7 +4,8 @@ use std::{mem, net::IpAddr};
 
 use super::{Capacity, Shard, lane::Lane, shard::Desk};
 use crate::{
-    session::SessionRecord,
+    packet::protocol,
+    session::{Session, SessionRecord, SessionState},
     steering::{Family, Service, Snapshot},
 };
 
@@ -47,6 +48,14 @@ impl Shard {
     }
 }
 
+/// Whether it is a session of the source that is not TCP, and their time is over.
+fn is_over_age<A: Family>(session: &Session<A>, service: &Service<A>, now_ms: u64) -> bool {
+    let end_ms = service.cut_over.and_then(|cutover| cutover.datagrams_end_ms);
+    end_ms.is_some_and(|end_ms| now_ms > end_ms)
+        && session.key().protocol() != protocol::TCP
+        && session.owner() == service.home.slot
+}
+
 impl<A: Family> Lane<A> {
     fn sweep(&mut self, desk: &mut Desk, snapshot: &Snapshot, now_ms: u64, budget: u32) {
         let begun = mem::take(&mut self.begun);
@@ -67,9 +76,16 @@ impl<A: Family> Lane<A> {
                 _ => snapshot.plane::<A>().service(address),
             };
             recent = Some((address, service));
-            let is_wanted = service
-                .is_some_and(|service| service.tracked && service.path(session.owner()).is_some());
-            if !is_wanted || session.is_expired(&snapshot.timeouts, now_ms) {
+            let tracked = service.filter(|service| service.tracked);
+            let wanted = tracked.filter(|service| service.path(session.owner()).is_some());
+            let Some(service) = wanted else {
+                self.remove(desk, at);
+                continue;
+            };
+            let is_expired = session.is_expired(&snapshot.timeouts, now_ms);
+            if is_expired && session.state() == SessionState::Resetting {
+                self.end(desk, at, now_ms);
+            } else if is_expired || is_over_age(session, service, now_ms) {
                 self.remove(desk, at);
             }
         }

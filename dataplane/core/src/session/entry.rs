@@ -5,11 +5,11 @@
 //! | 0 | 0 | 8, 32 | client's address; managed address, or the locator a client chose itself |
 //! | 8 | 32 | 4 | client's port (upper half), service's port |
 //! | 12 | 36 | 1 | protocol |
-//! | 13 | 37 | 1 | state (bits 0–2, zero is a free place), FINs (bits 4–7) |
+//! | 13 | 37 | 1 | where it is in its life |
 //! | 14 | 38 | 2 | owner |
 //! | 16 | 40 | 4 | last seen, milliseconds modulo 2^32 |
 //! | 20 | 44 | 4 | birth epoch |
-//! | 24 | 48 | 8 | sequence numbers that acknowledge the client's and the backend's FIN |
+//! | 24 | 48 | 8 | sequence numbers that acknowledge the client's and the backend's SYN, later FIN |
 //!
 //! None lies across two cache lines. Host byte order: it never leaves the process.
 
@@ -17,27 +17,14 @@ use std::mem;
 
 use zerocopy::FromZeros;
 
-use super::{SessionKey, Tuple, tcp::Fins};
+use super::{
+    SessionKey, SessionState, Tuple,
+    life::{Life, Marks},
+};
 use crate::{
-    packet::{Address, TcpFlags, TcpSegment, protocol},
+    packet::{Address, TcpSegment, protocol},
     steering::{BackendSlot, Timeouts},
 };
-
-/// Where a session is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum SessionState {
-    /// TCP: the handshake is not finished.
-    Opening = 1,
-    /// In use.
-    Established = 2,
-    /// TCP: a FIN was seen.
-    Closing = 3,
-    /// Closed; kept a little so that late segments still find the owner. Not live.
-    Lingering = 4,
-}
-
-const STATE: u8 = 0b111;
 
 /// A session as its shard keeps it.
 #[derive(Clone, Debug, FromZeros)]
@@ -46,11 +33,11 @@ pub struct Session<A: Address> {
     addresses: A::Pair,
     ports: u32,
     protocol: u8,
-    life: u8,
+    life: Life,
     owner: u16,
     last_seen_ms: u32,
     birth_epoch: u32,
-    fins: Fins,
+    marks: Marks,
 }
 
 const _: () = assert!(size_of::<Session<u32>>() == 32 && size_of::<Session<u128>>() == 64);
@@ -66,17 +53,18 @@ impl<A: Address> Session<A> {
         owner: BackendSlot,
         birth_epoch: u32,
         state: SessionState,
+        begun_by_vm: bool,
         now_ms: u64,
     ) -> Self {
         Self {
             addresses: key.addresses,
             ports: key.ports,
             protocol: key.protocol,
-            life: state as u8,
+            life: Life::new(state, begun_by_vm),
             owner: u16::try_from(owner.0).expect("slots are below MAX_BACKENDS"),
             last_seen_ms: now_ms as u32,
             birth_epoch,
-            fins: Fins::default(),
+            marks: [0; 2],
         }
     }
 
@@ -91,7 +79,7 @@ impl<A: Address> Session<A> {
 
     #[inline]
     pub(super) fn is_free(&self) -> bool {
-        self.life & STATE == 0
+        self.life.is_free()
     }
 
     /// Take it out and leave the place free.
@@ -117,19 +105,28 @@ impl<A: Address> Session<A> {
     #[inline]
     #[must_use]
     pub fn state(&self) -> SessionState {
-        match self.life & STATE {
-            1 => SessionState::Opening,
-            2 => SessionState::Established,
-            3 => SessionState::Closing,
-            _ => SessionState::Lingering,
-        }
+        self.life.state()
     }
 
     /// Whether it counts.
     #[inline]
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.life & STATE != SessionState::Lingering as u8
+        self.life.is_live()
+    }
+
+    /// Whether its first packet came from the VM.
+    #[inline]
+    #[must_use]
+    pub fn is_begun_by_vm(&self) -> bool {
+        self.life.is_begun_by_vm()
+    }
+
+    /// The epoch it was born in.
+    #[inline]
+    #[must_use]
+    pub fn birth_epoch(&self) -> u32 {
+        self.birth_epoch
     }
 
     /// A packet of it passed.
@@ -138,20 +135,27 @@ impl<A: Address> Session<A> {
         self.last_seen_ms = now_ms as u32;
     }
 
-    /// Whether a TCP segment with these control bits leaves its state as it is. Nearly every one does: nothing begins and
-    /// nothing ends.
+    /// Whether nothing but the end of a TCP connection changes its state. Nearly every packet belongs to such a session.
     #[inline]
     #[must_use]
-    pub fn is_unmoved_by(&self, flags: TcpFlags) -> bool {
-        self.life == SessionState::Established as u8 && !flags.ends()
+    pub fn is_settled(&self) -> bool {
+        self.life.is_settled()
     }
 
-    /// Follow a TCP segment of this session. Returns true when the segment closed it.
-    pub fn follow_tcp(&mut self, segment: &TcpSegment, from_client: bool) -> bool {
-        let before = self.state();
-        let (after, seen) = self.fins.follow(self.life >> 4, before, segment, from_client);
-        self.life = seen << 4 | after as u8;
-        before != SessionState::Lingering && after == SessionState::Lingering
+    /// Follow a TCP segment of this session.
+    pub fn follow_tcp(&mut self, segment: &TcpSegment, from_client: bool) {
+        self.life.follow_tcp(&mut self.marks, segment, from_client);
+    }
+
+    /// Follow another packet of this session.
+    pub fn follow_datagram(&mut self, from_client: bool) {
+        self.life.follow_datagram(&mut self.marks, from_client);
+    }
+
+    /// It is over; it lingers from now on.
+    pub(crate) fn end(&mut self, now_ms: u64) {
+        self.life.end();
+        self.seen(now_ms);
     }
 
     /// Milliseconds since its last packet.
@@ -168,11 +172,18 @@ impl<A: Address> Session<A> {
     pub fn is_expired(&self, timeouts: &Timeouts, now_ms: u64) -> bool {
         let limit = match (self.state(), self.protocol) {
             (SessionState::Lingering, _) => timeouts.linger_ms,
-            (_, protocol::UDP) => timeouts.udp_ms,
             (_, protocol::ICMP | protocol::ICMPV6) => timeouts.echo_ms,
-            (SessionState::Opening, _) => timeouts.tcp_opening_ms,
-            (SessionState::Closing, _) => timeouts.tcp_closing_ms,
-            (SessionState::Established, _) => timeouts.tcp_established_ms,
+            (SessionState::Opening, protocol::TCP) if self.life.is_answered() => {
+                timeouts.tcp_opening_ms
+            }
+            (SessionState::Opening, protocol::TCP) => timeouts.tcp_syn_ms,
+            (SessionState::Resetting, protocol::TCP) => timeouts.tcp_reset_ms,
+            (SessionState::Closing, protocol::TCP) if self.life.is_ending() => {
+                timeouts.tcp_closing_ms
+            }
+            // One side may be done, and the other go on for hours.
+            (_, protocol::TCP) => timeouts.tcp_established_ms,
+            _ => timeouts.udp_ms,
         };
         u64::from(self.idle_ms(now_ms)) > limit
     }

@@ -1,10 +1,13 @@
 //! Sessions: their key, their life, and the table one shard keeps them in.
 
 mod entry;
+mod half_open;
 mod key;
+mod life;
 mod table;
-mod tcp;
 
-pub use entry::{Session, SessionRecord, SessionState};
+pub use entry::{Session, SessionRecord};
+pub(crate) use half_open::HalfOpen;
 pub use key::{Endpoint, SessionKey, Tuple};
+pub use life::SessionState;
 pub use table::SessionTable;

@@ -139,7 +139,7 @@ impl<A: Address> SessionTable<A> {
     /// # Errors
     /// The session itself, when the table is full.
     pub fn insert(&mut self, session: Session<A>, hash: u64) -> Result<u32, Session<A>> {
-        if self.len == self.capacity {
+        if self.is_full() {
             return Err(session);
         }
         let homes = [self.first(hash), self.second(hash)];
@@ -220,6 +220,13 @@ impl<A: Address> SessionTable<A> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Whether there is no room for another.
+    #[inline]
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.len == self.capacity
     }
 
     /// Sessions there is room for.

@@ -12,7 +12,7 @@ fn key(n: u32) -> SessionKey<u32> {
 }
 
 fn session(n: u32, owner: u32) -> Session<u32> {
-    Session::new(&key(n), BackendSlot(owner), 1, SessionState::Established, 0)
+    Session::new(&key(n), BackendSlot(owner), 1, SessionState::Established, false, 0)
 }
 
 fn find(table: &SessionTable<u32>, n: u32) -> Option<u32> {
@@ -148,7 +148,7 @@ fn v6_sessions_are_found_and_forgotten() {
     let capacity = 10_000;
     let mut table = SessionTable::with_capacity(capacity).expect("memory");
     for n in 0..capacity {
-        let session = Session::new(&key(n), BackendSlot(n), 1, SessionState::Established, 0);
+        let session = Session::new(&key(n), BackendSlot(n), 1, SessionState::Established, false, 0);
         table.insert(session, table.hash(&key(n))).expect("room");
     }
     for n in 0..capacity {

@@ -76,13 +76,22 @@ pub enum UnknownTcp {
     Drop,
 }
 
+/// What holds from cutover on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cutover {
+    /// What happens to unknown TCP.
+    pub unknown_tcp: UnknownTcp,
+    /// When the source's sessions that are not TCP end although packets keep coming: milliseconds on the workers' clock.
+    pub datagrams_end_ms: Option<u64>,
+}
+
 /// The destination of a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
     /// Where it is.
     pub backend: Backend,
-    /// `None` until cutover; then what happens to unknown TCP.
-    pub cut_over: Option<UnknownTcp>,
+    /// `None` until cutover.
+    pub cut_over: Option<Cutover>,
 }
 
 /// A managed address.

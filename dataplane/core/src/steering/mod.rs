@@ -10,8 +10,8 @@ mod snapshot;
 mod timeouts;
 
 pub use address::{
-    Backend, BackendSlot, Destination, ManagedAddress, Neighbour, Port, PortId, PortRole, Rewrite,
-    UnknownTcp,
+    Backend, BackendSlot, Cutover, Destination, ManagedAddress, Neighbour, Port, PortId, PortRole,
+    Rewrite, UnknownTcp,
 };
 pub use plane::{Direction, Plane, Recent};
 pub use prefix::{IpPrefix, PrefixError};

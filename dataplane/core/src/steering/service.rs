@@ -1,8 +1,8 @@
 //! A managed address as packets see it: what follows from the configuration alone is worked out once.
 
 use super::{
-    Backend, BackendSlot, LinkHop, ManagedAddress, Neighbour, Port, Rewrite, SnapshotError,
-    UnknownTcp,
+    Backend, BackendSlot, Cutover, LinkHop, ManagedAddress, Neighbour, Port, Rewrite,
+    SnapshotError, UnknownTcp,
 };
 use crate::{
     packet::{Address, Translation},
@@ -24,8 +24,8 @@ pub struct Service<A> {
     pub home: Path<A>,
     /// The way to the destination of a migration.
     pub destination: Option<Path<A>>,
-    /// From cutover on: what happens to unknown TCP.
-    pub cut_over: Option<UnknownTcp>,
+    /// From cutover on: what holds.
+    pub cut_over: Option<Cutover>,
 }
 
 /// The way to a backend and back.
@@ -70,7 +70,14 @@ impl<A: Address> Service<A> {
     #[inline]
     #[must_use]
     pub fn active_destination(&self) -> Option<(&Path<A>, UnknownTcp)> {
-        Some((self.destination.as_ref()?, self.cut_over?))
+        Some((self.destination.as_ref()?, self.cut_over?.unknown_tcp))
+    }
+
+    /// Whether a session of this birth epoch is from before the cutover.
+    #[inline]
+    #[must_use]
+    pub fn is_old(&self, birth_epoch: u32) -> bool {
+        self.cut_over.is_some() && birth_epoch != self.epoch
     }
 
     /// The way to the backend `slot`, if it is still one.

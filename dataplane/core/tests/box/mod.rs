@@ -14,7 +14,9 @@ use tidegate_dataplane::{
     counters::ShardCounters,
     pipeline::{BURST, Capacity, Outcome, Punt, Shard, ShardSelector, Verdict},
     session::SessionRecord,
-    steering::{BackendSlot, Destination, ManagedAddress, PortId, Snapshot, Timeouts, UnknownTcp},
+    steering::{
+        BackendSlot, Cutover, Destination, ManagedAddress, PortId, Snapshot, Timeouts, UnknownTcp,
+    },
 };
 
 use traffic::Packet;
@@ -110,11 +112,15 @@ impl SwitchBox {
 
     /// Cut over, and return the number of old sessions the shards counted.
     pub(crate) fn cutover(&mut self, unknown_tcp: UnknownTcp) -> u32 {
+        self.cutover_with(Cutover { unknown_tcp, ..Cutover::default() })
+    }
+
+    pub(crate) fn cutover_with(&mut self, cutover: Cutover) -> u32 {
         let destination = self.address.destination.expect("a destination to cut over to");
         let source = self.address.home.slot;
         let address = ManagedAddress {
             epoch: self.address.epoch + 1,
-            destination: Some(Destination { cut_over: Some(unknown_tcp), ..destination }),
+            destination: Some(Destination { cut_over: Some(cutover), ..destination }),
             ..self.address
         };
         self.install(address, &[source]);

@@ -16,6 +16,7 @@ pub(crate) const ACK: TcpFlags = TcpFlags::ACK;
 pub(crate) const RST: TcpFlags = TcpFlags::RST;
 pub(crate) const SYN_ACK: TcpFlags = TcpFlags(0x12);
 pub(crate) const FIN_ACK: TcpFlags = TcpFlags(0x11);
+pub(crate) const RST_ACK: TcpFlags = TcpFlags(0x14);
 
 /// What follows the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,11 @@ pub(crate) const OTHER_ICMP: Body = if OVER_IPV6 { Body::Icmp(138, 0) } else { B
 pub(crate) fn tcp(flags: TcpFlags) -> Body {
     Body::Tcp { flags, sequence: 1000, acknowledgement: 2000 }
 }
+
+/// A VM's refusal of the client's `tcp(SYN)`, which ends the session at once.
+pub(crate) const REFUSED: Body = Body::Tcp { flags: RST_ACK, sequence: 0, acknowledgement: 1001 };
+/// The client's own end of its `tcp(SYN)`.
+pub(crate) const GIVEN_UP: Body = Body::Tcp { flags: RST, sequence: 1001, acknowledgement: 0 };
 
 /// A TCP segment.
 pub(crate) fn segment(flags: TcpFlags, sequence: u32, acknowledgement: u32) -> Body {

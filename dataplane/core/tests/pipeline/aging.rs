@@ -1,10 +1,10 @@
 //! How long silent sessions are kept.
 
-use tidegate_dataplane::session::SessionState;
+use tidegate_dataplane::{pipeline::Outcome, session::SessionState, steering::Cutover};
 
 use crate::switch_box::{
     SwitchBox,
-    traffic::{ACK, Body, FIN_ACK, Flow, RST, SYN, tcp},
+    traffic::{ACK, Body, FIN_ACK, Flow, GIVEN_UP, REFUSED, RST, SYN, SYN_ACK, segment, tcp},
     world::{CLIENT, Mode, SERVICE, Vm, ip},
 };
 
@@ -31,13 +31,15 @@ fn each_kind_has_its_limit() {
     let (switch_box, _) = at_rest();
     let limits = switch_box.timeouts;
     for (bodies, limit_ms, state) in [
-        (vec![tcp(SYN)], limits.tcp_opening_ms, SessionState::Opening),
-        (vec![tcp(SYN), tcp(ACK)], limits.tcp_established_ms, SessionState::Established),
+        (vec![tcp(SYN)], limits.tcp_syn_ms, SessionState::Opening),
+        (vec![tcp(SYN), tcp(ACK)], limits.tcp_syn_ms, SessionState::Opening),
         (vec![tcp(ACK)], limits.tcp_established_ms, SessionState::Established),
-        (vec![tcp(SYN), tcp(FIN_ACK)], limits.tcp_closing_ms, SessionState::Closing),
-        (vec![tcp(SYN), tcp(RST)], limits.linger_ms, SessionState::Lingering),
-        (vec![Body::Udp], limits.udp_ms, SessionState::Established),
-        (vec![Body::EchoRequest], limits.echo_ms, SessionState::Established),
+        // One side is done; the other may go on for hours.
+        (vec![tcp(ACK), tcp(FIN_ACK)], limits.tcp_established_ms, SessionState::Closing),
+        (vec![tcp(SYN), GIVEN_UP], limits.linger_ms, SessionState::Lingering),
+        (vec![Body::Udp], limits.udp_ms, SessionState::Opening),
+        (vec![Body::EchoRequest], limits.echo_ms, SessionState::Opening),
+        (vec![Body::Protocol(132)], limits.udp_ms, SessionState::Opening),
     ] {
         let (mut switch_box, home) = at_rest();
         for body in bodies {
@@ -46,6 +48,79 @@ fn each_kind_has_its_limit() {
         assert_eq!(switch_box.sessions()[0].state, state);
         assert_kept_for(&mut switch_box, home, limit_ms);
     }
+}
+
+#[test]
+fn an_answer_and_both_fins_change_the_limit() {
+    let flow = Flow::new(CLIENT, 7);
+    let (mut switch_box, home) = at_rest();
+    switch_box.one(&flow.to_service(tcp(SYN)));
+    switch_box.one(&flow.sent_by(home, tcp(SYN_ACK)));
+    assert_eq!(switch_box.sessions()[0].state, SessionState::Opening);
+    let limit_ms = switch_box.timeouts.tcp_opening_ms;
+    assert_kept_for(&mut switch_box, home, limit_ms);
+
+    let (mut switch_box, home) = at_rest();
+    switch_box.one(&flow.to_service(tcp(FIN_ACK)));
+    // Acknowledges less than the client's FIN.
+    switch_box.one(&flow.sent_by(home, segment(FIN_ACK, 2000, 1000)));
+    assert_eq!(switch_box.sessions()[0].state, SessionState::Closing);
+    let limit_ms = switch_box.timeouts.tcp_closing_ms;
+    assert_kept_for(&mut switch_box, home, limit_ms);
+}
+
+#[test]
+fn a_reset_that_nobody_contradicts_ends_the_session_and_lets_it_linger() {
+    for from_client in [true, false] {
+        let (mut switch_box, home) = at_rest();
+        let flow = Flow::new(CLIENT, 7);
+        let sent = |by_client, body| {
+            if by_client { flow.to_service(body) } else { flow.sent_by(home, body) }
+        };
+        switch_box.one(&flow.to_service(tcp(ACK)));
+        switch_box.one(&sent(from_client, tcp(RST)));
+        let reset_ms = switch_box.timeouts.tcp_reset_ms;
+        switch_box.advance(reset_ms);
+        switch_box.sweep();
+        assert_eq!(switch_box.live(home), 1, "not yet");
+        // Whoever got it goes on.
+        switch_box.one(&sent(!from_client, tcp(ACK)));
+        switch_box.advance(reset_ms + 1);
+        switch_box.sweep();
+        assert_eq!(switch_box.live(home), 1, "contradicted");
+        switch_box.one(&sent(from_client, tcp(RST)));
+        switch_box.advance(reset_ms + 1);
+        switch_box.sweep();
+        assert_eq!((switch_box.live(home), switch_box.entries(home)), (0, 1));
+        switch_box.advance(switch_box.timeouts.linger_ms + 1);
+        switch_box.sweep();
+        assert_eq!(switch_box.entries(home), 0);
+    }
+}
+
+#[test]
+fn datagrams_of_the_source_end_at_their_deadline_and_begin_anew_at_the_destination() {
+    let (old, new) = (Vm::old(1, Mode::Nat), Vm::new(2, Mode::Nat));
+    let mut switch_box = SwitchBox::new(2, old);
+    let (udp, kept) = (Flow::new(CLIENT, 7), Flow::new(CLIENT, 8));
+    switch_box.feed(&[udp.to_service(Body::Udp), kept.to_service(tcp(ACK))]);
+    switch_box.set_destination(new);
+    let end_ms = switch_box.now_ms + 5_000;
+    switch_box.cutover_with(Cutover { datagrams_end_ms: Some(end_ms), ..Cutover::default() });
+    while switch_box.now_ms < end_ms {
+        assert_eq!(switch_box.one(&udp.to_service(Body::Udp)).outcome, Outcome::ToSource);
+        switch_box.advance(1_000);
+        switch_box.sweep();
+    }
+    assert_eq!(switch_box.live(old), 2);
+    switch_box.advance(1);
+    switch_box.sweep();
+    assert_eq!(switch_box.live(old), 1, "TCP has no such deadline");
+    for _ in 0..3 {
+        assert_eq!(switch_box.one(&udp.to_service(Body::Udp)).outcome, Outcome::ToDestination);
+        switch_box.sweep();
+    }
+    assert_eq!((switch_box.live(old), switch_box.live(new)), (1, 1));
 }
 
 #[test]
@@ -71,7 +146,7 @@ fn a_lingering_session_counts_no_more_but_is_still_listed() {
     let (mut switch_box, home) = at_rest();
     let flow = Flow::new(CLIENT, 7);
     switch_box.one(&flow.to_service(tcp(SYN)));
-    switch_box.one(&flow.sent_by(home, tcp(RST)));
+    switch_box.one(&flow.sent_by(home, REFUSED));
     assert_eq!((switch_box.live(home), switch_box.entries(home)), (0, 1));
     switch_box.advance(5);
     let session = switch_box.sessions()[0];

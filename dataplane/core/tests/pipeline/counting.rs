@@ -4,7 +4,7 @@ use tidegate_dataplane::{pipeline::ShardSelector, steering::UnknownTcp};
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
-    traffic::{ACK, Body, Flow, Packet, RST, SYN, tcp},
+    traffic::{ACK, Body, Flow, GIVEN_UP, Packet, REFUSED, SYN, tcp},
     world::{CLIENT, CLIENT_2, Mode, Vm, is_live},
 };
 
@@ -21,16 +21,17 @@ fn the_count_at_cutover_is_the_sum_of_what_every_shard_acknowledged() {
     for shards in 1..=4 {
         let (old, new) = vms();
         let mut switch_box = SwitchBox::new(shards, old);
-        switch_box.feed(&each(CLIENT, 0..100, tcp(SYN)));
-        switch_box.feed(&each(CLIENT, 0..30, tcp(RST)));
+        switch_box.feed(&each(CLIENT, 0..40, tcp(SYN)));
+        switch_box.feed(&each(CLIENT, 40..100, tcp(ACK)));
+        switch_box.feed(&each(CLIENT, 0..30, GIVEN_UP));
         switch_box.feed(&each(CLIENT, 0..50, Body::Udp));
         switch_box.set_destination(new);
         assert_eq!(switch_box.cutover(UnknownTcp::Source), 120);
         // What comes later does not change what was counted.
-        switch_box.feed(&each(CLIENT, 30..100, tcp(RST)));
-        switch_box.feed(&each(CLIENT_2, 0..100, tcp(SYN)));
-        assert_eq!((switch_box.live(old), switch_box.live(new)), (50, 100));
-        assert_moved!(switch_box, ToSource 250, ToDestination 100);
+        switch_box.feed(&each(CLIENT, 30..40, GIVEN_UP));
+        switch_box.feed(&each(CLIENT_2, 0..30, tcp(SYN)));
+        assert_eq!((switch_box.live(old), switch_box.live(new)), (110, 30));
+        assert_moved!(switch_box, ToSource 190, ToDestination 30);
     }
 }
 
@@ -43,7 +44,7 @@ fn the_drain_ends_with_the_last_old_session() {
     assert_eq!(switch_box.cutover(UnknownTcp::Source), 40);
     for left in (0..40u16).rev() {
         switch_box.one(&Flow::new(CLIENT_2, left).to_service(tcp(SYN)));
-        switch_box.one(&Flow::new(CLIENT, left).sent_by(old, tcp(RST)));
+        switch_box.one(&Flow::new(CLIENT, left).sent_by(old, REFUSED));
         assert_eq!(switch_box.live(old), u32::from(left));
     }
     assert_eq!((switch_box.entries(old), switch_box.live(new)), (40, 40));
@@ -135,7 +136,7 @@ fn release_makes_the_destination_home_and_forgets_the_source() {
     switch_box.feed(&each(CLIENT_2, 0..20, tcp(ACK)));
     switch_box.feed(&each(CLIENT, 0..10, tcp(ACK)));
     // Whoever is home is counted as the source; the old VM has no say any more.
-    switch_box.one(&Flow::new(CLIENT_2, 0).sent_by(old, tcp(RST)));
+    switch_box.one(&Flow::new(CLIENT_2, 0).sent_by(old, REFUSED));
     switch_box.one(&Flow::new(CLIENT_2, 0).sent_by(new, tcp(ACK)));
     assert_moved!(switch_box, ToSource 30, Spoofed 1, ToClient 1);
     assert_eq!(switch_box.live(new), 30);

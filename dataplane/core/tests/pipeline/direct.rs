@@ -7,7 +7,7 @@ use tidegate_dataplane::{
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
-    traffic::{ACK, Body, Flow, RST, SYN, SYN_ACK, tcp},
+    traffic::{ACK, Body, Flow, GIVEN_UP, REFUSED, RST, SYN, SYN_ACK, tcp},
     world::{CLIENT, Mode, SERVICE, Vm},
 };
 
@@ -63,7 +63,7 @@ fn share_a_client_port_with_a_session_of_the_other_vm() {
     let ended = switch_box.feed(&[
         flow.sent_by(old, tcp(SYN_ACK)),
         flow.sent_by(new, tcp(SYN_ACK)),
-        flow.sent_by(new, tcp(RST)),
+        flow.sent_by(new, REFUSED),
     ]);
     assert_eq!(ended[0].seen().source, SERVICE);
     assert_eq!(ended[1].seen().source, new.locator);
@@ -80,7 +80,7 @@ fn share_a_client_port_with_a_session_of_the_other_vm() {
 fn follow_a_closed_session_with_the_service_on_the_same_port() {
     let (mut switch_box, old, _) = migrating();
     let flow = Flow::new(CLIENT, 1);
-    switch_box.feed(&[flow.to_service(tcp(SYN)), flow.to_service(tcp(RST))]);
+    switch_box.feed(&[flow.to_service(tcp(SYN)), flow.to_service(GIVEN_UP)]);
     switch_box.one(&flow.to(old.locator, tcp(SYN)));
     let seen = switch_box.one(&flow.sent_by(old, tcp(SYN_ACK))).seen();
     assert_eq!(seen.source, old.locator);
@@ -98,7 +98,7 @@ fn leave_no_session_behind_for_a_rst() {
 fn begin_anew_on_lingering_ports() {
     let (mut switch_box, old, _) = migrating();
     let flow = Flow::new(CLIENT, 1);
-    switch_box.feed(&[flow.to(old.locator, tcp(SYN)), flow.sent_by(old, tcp(RST))]);
+    switch_box.feed(&[flow.to(old.locator, tcp(SYN)), flow.sent_by(old, REFUSED)]);
     assert_eq!((switch_box.live(old), switch_box.entries(old)), (0, 1));
     switch_box.one(&flow.to(old.locator, tcp(ACK)));
     assert_eq!(switch_box.live(old), 0, "a late segment revives nothing");

@@ -8,7 +8,7 @@ use tidegate_dataplane::{
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
-    traffic::{ACK, Body, FIN_ACK, Flow, RST, SYN, SYN_ACK, tcp},
+    traffic::{ACK, Body, FIN_ACK, Flow, REFUSED, RST, SYN, SYN_ACK, tcp},
     world::{BYSTANDER, CLIENT, Mode, NEW_PORT, OLD_PORT, OTHER_PORT, SERVICE, UPLINK, Vm},
 };
 
@@ -80,7 +80,7 @@ fn a_clone_cannot_touch_the_sources_sessions() {
         let (old, new) = vms(mode);
         let mut switch_box = SwitchBox::new(1, old);
         let flow = Flow::new(CLIENT, 7);
-        switch_box.feed(&[flow.to_service(tcp(SYN)), flow.to_service(tcp(ACK))]);
+        switch_box.one(&flow.to_service(tcp(ACK)));
         switch_box.set_destination(new);
         switch_box.moved();
         for cut_over in [false, true] {
@@ -186,7 +186,7 @@ fn a_vms_syn_on_lingering_ports_begins_a_session_of_its_own() {
         let (old, new) = vms(mode);
         let mut switch_box = SwitchBox::new(1, old);
         let flow = Flow::new(CLIENT, 7);
-        switch_box.feed(&[flow.to_service(tcp(SYN)), flow.sent_by(old, tcp(RST))]);
+        switch_box.feed(&[flow.to_service(tcp(SYN)), flow.sent_by(old, REFUSED)]);
         switch_box.set_destination(new);
         assert_eq!(switch_box.one(&flow.sent_by(new, tcp(SYN))).outcome, Outcome::OtherOwner);
         assert_eq!(switch_box.cutover(UnknownTcp::Source), 0, "lingering is not live");

@@ -4,7 +4,7 @@ use tidegate_dataplane::{pipeline::Outcome, steering::UnknownTcp};
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
-    traffic::{ACK, Body, Flow, Packet, RST, SYN, tcp},
+    traffic::{ACK, Body, Flow, GIVEN_UP, Packet, RST, SYN, SYN_ACK, segment, tcp},
     world::{CLIENT, CLIENT_2, Mode, OLD_PORT, Vm},
 };
 
@@ -24,13 +24,21 @@ fn each(flows: impl Iterator<Item = Flow>, body: Body) -> Vec<Packet> {
 fn a_full_table_refuses_new_sessions_and_evicts_no_old_one() {
     let (old, new) = (Vm::old(1, Mode::Nat), Vm::new(2, Mode::Nat));
     let mut switch_box = SwitchBox::with_capacity(1, 64, old);
-    switch_box.feed(&each(flows(CLIENT, 0..40), tcp(SYN)));
+    switch_box.feed(&each(flows(CLIENT, 0..40), tcp(ACK)));
     switch_box.set_destination(new);
     assert_eq!(switch_box.cutover(UnknownTcp::Source), 40);
     assert_moved!(switch_box, ToSource 40);
 
-    switch_box.feed(&each(flows(CLIENT_2, 0..100), tcp(SYN)));
-    assert_moved!(switch_box, ToDestination 24, TableFull 76);
+    for flow in flows(CLIENT_2, 0..30) {
+        let shake = [
+            flow.to_service(segment(SYN, 99, 0)),
+            flow.sent_by(new, segment(SYN_ACK, 499, 100)),
+            flow.to_service(segment(ACK, 100, 500)),
+        ];
+        switch_box.feed(&shake);
+    }
+    // Of the last six the client's SYN is refused, the VM's answer is nobody's, and so is the client's ACK.
+    assert_moved!(switch_box, ToDestination 48, ToClient 24, TableFull 12, StaleClone 6);
     // All other ways to begin one are refused too.
     switch_box.one(&Flow::new(CLIENT_2, 5000).to_service(Body::Udp));
     switch_box.one(&Flow::new(CLIENT_2, 5001).to_service(tcp(ACK)));
@@ -47,23 +55,65 @@ fn a_full_table_refuses_new_sessions_and_evicts_no_old_one() {
 }
 
 #[test]
+fn half_open_sessions_make_room_but_not_the_old_ones() {
+    let (old, new) = (Vm::old(1, Mode::Nat), Vm::new(2, Mode::Nat));
+    let mut switch_box = SwitchBox::with_capacity(1, 100, old);
+    // Old ones that are half open, and others.
+    switch_box.feed(&each(flows(CLIENT, 0..10), Body::Udp));
+    switch_box.feed(&each(flows(CLIENT, 10..30), tcp(ACK)));
+    switch_box.set_destination(new);
+    assert_eq!(switch_box.cutover(UnknownTcp::Source), 30);
+    switch_box.moved();
+    // The quota is 64, 10 of which the old ones have.
+    for body in [tcp(SYN), Body::Udp, Body::EchoRequest, Body::Protocol(50)] {
+        let flood: Vec<_> = (0..1000).map(|n| Flow::new(0x0b00_0000 + n, 7)).collect();
+        switch_box.feed(&each(flood.into_iter(), body));
+        assert_moved!(switch_box, ToDestination 1000);
+        assert_eq!((switch_box.live(old), switch_box.live(new)), (30, 54));
+    }
+    for flow in flows(CLIENT, 0..10) {
+        assert_eq!(switch_box.one(&flow.to_service(Body::Udp)).outcome, Outcome::ToSource);
+    }
+    assert_eq!(switch_box.live(old), 30);
+}
+
+#[test]
+fn where_all_half_open_sessions_are_old_new_ones_are_refused() {
+    let (old, new) = (Vm::old(1, Mode::L2), Vm::new(2, Mode::L2));
+    let mut switch_box = SwitchBox::with_capacity(1, 200, old);
+    switch_box.feed(&each(flows(CLIENT, 0..64), Body::Udp));
+    switch_box.set_destination(new);
+    assert_eq!(switch_box.cutover(UnknownTcp::Source), 64);
+    switch_box.moved();
+    switch_box.feed(&each(flows(CLIENT_2, 0..10), tcp(SYN)));
+    assert_moved!(switch_box, HalfOpenLimited 10);
+    // Adopted sessions are not half open.
+    switch_box.feed(&each(flows(CLIENT_2, 0..10), tcp(ACK)));
+    assert_moved!(switch_box, ToSource 10);
+    assert_eq!(switch_box.live(old), 74);
+}
+
+#[test]
 fn a_full_table_still_takes_ports_used_anew() {
     let old = Vm::old(1, Mode::L2);
     let mut switch_box = SwitchBox::with_capacity(1, 4, old);
-    switch_box.feed(&each(flows(CLIENT, 0..4), tcp(SYN)));
-    switch_box.one(&Flow::new(CLIENT, 2).to_service(tcp(RST)));
+    switch_box.feed(&each(flows(CLIENT, 0..2), tcp(ACK)));
+    switch_box.one(&Flow::new(CLIENT, 2).to_service(tcp(SYN)));
+    switch_box.one(&Flow::new(CLIENT, 3).to_service(tcp(ACK)));
+    switch_box.one(&Flow::new(CLIENT, 2).to_service(GIVEN_UP));
     switch_box.one(&Flow::new(CLIENT, 2).to_service(tcp(SYN)));
     assert_moved!(switch_box, ToSource 6);
     assert_eq!(switch_box.live(old), 4);
-    assert_eq!(
-        switch_box.one(&Flow::new(CLIENT, 9).to_service(tcp(SYN))).outcome,
-        Outcome::TableFull
-    );
-    // Room is made by sweeping.
+    // The half-open one makes room for an established one, and only that.
+    let mut adopt = |n| switch_box.one(&Flow::new(CLIENT, n).to_service(tcp(ACK))).outcome;
+    assert_eq!((adopt(9), adopt(10)), (Outcome::ToSource, Outcome::TableFull));
+    // Otherwise it is made by sweeping.
     switch_box.one(&Flow::new(CLIENT, 0).to_service(tcp(RST)));
-    switch_box.advance(switch_box.timeouts.linger_ms + 1);
-    switch_box.sweep();
-    let ended = switch_box.one(&Flow::new(CLIENT, 9).to_service(tcp(SYN)));
+    for ms in [switch_box.timeouts.tcp_reset_ms, switch_box.timeouts.linger_ms] {
+        switch_box.advance(ms + 1);
+        switch_box.sweep();
+    }
+    let ended = switch_box.one(&Flow::new(CLIENT, 10).to_service(tcp(ACK)));
     assert_eq!(ended.outcome, Outcome::ToSource);
 }
 
@@ -71,7 +121,7 @@ fn a_full_table_still_takes_ports_used_anew() {
 fn a_table_without_room_forwards_what_needs_no_session() {
     let old = Vm::old(1, Mode::L2);
     let mut switch_box = SwitchBox::with_capacity(1, 0, old);
-    switch_box.one(&Flow::new(CLIENT, 1).to_service(tcp(RST)));
+    switch_box.one(&Flow::new(CLIENT, 1).to_service(GIVEN_UP));
     switch_box.one(&Flow::new(CLIENT, 1).to_service(tcp(SYN)));
     switch_box.sweep();
     assert_moved!(switch_box, ToSource 1, TableFull 1);

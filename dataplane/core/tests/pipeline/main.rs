@@ -16,8 +16,6 @@ mod icmp_errors;
 mod limits;
 mod malformed;
 mod migration;
-mod model;
-mod model_against_box;
 mod new_sessions;
 mod rewriting;
 mod routing;

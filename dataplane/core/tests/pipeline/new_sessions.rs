@@ -4,7 +4,7 @@ use tidegate_dataplane::{pipeline::Outcome, session::SessionState, steering::Unk
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
-    traffic::{ACK, Body, FIN_ACK, Flow, RST, SYN, SYN_ACK, segment, tcp},
+    traffic::{ACK, Body, FIN_ACK, Flow, GIVEN_UP, REFUSED, RST, SYN, SYN_ACK, segment, tcp},
     world::{CLIENT, CLIENT_2, Mode, NEW_PORT, OLD_PORT, Vm},
 };
 
@@ -130,11 +130,12 @@ fn a_syn_on_lingering_ports_belongs_to_the_destination() {
         let (old, new) = vms();
         let mut switch_box = SwitchBox::new(1, old);
         let flow = Flow::new(CLIENT, 7);
-        switch_box.one(&flow.to_service(tcp(SYN)));
+        let opening = if closed_by_rst { tcp(SYN) } else { segment(ACK, 100, 500) };
+        switch_box.one(&flow.to_service(opening));
         switch_box.set_destination(new);
         assert_eq!(switch_box.cutover(UnknownTcp::Drop), 1);
         if closed_by_rst {
-            switch_box.one(&flow.sent_by(old, tcp(RST)));
+            switch_box.one(&flow.sent_by(old, REFUSED));
         } else {
             close(&mut switch_box, flow, old);
         }
@@ -161,7 +162,7 @@ fn a_syn_on_lingering_ports_begins_anew_at_home_too() {
     let mut switch_box = SwitchBox::new(1, old);
     let flow = Flow::new(CLIENT, 7);
     switch_box.one(&flow.to_service(tcp(SYN)));
-    switch_box.one(&flow.to_service(tcp(RST)));
+    switch_box.one(&flow.to_service(GIVEN_UP));
     assert_eq!((switch_box.live(old), switch_box.entries(old)), (0, 1));
     switch_box.one(&flow.to_service(tcp(SYN)));
     assert_eq!((switch_box.live(old), switch_box.entries(old)), (1, 1));

@@ -7,7 +7,7 @@ use crate::{
     OVER_IPV6,
     switch_box::{
         SwitchBox, assert_moved,
-        traffic::{ACK, Body, Flow, Packet, SYN, SYN_ACK, segment, tcp},
+        traffic::{ACK, Body, Flow, GIVEN_UP, Packet, SYN, SYN_ACK, segment, tcp},
         world::{CLIENT, Mode, SERVICE, UPLINK, Vm, host_mac, port_mac},
     },
 };
@@ -148,7 +148,7 @@ fn a_session_closes_and_its_ports_are_used_anew_in_one_burst() {
     switch_box.feed(&[
         flow.to_service(tcp(ACK)),
         flow.sent_by(old, tcp(SYN_ACK)),
-        flow.to_service(tcp(tidegate_dataplane::packet::TcpFlags::RST)),
+        flow.to_service(GIVEN_UP),
         flow.to_service(tcp(SYN)),
         flow.to_service(tcp(ACK)),
         flow.sent_by(new, tcp(SYN_ACK)),

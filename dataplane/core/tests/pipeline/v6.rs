@@ -13,8 +13,6 @@ mod from_vm;
 mod icmp_errors;
 mod limits;
 mod migration;
-mod model;
-mod model_against_box;
 mod new_sessions;
 mod rewriting;
 mod routing;

@@ -1,0 +1,110 @@
+//! The quota of sessions that are only begun.
+//!
+//! A flood of first packets from spoofed addresses fills this quota and no more of the table. The oldest of them make
+//! room: an honest client's handshake is over before its turn comes, a spoofed one's never is.
+
+use std::io;
+
+use tidegate_hugemem::HugeArray;
+
+use super::SessionKey;
+use crate::packet::Address;
+
+/// Share of the table that may be half open.
+const SHARE: u32 = 4;
+const LEAST: u32 = 64;
+
+/// Keys of sessions in the order in which they began. Many of them are not half open any more.
+pub(crate) struct HalfOpen<A: Address> {
+    ring: HugeArray<SessionKey<A>>,
+    first: usize,
+    len: usize,
+    /// Sessions that are half open.
+    count: u32,
+    quota: u32,
+}
+
+impl<A: Address> HalfOpen<A> {
+    /// For a table of `capacity` sessions.
+    pub(crate) fn new(capacity: u32) -> io::Result<Self> {
+        let quota = (capacity / SHARE).max(LEAST);
+        Ok(Self { ring: HugeArray::zeroed(quota as usize)?, first: 0, len: 0, count: 0, quota })
+    }
+
+    /// Whether there is no room for another.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.count >= self.quota
+    }
+
+    /// A session has begun and is half open.
+    #[inline]
+    pub(crate) fn begin(&mut self, key: SessionKey<A>) {
+        self.count += 1;
+        self.remember(key);
+    }
+
+    /// Remember a half-open session as the youngest. Where there is no room the oldest is forgotten, and expires by itself.
+    #[inline]
+    pub(crate) fn remember(&mut self, key: SessionKey<A>) {
+        if self.len == self.ring.len() {
+            self.take_oldest();
+        }
+        let at = self.wrapped(self.first + self.len);
+        self.ring[at] = key;
+        self.len += 1;
+    }
+
+    /// A session is not half open any more, or gone.
+    #[inline]
+    pub(crate) fn end(&mut self) {
+        self.count -= 1;
+    }
+
+    /// The oldest that is remembered, which is forgotten now.
+    pub(crate) fn take_oldest(&mut self) -> Option<SessionKey<A>> {
+        self.len = self.len.checked_sub(1)?;
+        let oldest = self.ring[self.first];
+        self.first = self.wrapped(self.first + 1);
+        Some(oldest)
+    }
+
+    #[inline]
+    fn wrapped(&self, at: usize) -> usize {
+        if at < self.ring.len() { at } else { at - self.ring.len() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u32) -> SessionKey<u32> {
+        SessionKey::new((n, 1), (2, 80), 6)
+    }
+
+    #[test]
+    fn the_oldest_come_first_and_the_ring_goes_round() {
+        let mut half_open = HalfOpen::new(0).expect("memory");
+        for round in 0..5 {
+            for n in 0..LEAST {
+                assert!(!half_open.is_full());
+                half_open.begin(key(round * LEAST + n));
+            }
+            assert!(half_open.is_full());
+            for n in 0..LEAST / 2 {
+                assert_eq!(half_open.take_oldest(), Some(key(round * LEAST + n)));
+            }
+            (0..LEAST).for_each(|_| half_open.end());
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_is_the_oldest() {
+        let mut half_open = HalfOpen::new(0).expect("memory");
+        (0..LEAST + 3).for_each(|n| half_open.remember(key(n)));
+        assert_eq!(half_open.take_oldest(), Some(key(3)));
+        (1..LEAST).for_each(|_| assert!(half_open.take_oldest().is_some()));
+        assert_eq!(half_open.take_oldest(), None);
+    }
+}

@@ -1,0 +1,262 @@
+//! Where a session is in its life: enough to know when it is over, never a reason to drop (RFC 9293, section 3.6).
+//!
+//! ```text
+//!             the answer, then                 FIN               both FINs
+//!             the initiator again                                acknowledged
+//!  OPENING ──────────────────────▶ ESTABLISHED ────▶ CLOSING ────────────────▶ LINGERING
+//!     │ exact RST                       ▲   │ RST      │ RST                      ▲
+//!     │                     goes on all │   ▼          ▼                          │
+//!     │                       the same  └─ RESETTING ─────── silence ─────────────┤
+//!     └───────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Windows are not looked at. So an RST is believed only when nobody goes on: one that missed the window is answered with
+//! a challenge ACK by whoever got it (RFC 5961, section 3.2), and the session lives.
+//!
+//! One byte:
+//!
+//! | bits | |
+//! |---|---|
+//! | 0–2 | state; zero is a free place in the table |
+//! | 3 | begun by the VM |
+//! | 4–7 | while opening: bit 4, answered; then: FINs sent (bits 4, 5) and acknowledged (6, 7), the client's first |
+
+use zerocopy::FromZeros;
+
+use crate::packet::{TcpFlags, TcpSegment};
+
+/// Where a session is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SessionState {
+    /// Only its beginning was seen.
+    Opening,
+    /// In use.
+    Established,
+    /// TCP: a FIN was seen.
+    Closing,
+    /// TCP: an RST was seen; over when nobody goes on.
+    Resetting,
+    /// Closed; kept a little so that late segments still find the owner. Not live.
+    Lingering,
+}
+
+/// See the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros)]
+#[repr(transparent)]
+pub(super) struct Life(u8);
+
+/// TCP, by side, the client's first: while opening the sequence numbers that acknowledge the SYNs, then those that
+/// acknowledge the FINs. Others: how many packets the initiator has sent, while opening.
+pub(super) type Marks = [u32; 2];
+
+const STATE: u8 = 0b111;
+const OPENING: u8 = 1;
+const ESTABLISHED: u8 = 2;
+const CLOSING: u8 = 3;
+const LINGERING: u8 = 4;
+/// The client sent the last RST.
+const RESET_BY_CLIENT: u8 = 5;
+const RESET_BY_VM: u8 = 6;
+/// Closing, and known from its FIN on only: probably a late one, and nothing is to come.
+const ENDING: u8 = 7;
+
+const BEGUN_BY_VM: u8 = 1 << 3;
+const ANSWERED: u8 = 1 << 4;
+/// The FIN of side 0 was sent; shifted by one for side 1.
+const SENT: u8 = 1 << 4;
+/// The FIN of side 0 was acknowledged; shifted by one for side 1.
+const ACKNOWLEDGED: u8 = 1 << 6;
+const BOTH_SENT: u8 = SENT | SENT << 1;
+const BOTH_ACKNOWLEDGED: u8 = ACKNOWLEDGED | ACKNOWLEDGED << 1;
+const FINS: u8 = BOTH_SENT | BOTH_ACKNOWLEDGED;
+
+/// How far the acknowledgement that ends a handshake may be ahead of the SYN's: what the responder may have sent
+/// without waiting for it (RFC 6928 allows ten segments), and room to spare. A spoofed one meets it once in 32,768 times.
+const HANDSHAKE_WINDOW: u32 = 1 << 17;
+
+/// Datagrams of the initiator that are a stream although nobody answers.
+const ONE_WAY_STREAM: u32 = 8;
+
+impl Life {
+    /// Of a session that begins now; one that is closing begins with its FIN.
+    pub(super) fn new(state: SessionState, begun_by_vm: bool) -> Self {
+        let code = match state {
+            SessionState::Opening => OPENING,
+            SessionState::Established => ESTABLISHED,
+            SessionState::Closing => ENDING,
+            SessionState::Resetting => RESET_BY_CLIENT,
+            SessionState::Lingering => LINGERING,
+        };
+        Self(code | if begun_by_vm { BEGUN_BY_VM } else { 0 })
+    }
+
+    #[inline]
+    pub(super) fn is_free(self) -> bool {
+        self.0 & STATE == 0
+    }
+
+    #[inline]
+    pub(super) fn state(self) -> SessionState {
+        match self.0 & STATE {
+            OPENING => SessionState::Opening,
+            ESTABLISHED => SessionState::Established,
+            CLOSING | ENDING => SessionState::Closing,
+            LINGERING => SessionState::Lingering,
+            _ => SessionState::Resetting,
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_live(self) -> bool {
+        self.0 & STATE != LINGERING
+    }
+
+    /// Whether nothing but a FIN or RST changes it.
+    #[inline]
+    pub(super) fn is_settled(self) -> bool {
+        self.0 & !BEGUN_BY_VM == ESTABLISHED
+    }
+
+    #[inline]
+    pub(super) fn is_begun_by_vm(self) -> bool {
+        self.0 & BEGUN_BY_VM != 0
+    }
+
+    /// While opening: whether the other side has answered.
+    pub(super) fn is_answered(self) -> bool {
+        self.0 & (STATE | ANSWERED) == OPENING | ANSWERED
+    }
+
+    /// While closing: whether nothing but acknowledgements is to come.
+    pub(super) fn is_ending(self) -> bool {
+        match self.0 & STATE {
+            CLOSING => self.0 & BOTH_SENT == BOTH_SENT,
+            code => code == ENDING,
+        }
+    }
+
+    fn become_code(&mut self, code: u8) {
+        self.0 = self.0 & !STATE | code;
+    }
+
+    /// It is over.
+    pub(super) fn end(&mut self) {
+        self.become_code(LINGERING);
+    }
+
+    /// Follow a packet that is not TCP.
+    pub(super) fn follow_datagram(&mut self, marks: &mut Marks, from_client: bool) {
+        if self.0 & STATE != OPENING {
+            return;
+        }
+        if from_client == self.is_begun_by_vm() {
+            self.0 |= ANSWERED;
+            return;
+        }
+        let [packets, _] = marks;
+        *packets += 1;
+        if self.is_answered() || *packets >= ONE_WAY_STREAM {
+            self.establish();
+        }
+    }
+
+    /// Follow a TCP segment.
+    pub(super) fn follow_tcp(
+        &mut self,
+        marks: &mut Marks,
+        segment: &TcpSegment,
+        from_client: bool,
+    ) {
+        let (side, other) = if from_client { (0, 1) } else { (1, 0) };
+        match self.0 & STATE {
+            LINGERING => return,
+            OPENING => {
+                self.shake_hands(marks, segment, from_client);
+                if self.0 & STATE != ESTABLISHED {
+                    return;
+                }
+            }
+            // What the side that sent the RST had sent before it may arrive behind it, and proves nothing.
+            RESET_BY_CLIENT | RESET_BY_VM if !segment.flags.has(TcpFlags::RST) => {
+                let is_from_receiver = from_client == (self.0 & STATE == RESET_BY_VM);
+                if !is_from_receiver {
+                    return;
+                }
+                let code = if self.0 & FINS == 0 { ESTABLISHED } else { CLOSING };
+                self.become_code(code);
+            }
+            ENDING if segment.payload_len > 0 && !segment.flags.has(TcpFlags::FIN) => {
+                self.become_code(CLOSING);
+            }
+            _ => {}
+        }
+        if segment.flags.has(TcpFlags::RST) {
+            self.become_code(if from_client { RESET_BY_CLIENT } else { RESET_BY_VM });
+            return;
+        }
+        if segment.flags.has(TcpFlags::FIN) && self.0 & SENT << side == 0 {
+            marks[side] = segment.sequence.wrapping_add(segment.payload_len).wrapping_add(1);
+            self.0 |= SENT << side;
+            if self.0 & STATE != ENDING {
+                self.become_code(CLOSING);
+            }
+        }
+        if segment.flags.has(TcpFlags::ACK)
+            && self.0 & SENT << other != 0
+            && at_or_after(segment.acknowledgement, marks[other])
+        {
+            self.0 |= ACKNOWLEDGED << other;
+        }
+        if self.0 & BOTH_ACKNOWLEDGED == BOTH_ACKNOWLEDGED {
+            self.end();
+        }
+    }
+
+    /// Follow a segment while opening.
+    fn shake_hands(&mut self, marks: &mut Marks, segment: &TcpSegment, from_client: bool) {
+        let (side, other) = if from_client { (0, 1) } else { (1, 0) };
+        let is_initiator = from_client != self.is_begun_by_vm();
+        if segment.flags.has(TcpFlags::RST) {
+            let is_exact = if is_initiator {
+                segment.sequence == marks[side]
+            } else {
+                segment.flags.has(TcpFlags::ACK) && segment.acknowledgement == marks[other]
+            };
+            let by = if from_client { RESET_BY_CLIENT } else { RESET_BY_VM };
+            self.0 &= !ANSWERED;
+            self.become_code(if is_exact { LINGERING } else { by });
+            return;
+        }
+        if segment.flags.has(TcpFlags::SYN) {
+            // With TCP Fast Open a SYN carries data, which the answer acknowledges or not (RFC 7413, section 3.1).
+            let data = if is_initiator { segment.payload_len } else { 0 };
+            marks[side] = segment.sequence.wrapping_add(data).wrapping_add(1);
+            if !is_initiator {
+                self.0 |= ANSWERED;
+            }
+        }
+        let ahead = segment.acknowledgement.wrapping_sub(marks[other]);
+        if is_initiator
+            && self.is_answered()
+            && segment.flags.has(TcpFlags::ACK)
+            && ahead < HANDSHAKE_WINDOW
+        {
+            self.establish();
+            *marks = [0; 2];
+        }
+    }
+
+    fn establish(&mut self) {
+        self.0 &= !ANSWERED;
+        self.become_code(ESTABLISHED);
+    }
+}
+
+/// Sequence comparison modulo 2^32 (RFC 9293, section 3.4).
+fn at_or_after(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b) as i32 >= 0
+}
+
+#[cfg(test)]
+#[path = "life_tests.rs"]
+mod tests;
