@@ -7,7 +7,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use tidegate_dataplane::{
     counters::ShardCounters,
     packet::Mac,
-    pipeline::Punt,
+    pipeline::{Import, ImportedSession, Punt},
     session::SessionRecord,
     steering::{BackendSlot, PortId, Snapshot},
 };
@@ -127,6 +127,12 @@ pub trait Dataplane: Send {
         address: Option<IpAddr>,
         limit: usize,
     ) -> Result<Vec<(usize, SessionRecord)>, DataplaneError>;
+
+    /// Take up sessions of home backends that the workers have not seen begin.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] when a worker did not answer; some may have taken theirs up.
+    fn import(&mut self, sessions: &[ImportedSession]) -> Result<Import, DataplaneError>;
 
     /// Send a frame of the control plane: an ARP announcement or request.
     ///

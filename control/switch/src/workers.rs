@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use tidegate_dataplane::{
     counters::ShardCounters,
-    pipeline::Punt,
+    pipeline::{Import, ImportedSession, Punt},
     session::SessionRecord,
     steering::{PortId, Snapshot},
 };
@@ -129,6 +129,10 @@ impl Dataplane for DpdkWorkers {
         limit: usize,
     ) -> Result<Vec<(usize, SessionRecord)>, DataplaneError> {
         self.workers.sessions(address, limit).map_err(failed)
+    }
+
+    fn import(&mut self, sessions: &[ImportedSession]) -> Result<Import, DataplaneError> {
+        self.workers.import(sessions).map_err(failed)
     }
 
     fn transmit(&mut self, port: PortId, frame: &[u8]) -> Result<(), DataplaneError> {

@@ -8,7 +8,7 @@ use std::{hint::black_box, mem::MaybeUninit, net::IpAddr, sync::Arc};
 use rtrb::{Consumer, Producer, RingBuffer};
 use tidegate_dataplane::{
     counters::ShardCounters,
-    pipeline::Punt,
+    pipeline::{Import, ImportedSession, Punt},
     session::SessionRecord,
     steering::{PortId, Snapshot},
 };
@@ -25,6 +25,8 @@ pub(crate) enum Order {
     Install(Arc<Snapshot>),
     /// Fill this listing.
     List(Box<Listing>),
+    /// Take these sessions up.
+    Import(Box<ImportList>),
     /// Send this frame.
     Transmit(PortId, Mbuf),
     /// End.
@@ -37,8 +39,20 @@ pub(crate) enum Report {
     Retired(Arc<Snapshot>),
     /// Full or complete.
     Listed(Box<Listing>),
+    /// All of them have been looked at.
+    Imported(Box<ImportList>),
     /// Noticed in a packet.
     Noticed(Punt),
+}
+
+/// Sessions to take up, and how far that is.
+#[derive(Debug)]
+pub(crate) struct ImportList {
+    pub(crate) sessions: Vec<ImportedSession>,
+    /// How many of them have been looked at.
+    pub(crate) done: usize,
+    /// What became of those.
+    pub(crate) import: Import,
 }
 
 /// A request to copy sessions, and the copies.

@@ -14,7 +14,7 @@ use tidegate_dpdk::{Burst, Mbuf, RxQueue, burst::Drain};
 use crate::{
     clock::Clock,
     idle::Idler,
-    link::{Listing, Order, Report, WorkerEnd},
+    link::{ImportList, Listing, Order, Report, WorkerEnd},
     mesh::{MeshEnd, Parcel},
     outbox::Outbox,
 };
@@ -25,6 +25,8 @@ const SWEPT_BUSY: u32 = 4;
 const SWEPT_IDLE: u32 = 128;
 /// Rounds between two pieces of a listing while packets flow.
 const LISTED_EVERY: u32 = 16;
+/// Sessions in one piece of an import.
+const IMPORTED: usize = 32;
 /// Table places looked at in one piece of a listing.
 const LISTED: u32 = 128;
 
@@ -47,6 +49,7 @@ pub(crate) struct Worker {
     pub(crate) exits: Vec<Exit>,
     pub(crate) idler: Idler,
     pub(crate) listing: Option<Box<Listing>>,
+    pub(crate) importing: Option<Box<ImportList>>,
     pub(crate) clock: Clock,
     pub(crate) stopped: bool,
 }
@@ -69,13 +72,14 @@ impl Worker {
             self.shard.counters().polls.add(1);
             if packets > 0 {
                 self.idler.busy();
-            } else if self.listing.is_none() && self.idler.rest() {
+            } else if self.listing.is_none() && self.importing.is_none() && self.idler.rest() {
                 self.shard.counters().idle_sleeps.add(1);
             }
             let swept = if packets > 0 { SWEPT_BUSY } else { SWEPT_IDLE };
             self.shard.sweep(&self.snapshot, now_ms, swept);
             if packets == 0 || rounds.is_multiple_of(LISTED_EVERY) {
                 self.go_on_listing(now_ms);
+                self.go_on_importing(now_ms);
             }
         }
         for exit in &mut self.exits {
@@ -94,6 +98,7 @@ impl Worker {
                     self.link.answer(Report::Retired(retired));
                 }
                 Order::List(listing) => self.listing = Some(listing),
+                Order::Import(list) => self.importing = Some(list),
                 Order::Transmit(port, mbuf) => {
                     self.shard.counters().received.add(1);
                     self.leave(port, Outcome::Originated, mbuf);
@@ -216,6 +221,20 @@ impl Worker {
         let ring = self.mesh.to.get_mut(usize::from(worker)).and_then(Option::as_mut);
         if ring.is_none_or(|ring| ring.push(parcel).is_err()) {
             self.shard.counters().count(Outcome::RingFull, 1);
+        }
+    }
+
+    /// A bounded piece of an import under way.
+    fn go_on_importing(&mut self, now_ms: u64) {
+        let Some(mut list) = self.importing.take() else { return };
+        let ImportList { sessions, done, import } = &mut *list;
+        let piece = *done..sessions.len().min(*done + IMPORTED);
+        *import += self.shard.import(&self.snapshot, &sessions[piece.clone()], now_ms);
+        *done = piece.end;
+        if *done == sessions.len() {
+            self.link.answer(Report::Imported(list));
+        } else {
+            self.importing = Some(list);
         }
     }
 

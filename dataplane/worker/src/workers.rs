@@ -12,7 +12,7 @@ use std::{
 use tidegate_dataplane::{
     counters::ShardCounters,
     packet::Mac,
-    pipeline::{Capacity, Punt, Shard, ShardSelector},
+    pipeline::{Capacity, Import, ImportedSession, Punt, Shard, ShardSelector},
     session::SessionRecord,
     steering::{BackendSlot, PortId, Snapshot},
 };
@@ -22,7 +22,7 @@ use crate::{
     WorkersConfig,
     clock::Clock,
     idle::Idler,
-    link::{ControlEnd, Listing, Order, Report, link},
+    link::{ControlEnd, ImportList, Listing, Order, Report, link},
     mesh::mesh,
     outbox::Outbox,
     ports::{self, OpenPort},
@@ -162,6 +162,7 @@ pub struct Workers {
     pool: PktMbufPool,
     noticed: Vec<Punt>,
     clock: Clock,
+    selector: ShardSelector,
 }
 
 impl Workers {
@@ -188,7 +189,8 @@ impl Workers {
         let selector = ShardSelector::new(workers as u16);
         let clock = Clock::start(eal.tsc_hz());
         let (links, tasks, noticed) = (Vec::new(), Vec::new(), Vec::new());
-        let mut this = Self { links, tasks, ports, pool, noticed, clock };
+        let chosen_by = selector.clone();
+        let mut this = Self { links, tasks, ports, pool, noticed, clock, selector: chosen_by };
         let lcores = eal.worker_lcores();
         for (number, mesh) in mesh(workers).into_iter().enumerate() {
             let counters = Arc::new(ShardCounters::default());
@@ -207,6 +209,7 @@ impl Workers {
                 exits,
                 idler: Idler::new(config.idle),
                 listing: None,
+                importing: None,
                 clock,
                 stopped: false,
             };
@@ -308,6 +311,24 @@ impl Workers {
         Ok(all)
     }
 
+    /// Take up sessions of home backends that the workers have not seen begin, each by the worker whose shard it belongs to.
+    ///
+    /// # Errors
+    /// [`WorkerError`] when a worker does not answer; others may have taken theirs up.
+    pub fn import(&mut self, sessions: &[ImportedSession]) -> Result<Import, WorkerError> {
+        let mut lists: Vec<Vec<ImportedSession>> = vec![Vec::new(); self.links.len()];
+        for session in sessions {
+            lists[usize::from(self.selector.shard_of(&session.tuple))].push(*session);
+        }
+        let mut total = Import::default();
+        for (worker, sessions) in lists.into_iter().enumerate().filter(|(_, it)| !it.is_empty()) {
+            let list = Box::new(ImportList { sessions, done: 0, import: Import::default() });
+            self.order(worker, Order::Import(list))?;
+            total += self.await_import(worker)?.import;
+        }
+        Ok(total)
+    }
+
     /// Send a frame of the control core.
     ///
     /// # Errors
@@ -355,6 +376,21 @@ impl Workers {
                     Ok(Report::Listed(listing)) => return Some(listing),
                     Ok(Report::Noticed(punt)) => this.noticed.push(punt),
                     Ok(Report::Retired(snapshot)) => drop(snapshot),
+                    Ok(Report::Imported(list)) => drop(list),
+                    Err(_) => return None,
+                }
+            }
+        })
+    }
+
+    fn await_import(&mut self, worker: usize) -> Result<Box<ImportList>, WorkerError> {
+        self.await_worker(worker, |this| {
+            loop {
+                match this.links[worker].reports.pop() {
+                    Ok(Report::Imported(list)) => return Some(list),
+                    Ok(Report::Noticed(punt)) => this.noticed.push(punt),
+                    Ok(Report::Retired(snapshot)) => drop(snapshot),
+                    Ok(Report::Listed(listing)) => drop(listing),
                     Err(_) => return None,
                 }
             }
@@ -390,6 +426,7 @@ impl Workers {
                     Report::Retired(snapshot) => drop(snapshot),
                     // Nobody waits for it any more: whoever asked has given up.
                     Report::Listed(listing) => drop(listing),
+                    Report::Imported(list) => drop(list),
                 }
             }
         }

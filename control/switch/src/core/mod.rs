@@ -24,6 +24,7 @@ pub use report::{AddressReport, CountersReport, SessionReport, StatusReport, Wor
 pub use run::{CoreHandle, CoreThread};
 use tidegate_dataplane::{
     counters::ShardCounters,
+    pipeline::{Import, ImportedSession},
     steering::{BackendSlot, Cutover, Rewrite, SnapshotError, UnknownTcp},
 };
 use tokio::sync::watch;
@@ -184,6 +185,26 @@ impl Core {
             workers: self.dataplane.workers(),
             elapsed: acknowledged.elapsed,
         })
+    }
+
+    /// Take up sessions of the home of `address` that the box may not have seen; their tuples are of that address.
+    ///
+    /// # Errors
+    /// The address is unknown, not tracked, or cut over already.
+    pub fn import(
+        &mut self,
+        address: IpAddr,
+        sessions: &[ImportedSession],
+    ) -> Result<Import, CoreError> {
+        let record = self.settled()?.get(address)?;
+        let state = record.state();
+        if !record.tracked {
+            return Err(Refused::NotTracked { address, state }.into());
+        }
+        if record.destination.as_ref().is_some_and(|target| target.cut_over.is_some()) {
+            return Err(Refused::AlreadyCutOver { address, state }.into());
+        }
+        Ok(self.dataplane.import(sessions)?)
     }
 
     /// Follow the migration of `address`.

@@ -40,6 +40,7 @@ fn of_refused(refused: &Refused, text: String) -> Status {
         | Refused::DestinationPort { .. } => Status::invalid_argument(text),
         Refused::MigrationInProgress { .. }
         | Refused::NotHosted { .. }
+        | Refused::NotTracked { .. }
         | Refused::NoDestination { .. }
         | Refused::AlreadyCutOver { .. }
         | Refused::NotCutOver { .. }

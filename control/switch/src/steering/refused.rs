@@ -49,6 +49,9 @@ pub enum Refused {
     /// Cutover needs a hosted address.
     #[error("address {address} is {state}; call Takeover first")]
     NotHosted { address: IpAddr, state: AddressState },
+    /// Its sessions are not recorded.
+    #[error("address {address} is {state}: its sessions are not recorded; call Takeover first")]
+    NotTracked { address: IpAddr, state: AddressState },
     /// There is no migration.
     #[error("address {address} is {state} and has no destination; call SetDestination first")]
     NoDestination { address: IpAddr, state: AddressState },

@@ -8,7 +8,7 @@ use std::{
 
 use tidegate_dataplane::{
     counters::ShardCounters,
-    pipeline::{Capacity, Punt, Shard, ShardSelector, Verdict},
+    pipeline::{Capacity, Import, ImportedSession, Punt, Shard, ShardSelector, Verdict},
     session::SessionRecord,
     steering::{BackendSlot, PortId, Snapshot},
 };
@@ -37,6 +37,7 @@ struct Inner {
     sent: Vec<(PortId, Vec<u8>)>,
     stuck: bool,
     stopped: Option<usize>,
+    selector: ShardSelector,
 }
 
 impl Double {
@@ -53,6 +54,7 @@ impl Double {
             sent: Vec::new(),
             stuck: false,
             stopped: None,
+            selector: selector.clone(),
         };
         let shards = Shards(Arc::new(Mutex::new(inner)));
         (Self { ports, counters, shards: shards.clone() }, shards)
@@ -189,6 +191,17 @@ impl Dataplane for Double {
         }
         all.truncate(limit);
         Ok(all)
+    }
+
+    fn import(&mut self, sessions: &[ImportedSession]) -> Result<Import, DataplaneError> {
+        let mut inner = self.shards.lock();
+        let Inner { shards, snapshot, now_ms, selector, .. } = &mut *inner;
+        let mut total = Import::default();
+        for session in sessions {
+            let shard = &mut shards[usize::from(selector.shard_of(&session.tuple))];
+            total += shard.import(snapshot, std::slice::from_ref(session), *now_ms);
+        }
+        Ok(total)
     }
 
     fn transmit(&mut self, port: PortId, frame: &[u8]) -> Result<(), DataplaneError> {

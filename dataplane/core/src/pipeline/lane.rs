@@ -321,8 +321,9 @@ impl<A: Family> Lane<A> {
         }
     }
 
-    /// Add a session. Where too many are half open, the oldest of them makes room.
-    fn begin(
+    /// Add a session. Where there is no room, or too many are half open, the oldest of those makes room; otherwise it is
+    /// refused for want of room.
+    pub(super) fn begin(
         &mut self,
         desk: &mut Desk,
         snapshot: &Snapshot,

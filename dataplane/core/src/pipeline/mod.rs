@@ -8,6 +8,7 @@ mod adoption;
 mod classify;
 mod egress;
 mod icmp_error;
+mod import;
 mod lane;
 mod neighbours;
 mod outcome;
@@ -15,6 +16,7 @@ mod selector;
 mod shard;
 mod upkeep;
 
+pub use import::{Import, ImportedSession};
 pub use outcome::Outcome;
 pub use selector::ShardSelector;
 pub use shard::{Capacity, Shard};

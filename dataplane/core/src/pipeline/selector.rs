@@ -1,8 +1,10 @@
 //! Which shard a session lives on.
 
+use std::net::IpAddr;
+
 use ahash::RandomState;
 
-use crate::packet::Address;
+use crate::{packet::Address, session::Tuple};
 
 /// Which shard a client's sessions live on: a function of the client's address and port only, so
 /// that no rewriting of the VM's side can move them. All shards of a box use copies of one selector.
@@ -17,6 +19,15 @@ impl ShardSelector {
     #[must_use]
     pub fn new(shards: u16) -> Self {
         Self { hasher: RandomState::new(), shards: shards.max(1) }
+    }
+
+    /// The shard of the session with this key.
+    #[must_use]
+    pub fn shard_of(&self, tuple: &Tuple) -> u16 {
+        match tuple.client {
+            IpAddr::V4(client) => self.shard(client.to_bits(), tuple.client_port),
+            IpAddr::V6(client) => self.shard(client.to_bits(), tuple.client_port),
+        }
     }
 
     /// The shard of this client.

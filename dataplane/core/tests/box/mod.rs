@@ -12,7 +12,9 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use tidegate_dataplane::{
     counters::ShardCounters,
-    pipeline::{BURST, Capacity, Outcome, Punt, Shard, ShardSelector, Verdict},
+    pipeline::{
+        BURST, Capacity, Import, ImportedSession, Outcome, Punt, Shard, ShardSelector, Verdict,
+    },
     session::SessionRecord,
     steering::{
         BackendSlot, Cutover, Destination, ManagedAddress, PortId, Snapshot, Timeouts, UnknownTcp,
@@ -50,6 +52,7 @@ impl Ended {
 /// The box, and the managed address it steers.
 pub(crate) struct SwitchBox {
     shards: Vec<Shard>,
+    selector: ShardSelector,
     snapshot: Snapshot,
     pub(crate) address: ManagedAddress,
     pub(crate) timeouts: Timeouts,
@@ -79,6 +82,7 @@ impl SwitchBox {
         let address = managed(home);
         let mut made = Self {
             shards,
+            selector,
             snapshot: snapshot(0, [address]),
             address,
             timeouts: Timeouts::default(),
@@ -142,6 +146,16 @@ impl SwitchBox {
         let home = self.address.destination.expect("a destination to release to").backend;
         let released = ManagedAddress { home, destination: None, hosted: false, ..self.address };
         self.install(released, &[]);
+    }
+
+    pub(crate) fn import(&mut self, sessions: &[ImportedSession]) -> Import {
+        let mut total = Import::default();
+        for session in sessions {
+            let shard = &mut self.shards[usize::from(self.selector.shard_of(&session.tuple))];
+            total += shard.import(&self.snapshot, std::slice::from_ref(session), self.now_ms);
+        }
+        self.check_counts();
+        total
     }
 
     pub(crate) fn advance(&mut self, ms: u64) {

@@ -13,6 +13,7 @@ mod counting;
 mod direct;
 mod from_vm;
 mod icmp_errors;
+mod imported;
 mod limits;
 mod malformed;
 mod migration;

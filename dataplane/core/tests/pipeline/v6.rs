@@ -11,6 +11,7 @@ mod counting;
 mod direct;
 mod from_vm;
 mod icmp_errors;
+mod imported;
 mod limits;
 mod migration;
 mod new_sessions;

@@ -1,0 +1,118 @@
+//! Sessions that the box is told of, because it has not seen their packets.
+
+use tidegate_dataplane::{
+    pipeline::{Import, ImportedSession},
+    session::{SessionState, Tuple},
+    steering::{Cutover, ManagedAddress, UnknownTcp},
+};
+
+use crate::switch_box::{
+    SwitchBox, assert_moved,
+    traffic::{ACK, Body, Flow, segment, tcp},
+    world::{CLIENT, CLIENT_2, Mode, SERVICE, Vm, ip},
+};
+
+const MODES: [Mode; 2] = [Mode::Nat, Mode::L2];
+
+fn imported(flow: Flow, protocol: u8, state: SessionState) -> ImportedSession {
+    let Flow { client, client_port, service_port } = flow;
+    let (client, address) = (ip(client), ip(SERVICE));
+    let tuple = Tuple { client, client_port, address, address_port: service_port, protocol };
+    ImportedSession { tuple, state }
+}
+
+fn established(ports: std::ops::Range<u16>) -> Vec<ImportedSession> {
+    let flows = ports.map(|port| Flow::new(CLIENT, port));
+    flows.map(|flow| imported(flow, 6, SessionState::Established)).collect()
+}
+
+#[test]
+fn are_counted_as_old_and_drain() {
+    for (mode, shards) in MODES.into_iter().flat_map(|mode| (1..=4).map(move |it| (mode, it))) {
+        let (old, new) = (Vm::old(1, mode), Vm::new(2, mode));
+        let mut switch_box = SwitchBox::new(shards, old);
+        let import = switch_box.import(&established(0..20));
+        assert_eq!(import, Import { imported: 20, ..Import::default() });
+        switch_box.set_destination(new);
+        assert_eq!(switch_box.cutover(UnknownTcp::Drop), 20);
+        for port in 0..20 {
+            let flow = Flow::new(CLIENT, port);
+            switch_box.feed(&[
+                flow.to_service(segment(tidegate_dataplane::packet::TcpFlags(0x11), 9, 5)),
+                flow.sent_by(old, segment(tidegate_dataplane::packet::TcpFlags(0x11), 5, 10)),
+                flow.to_service(segment(ACK, 10, 6)),
+            ]);
+            assert_eq!(switch_box.live(old), 19 - u32::from(port));
+        }
+        assert_moved!(switch_box, ToSource 40, ToClient 20);
+    }
+}
+
+#[test]
+fn known_ones_stay_as_they_are() {
+    let vm = Vm::old(1, Mode::L2);
+    let mut switch_box = SwitchBox::new(2, vm);
+    let flow = Flow::new(CLIENT, 3);
+    switch_box.one(&flow.to_service(Body::Udp));
+    let before = switch_box.sessions();
+    switch_box.advance(7);
+    let import = switch_box.import(&[imported(flow, 17, SessionState::Established)]);
+    assert_eq!(import, Import { known: 1, ..Import::default() });
+    assert_eq!(switch_box.sessions()[0].state, before[0].state);
+    assert_eq!(switch_box.sessions()[0].idle_ms, 7);
+    assert_eq!(switch_box.import(&established(0..5)).imported, 5);
+    let again = Import { imported: 3, known: 5, ..Import::default() };
+    assert_eq!(switch_box.import(&established(0..8)), again);
+}
+
+/// A silent session is neither missed nor waited for past its own timeout.
+#[test]
+fn silent_ones_are_waited_for_as_long_as_others() {
+    let (old, new) = (Vm::old(1, Mode::Nat), Vm::new(2, Mode::Nat));
+    let mut switch_box = SwitchBox::new(2, old);
+    switch_box.import(&established(0..1));
+    switch_box.import(&[imported(Flow::new(CLIENT, 9), 17, SessionState::Established)]);
+    switch_box.set_destination(new);
+    assert_eq!(switch_box.cutover(UnknownTcp::Source), 2);
+    let timeouts = switch_box.timeouts;
+    for (ms, left) in [
+        (timeouts.udp_ms, 2),
+        (1, 1),
+        (timeouts.tcp_established_ms - timeouts.udp_ms - 1, 1),
+        (1, 0),
+    ] {
+        switch_box.advance(ms);
+        switch_box.sweep();
+        assert_eq!(switch_box.live(old), left);
+    }
+}
+
+#[test]
+fn after_the_cutover_they_are_of_before_it() {
+    let (old, new) = (Vm::old(1, Mode::L2), Vm::new(2, Mode::L2));
+    let mut switch_box = SwitchBox::new(1, old);
+    switch_box.set_destination(new);
+    switch_box.cutover_with(Cutover::default());
+    switch_box.import(&established(0..1));
+    let session = switch_box.sessions()[0];
+    assert_eq!((session.owner, session.birth_epoch), (old.backend.slot, 1));
+}
+
+#[test]
+fn what_cannot_be_taken_up_is_counted() {
+    let vm = Vm::old(1, Mode::L2);
+    let mut switch_box = SwitchBox::with_capacity(1, 10, vm);
+    let no_room = Import { imported: 10, no_room: 5, ..Import::default() };
+    assert_eq!(switch_box.import(&established(0..15)), no_room);
+    let mut stranger = imported(Flow::new(CLIENT, 0), 6, SessionState::Established);
+    stranger.tuple.address = ip(CLIENT_2);
+    let not_tracked = Import { not_tracked: 1, ..Import::default() };
+    assert_eq!(switch_box.import(&[stranger]), not_tracked);
+    let bound = ManagedAddress { tracked: false, ..switch_box.address };
+    switch_box.install(bound, &[]);
+    assert_eq!(switch_box.import(&established(0..1)), not_tracked);
+    let other_family = Tuple { client: "::1".parse().expect("address"), ..stranger.tuple };
+    let mixed = ImportedSession { tuple: other_family, ..stranger };
+    assert_eq!(switch_box.import(&[mixed]).imported, 0);
+    switch_box.one(&Flow::new(CLIENT, 0).to_service(tcp(ACK)));
+}
