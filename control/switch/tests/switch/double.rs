@@ -42,10 +42,16 @@ struct Inner {
 
 impl Double {
     pub(crate) fn new(ports: Vec<PortInfo>, workers: u16) -> (Self, Shards) {
+        Self::with_sessions(ports, workers, SESSIONS.v4)
+    }
+
+    /// With room for so many sessions on each worker.
+    pub(crate) fn with_sessions(ports: Vec<PortInfo>, workers: u16, v4: u32) -> (Self, Shards) {
+        let capacity = Capacity { v4, ..SESSIONS };
         let counters: Vec<_> = (0..workers).map(|_| Arc::new(ShardCounters::default())).collect();
         let selector = ShardSelector::new(workers);
         let shards = (0..workers).zip(&counters).map(|(number, counters)| {
-            Shard::new(number, selector.clone(), SESSIONS, Arc::clone(counters)).expect("memory")
+            Shard::new(number, selector.clone(), capacity, Arc::clone(counters)).expect("memory")
         });
         let inner = Inner {
             shards: shards.collect(),

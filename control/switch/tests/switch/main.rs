@@ -6,6 +6,7 @@ mod double;
 mod interface;
 mod life;
 mod links;
+mod many;
 mod refusals;
 mod testbox;
 mod watching;

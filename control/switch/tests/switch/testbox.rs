@@ -33,7 +33,7 @@ const ADDRESS_BYTES: [u8; 4] = [10, 8, 0, 100];
 /// Longer than anything here takes; a test that waits this long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-const CONFIG: &str = r#"
+pub(crate) const CONFIG: &str = r#"
     [api]
     listen = ["unix:/run/unused.sock"]
     [workers]
