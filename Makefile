@@ -65,6 +65,23 @@ check-instructions: instructions-program ## Fail when a packet's instructions ha
 record-instructions: instructions-program ## Record a packet's instructions for this toolchain
 	@$(RELEASE)/tidegate-instructions record
 
+# Seconds for each fuzz target.
+FUZZ_SECONDS ?= 600
+FUZZ := dataplane/fuzz
+CARGO_FUZZ_VERSION := 0.13.2
+
+.PHONY: fuzz
+fuzz: packages $(TOOLS)/bin/cargo-fuzz ## Fuzz every target (FUZZ_SECONDS=600 each; needs a nightly toolchain)
+	@export PATH="$(TOOLS)/bin:$$PATH" CARGO_TARGET_DIR="$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/fuzz"; \
+	for target in $$(ls $(FUZZ)/corpus); do \
+		mkdir -p "$$CARGO_TARGET_DIR/found/$$target"; \
+		$(CARGO) +nightly fuzz run --fuzz-dir $(FUZZ)/libfuzzer -O -a $$target \
+			"$$CARGO_TARGET_DIR/found/$$target" $(FUZZ)/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=600 -print_final_stats=1; \
+		$(CARGO) +nightly fuzz run --fuzz-dir $(FUZZ)/libfuzzer -O -a $$target -- \
+			-merge=1 -max_len=600 $(FUZZ)/corpus/$$target "$$CARGO_TARGET_DIR/found/$$target"; \
+	done
+
 .PHONY: check
 check: packages $(TOOLS)/bin/cargo-deny ## Formatting, lints, dependencies
 	$(CARGO) fmt --all --check
@@ -74,6 +91,9 @@ check: packages $(TOOLS)/bin/cargo-deny ## Formatting, lints, dependencies
 .PHONY: advisories
 advisories: $(TOOLS)/bin/cargo-deny ## Known vulnerabilities in dependencies (fetches the database)
 	PATH="$(TOOLS)/bin:$$PATH" $(CARGO) deny --locked check advisories
+
+$(TOOLS)/bin/cargo-fuzz:
+	$(CARGO) install cargo-fuzz --version $(CARGO_FUZZ_VERSION) --locked --root $(TOOLS)
 
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(TOOLS)

@@ -1,0 +1,276 @@
+//! The whole pipeline: bytes say what happens, and in between are frames.
+
+use std::{cell::RefCell, net::IpAddr, sync::Arc};
+
+use tidegate_dataplane::{
+    pipeline::{BURST, Capacity, Outcome, Shard, ShardSelector, Verdict},
+    steering::{Cutover, Destination, ManagedAddress, PortId, Snapshot, UnknownTcp},
+};
+
+use crate::{
+    bytes::Bytes,
+    network::{self, CLIENTS, L2, LOCATORS, NAT, PORT_MAC, PORTS, ip},
+};
+
+const SHARDS: u16 = 2;
+const CAPACITY: Capacity = Capacity { v4: 96, v6: 96 };
+/// More steps than this take long and find little.
+const MOST_STEPS: usize = 64;
+const SLOTS: u32 = 8;
+
+struct FuzzedBox {
+    shards: Vec<Shard>,
+    snapshot: Snapshot,
+    managed: Vec<ManagedAddress>,
+    now_ms: u64,
+    fed: u64,
+}
+
+thread_local! {
+    /// Made once: its memory takes longer to get than a run.
+    static BOX: RefCell<FuzzedBox> = RefCell::new(FuzzedBox::new());
+}
+
+pub(crate) fn run(bytes: &[u8]) {
+    let mut bytes = Bytes(bytes);
+    BOX.with_borrow_mut(|fuzzed| {
+        for _ in 0..MOST_STEPS {
+            if bytes.is_empty() {
+                break;
+            }
+            fuzzed.step(&mut bytes);
+            fuzzed.check();
+        }
+        fuzzed.forget();
+    });
+}
+
+impl FuzzedBox {
+    fn new() -> Self {
+        let selector = ShardSelector::new(SHARDS);
+        let shard = |number| Shard::new(number, selector.clone(), CAPACITY, Arc::default());
+        let managed = network::managed();
+        let mut made = Self {
+            shards: (0..SHARDS).map(|number| shard(number).expect("memory")).collect(),
+            snapshot: network::snapshot(1, managed.clone()),
+            managed,
+            now_ms: 1_000,
+            fed: 0,
+        };
+        made.install();
+        made
+    }
+
+    fn install(&mut self) {
+        let generation = self.snapshot.generation + 1;
+        self.snapshot = network::snapshot(generation, self.managed.clone());
+        self.shards.iter_mut().for_each(|shard| shard.install(&self.snapshot));
+    }
+
+    /// Back to the beginning, without sessions.
+    fn forget(&mut self) {
+        self.managed = network::managed();
+        self.managed.iter_mut().for_each(|address| address.tracked = false);
+        self.install();
+        for shard in &mut self.shards {
+            shard.sweep(&self.snapshot, self.now_ms, u32::MAX);
+            assert_eq!(shard.counters().sessions.get(), 0, "all are forgotten");
+        }
+        self.managed = network::managed();
+        self.install();
+    }
+
+    fn step(&mut self, bytes: &mut Bytes<'_>) {
+        match bytes.byte() % 16 {
+            0 => self.now_ms += u64::from(bytes.u16()) * 64,
+            1 => {
+                let budget = u32::from(bytes.u16());
+                for shard in &mut self.shards {
+                    shard.sweep(&self.snapshot, self.now_ms, budget);
+                }
+            }
+            2 => self.steer(bytes),
+            _ => {
+                let frames: Vec<_> = (0..1 + bytes.below(4)).map(|_| frame(bytes)).collect();
+                self.feed(frames);
+            }
+        }
+    }
+
+    /// One step of a migration of one address, fitting or not.
+    fn steer(&mut self, bytes: &mut Bytes<'_>) {
+        let number = bytes.below(self.managed.len());
+        let managed = &mut self.managed[number];
+        match bytes.byte() % 6 {
+            0 => managed.tracked = !managed.tracked,
+            1 => managed.hosted = !managed.hosted,
+            2 => managed.destination = None,
+            3 => {
+                let place = 1 - managed.home.slot.0 % 2;
+                let backend = network::backend(number as u32, managed.address, place);
+                managed.destination = Some(Destination { backend, cut_over: None });
+            }
+            4 => {
+                let policies = [UnknownTcp::Source, UnknownTcp::Destination, UnknownTcp::Drop];
+                let unknown_tcp = policies[bytes.below(3)];
+                let datagrams_end_ms =
+                    bytes.byte().is_multiple_of(2).then_some(self.now_ms + 5_000);
+                if let Some(destination) = &mut managed.destination {
+                    destination.cut_over = Some(Cutover { unknown_tcp, datagrams_end_ms });
+                    managed.epoch += 1;
+                }
+            }
+            _ => {
+                if let Some(destination) = managed.destination.take() {
+                    managed.home = destination.backend;
+                }
+            }
+        }
+        self.install();
+    }
+
+    fn feed(&mut self, frames: Vec<(PortId, Vec<u8>)>) {
+        self.fed += frames.len() as u64;
+        let (mut ports, mut frames): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
+        let at = usize::from(frames[0].first().is_some_and(|byte| byte & 2 == 0));
+        let mut verdicts = [Verdict::Redirect(u16::MAX); BURST];
+        let shard = &mut self.shards[at];
+        shard.process(&self.snapshot, self.now_ms, &mut frames, &mut ports, &mut verdicts);
+        for ((mut frame, port), verdict) in frames.into_iter().zip(ports).zip(verdicts) {
+            let (mut verdict, mut here, mut ports) = ([verdict], at, [port]);
+            let mut hops = 0;
+            while let Verdict::Redirect(to) = verdict[0] {
+                assert!(hops < 2 && usize::from(to) != here, "it comes to rest");
+                (here, hops) = (usize::from(to), hops + 1);
+                let frames = std::slice::from_mut(&mut frame);
+                let shard = &mut self.shards[here];
+                shard.process(&self.snapshot, self.now_ms, frames, &mut ports, &mut verdict);
+            }
+            self.end(here, verdict[0], &frame);
+        }
+        for shard in &mut self.shards {
+            assert!(shard.take_punts().count() <= BURST);
+        }
+    }
+
+    fn end(&self, shard: usize, verdict: Verdict, frame: &[u8]) {
+        let outcome = match verdict {
+            Verdict::Transmit(device, outcome) => {
+                assert!(!outcome.is_drop() && device.0 < PORTS && frame.len() >= 14);
+                outcome
+            }
+            Verdict::Drop(outcome) => {
+                assert!(outcome.is_drop());
+                outcome
+            }
+            Verdict::Redirect(_) => unreachable!("it came to rest"),
+        };
+        self.shards[shard].counters().count(outcome, 1);
+    }
+
+    fn check(&self) {
+        let mut ended = 0;
+        for shard in &self.shards {
+            let counters = shard.counters();
+            ended += Outcome::ALL.iter().map(|outcome| counters.outcome(*outcome)).sum::<u64>();
+            let slots = || (0..SLOTS).map(tidegate_dataplane::steering::BackendSlot);
+            let entries: u32 = slots().map(|slot| counters.entries(slot)).sum();
+            assert_eq!(u64::from(entries), counters.sessions.get());
+            for slot in slots() {
+                assert!(counters.live(slot) <= counters.entries(slot));
+                assert!(counters.live_begun_by_vm(slot) <= counters.live(slot));
+            }
+        }
+        assert_eq!(ended, self.fed, "every packet ends in one outcome");
+    }
+}
+
+/// A frame: any bytes, or a whole packet with some bytes changed.
+fn frame(bytes: &mut Bytes<'_>) -> (PortId, Vec<u8>) {
+    let port = PortId(u16::from(bytes.byte()) % PORTS);
+    let kind = bytes.byte();
+    if kind == 0xff {
+        let length = bytes.below(128);
+        return (port, bytes.take(length).to_vec());
+    }
+    let family = usize::from(kind & 1);
+    let ours = [L2, NAT, LOCATORS[0], LOCATORS[1]][usize::from(kind >> 1 & 3)][family];
+    let (client, ours) = (ip(CLIENTS[family]), ip(ours));
+    let (source, destination) = if kind & 8 == 0 { (client, ours) } else { (ours, client) };
+    let mut frame = packet(source, destination, kind >> 4, bytes);
+    for _ in 0..bytes.below(4) {
+        let at = bytes.below(96);
+        let value = bytes.byte();
+        if let Some(byte) = frame.get_mut(at) {
+            *byte = value;
+        }
+    }
+    if bytes.byte().is_multiple_of(16) {
+        frame.truncate(bytes.below(100));
+    }
+    (port, frame)
+}
+
+/// TCP, UDP, echo, an error with a quote, another protocol; checksums are not right.
+fn packet(source: IpAddr, destination: IpAddr, kind: u8, bytes: &mut Bytes<'_>) -> Vec<u8> {
+    let client_port = 1 + bytes.byte() % 8;
+    let ports = match source.to_string() == CLIENTS[0] || source.to_string() == CLIENTS[1] {
+        true => [0, client_port, 0, 80],
+        false => [0, 80, 0, client_port],
+    };
+    let is_v4 = source.is_ipv4();
+    let (protocol, transport) = match kind & 7 {
+        0..=3 => {
+            let mut tcp = [0; 20];
+            tcp[..4].copy_from_slice(&ports);
+            (tcp[7], tcp[11]) = (bytes.byte() % 8, bytes.byte() % 8);
+            (tcp[12], tcp[13]) = (0x50, bytes.byte() & 0x17);
+            (6, tcp.to_vec())
+        }
+        4 => (17, [&ports[..], &[0, 8, 0, 0]].concat()),
+        5 => {
+            let kinds = if is_v4 { [8, 0] } else { [128, 129] };
+            let echo = [kinds[bytes.below(2)], 0, 0, 0, 0, client_port, 0, 1];
+            (if is_v4 { 1 } else { 58 }, echo.to_vec())
+        }
+        6 => {
+            let kind = if is_v4 { 3 } else { 1 };
+            let mut error = vec![kind, 4, 0, 0, 0, 0, 0, 0];
+            let quoted = [&ports[2..], &ports[..2], &[0, 8, 0, 0]].concat();
+            error.extend(&ip_packet(destination, source, 17, &quoted)[14..]);
+            let checksum = icmp_checksum(source, destination, &error);
+            error[2..4].copy_from_slice(&checksum.to_be_bytes());
+            (if is_v4 { 1 } else { 58 }, error)
+        }
+        _ => (bytes.byte(), bytes.take(16).to_vec()),
+    };
+    ip_packet(source, destination, protocol, &transport)
+}
+
+fn ip_packet(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = [PORT_MAC.0, [2, 0, 0, 0, 9, 2]].concat();
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let length = (20 + payload.len()) as u8;
+            frame.extend([8, 0, 0x45, 0, 0, length, 0, 7, 0, 0, 64, protocol, 0, 0]);
+            frame.extend([source.octets(), destination.octets()].concat());
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, payload.len() as u8, protocol, 64]);
+            frame.extend([source.octets(), destination.octets()].concat());
+        }
+        _ => unreachable!("one family"),
+    }
+    frame.extend(payload);
+    frame
+}
+
+fn icmp_checksum(source: IpAddr, destination: IpAddr, message: &[u8]) -> u16 {
+    use tidegate_dataplane::packet::checksum;
+    let frame = ip_packet(source, destination, 58, message);
+    if source.is_ipv4() {
+        checksum::of_icmp(message)
+    } else {
+        checksum::of_icmpv6(&frame[14..], message)
+    }
+}
