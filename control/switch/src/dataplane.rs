@@ -9,7 +9,7 @@ use tidegate_dataplane::{
     packet::Mac,
     pipeline::{Import, ImportedSession, Punt},
     session::SessionRecord,
-    steering::{BackendSlot, PortId, Snapshot},
+    steering::{BackendSlot, PortId, RouteChange, RouteTables, Snapshot},
 };
 
 /// A port as the device reports it.
@@ -79,6 +79,9 @@ pub enum DataplaneError {
         /// How long was waited.
         waited: Duration,
     },
+    /// The route tables did not take a change.
+    #[error("the route tables did not take a change: {0}")]
+    Routes(String),
     /// Every packet buffer is in use, or the frame does not fit one.
     #[error(
         "no packet buffer is free for a frame of the control core; raise `memory_mib` in [eal]"
@@ -90,6 +93,12 @@ pub enum DataplaneError {
 pub trait Dataplane: Send {
     /// How many workers there are.
     fn workers(&self) -> usize;
+
+    /// Tell the route tables these changes, and give them as they are then. Those of snapshots in use are as they were.
+    ///
+    /// # Errors
+    /// [`DataplaneError::Routes`] when there is no room, or a worker holds on to old ones.
+    fn change_routes(&mut self, changes: &[RouteChange]) -> Result<RouteTables, DataplaneError>;
 
     /// The workers' clock, milliseconds.
     fn now_ms(&self) -> u64;

@@ -6,7 +6,7 @@ use tidegate_dataplane::{
     counters::ShardCounters,
     pipeline::{Import, ImportedSession, Punt},
     session::SessionRecord,
-    steering::{PortId, Snapshot},
+    steering::{PortId, RouteChange, RouteTables, Snapshot},
 };
 use tidegate_switch::{
     config::{Config, Idle, PortConfig},
@@ -65,6 +65,7 @@ fn failed(error: WorkerError) -> DataplaneError {
     match error {
         WorkerError::Silent { worker, waited } => DataplaneError::NoAnswer { worker, waited },
         WorkerError::Stopped { worker } => DataplaneError::WorkerStopped { worker },
+        WorkerError::Routes(reason) => DataplaneError::Routes(reason),
         WorkerError::NoBuffer => DataplaneError::NoBuffer,
     }
 }
@@ -72,6 +73,10 @@ fn failed(error: WorkerError) -> DataplaneError {
 impl Dataplane for DpdkWorkers {
     fn workers(&self) -> usize {
         self.workers.count()
+    }
+
+    fn change_routes(&mut self, changes: &[RouteChange]) -> Result<RouteTables, DataplaneError> {
+        self.workers.change_routes(changes).map_err(failed)
     }
 
     fn now_ms(&self) -> u64 {

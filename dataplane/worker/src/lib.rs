@@ -13,6 +13,7 @@ mod link;
 mod mesh;
 mod outbox;
 mod ports;
+mod routes;
 mod worker;
 mod workers;
 

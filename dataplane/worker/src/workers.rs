@@ -14,7 +14,7 @@ use tidegate_dataplane::{
     packet::Mac,
     pipeline::{Capacity, Import, ImportedSession, Punt, Shard, ShardSelector},
     session::SessionRecord,
-    steering::{BackendSlot, PortId, Snapshot},
+    steering::{BackendSlot, PortId, PrefixTable, RouteChange, RouteTables, Snapshot},
 };
 use tidegate_dpdk::{Eal, LcoreTask, PktMbufPool, PoolConfig, Port, PortStats};
 
@@ -26,6 +26,7 @@ use crate::{
     mesh::mesh,
     outbox::Outbox,
     ports::{self, OpenPort},
+    routes::TwoCopies,
     worker::{Exit, Worker},
 };
 
@@ -102,7 +103,7 @@ pub enum StartError {
 }
 
 /// Why a worker did not do as told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WorkerError {
     /// It did not answer in time.
     #[error("worker {worker} did not answer within {} ms", waited.as_millis())]
@@ -118,6 +119,9 @@ pub enum WorkerError {
         /// Which.
         worker: usize,
     },
+    /// Route tables did not take a change.
+    #[error("{0}")]
+    Routes(String),
     /// No packet buffer was free for a frame of the control core.
     #[error("no packet buffer is free")]
     NoBuffer,
@@ -163,6 +167,8 @@ pub struct Workers {
     noticed: Vec<Punt>,
     clock: Clock,
     selector: ShardSelector,
+    routes_v4: TwoCopies<PrefixTable<u32>>,
+    routes_v6: TwoCopies<PrefixTable<u128>>,
 }
 
 impl Workers {
@@ -190,7 +196,17 @@ impl Workers {
         let clock = Clock::start(eal.tsc_hz());
         let (links, tasks, noticed) = (Vec::new(), Vec::new(), Vec::new());
         let chosen_by = selector.clone();
-        let mut this = Self { links, tasks, ports, pool, noticed, clock, selector: chosen_by };
+        let mut this = Self {
+            links,
+            tasks,
+            ports,
+            pool,
+            noticed,
+            clock,
+            selector: chosen_by,
+            routes_v4: TwoCopies::new(PrefixTable::default(), PrefixTable::default()),
+            routes_v6: TwoCopies::new(PrefixTable::default(), PrefixTable::default()),
+        };
         let lcores = eal.worker_lcores();
         for (number, mesh) in mesh(workers).into_iter().enumerate() {
             let counters = Arc::new(ShardCounters::default());
@@ -285,6 +301,28 @@ impl Workers {
             begun_by_vm: counters().map(|it| u64::from(it.at_install_begun_by_vm(slot))).sum(),
         };
         Ok(Acknowledged { elapsed, counted: snapshot.counted_at_install.iter().map(sum).collect() })
+    }
+
+    /// Tell the route tables these changes, and give them as they are then.
+    ///
+    /// # Errors
+    /// [`WorkerError::Routes`] when a change was not taken; a worker that still reads old tables after a while.
+    pub fn change_routes(&mut self, changes: &[RouteChange]) -> Result<RouteTables, WorkerError> {
+        // Whoever reads the copies to be changed has a snapshot that is on its way back.
+        let started = Instant::now();
+        while !(self.routes_v4.is_free() && self.routes_v6.is_free()) {
+            if started.elapsed() > PATIENCE {
+                let reason = "old tables are still in use".to_owned();
+                return Err(WorkerError::Routes(reason));
+            }
+            self.read_reports();
+            thread::sleep(Duration::from_micros(20));
+        }
+        let told = [self.routes_v4.change(changes), self.routes_v6.change(changes)];
+        for refused in told.into_iter().flatten() {
+            refused.map_err(WorkerError::Routes)?;
+        }
+        Ok(RouteTables { v4: self.routes_v4.current(), v6: self.routes_v6.current() })
     }
 
     /// Copies of sessions with their worker's number: of `address` or all, at most `limit`. A session that moves while the

@@ -25,7 +25,9 @@ pub use run::{CoreHandle, CoreThread};
 use tidegate_dataplane::{
     counters::ShardCounters,
     pipeline::{Import, ImportedSession},
-    steering::{BackendSlot, Cutover, Rewrite, SnapshotError, UnknownTcp},
+    steering::{
+        BackendSlot, Cutover, Rewrite, RouteChange, RouteTables, SnapshotError, UnknownTcp,
+    },
 };
 use tokio::sync::watch;
 
@@ -93,6 +95,10 @@ pub struct Core {
     links: Links,
     announcer: Announcer,
     migrations: Migrations,
+    /// As they were last given.
+    tables: RouteTables,
+    /// Changes they have not taken yet.
+    untold: Vec<RouteChange>,
 }
 
 impl Core {
@@ -114,6 +120,8 @@ impl Core {
             links: Links::default(),
             announcer: Announcer::default(),
             migrations: Migrations::default(),
+            tables: RouteTables::default(),
+            untold: Vec::new(),
         };
         let mut steering = Steering::default();
         for (address, home) in addresses {
@@ -295,7 +303,8 @@ impl Core {
         counted: Vec<BackendSlot>,
     ) -> Result<Acknowledged, CoreError> {
         self.generation += 1;
-        let snapshot = self.network.snapshot(self.generation, steering, counted)?;
+        let tables = self.tell_routes(steering)?;
+        let snapshot = self.network.snapshot(self.generation, steering, tables, counted)?;
         match self.dataplane.publish(Arc::new(snapshot)) {
             Ok(acknowledged) => {
                 self.resync_at = None;
@@ -310,6 +319,16 @@ impl Core {
                 Err(error.into())
             }
         }
+    }
+
+    /// The route tables with all that has changed.
+    fn tell_routes(&mut self, steering: &Steering) -> Result<RouteTables, CoreError> {
+        self.untold.extend(self.network.take_route_changes(steering));
+        if !self.untold.is_empty() {
+            self.tables = self.dataplane.change_routes(&self.untold)?;
+            self.untold.clear();
+        }
+        Ok(self.tables.clone())
     }
 
     fn slot_in_use(&self, slot: BackendSlot) -> bool {

@@ -15,6 +15,7 @@
 mod address;
 mod network;
 mod refused;
+mod routes;
 mod slots;
 
 use std::{collections::BTreeMap, net::IpAddr};

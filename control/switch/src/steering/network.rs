@@ -1,16 +1,19 @@
 //! The links around the box: ports, routes, neighbours. Together with [`Steering`] they make a [`Snapshot`].
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashSet, net::IpAddr};
 
 use tidegate_dataplane::{
     packet::{Mac, Tags},
     steering::{
-        BackendSlot, IpPrefix, Neighbour, NextHop, Port, PortId, PortRole, Rewrite, Routing,
-        Snapshot, SnapshotError, Timeouts,
+        BackendSlot, Neighbour, NextHop, Port, PortId, PortRole, Rewrite, RouteChange, RouteTables,
+        Routing, Snapshot, SnapshotError, Timeouts,
     },
 };
 
-use super::{Address, Steering};
+use super::{
+    Address, Steering,
+    routes::{Routes, Target},
+};
 use crate::config::{Config, InterfaceAddress, PortConfig};
 
 /// A port and what is configured on it.
@@ -33,9 +36,9 @@ const MAX_LEARNED: usize = 65_536;
 #[derive(Clone, Debug)]
 pub struct Network {
     ports: Vec<NetworkPort>,
-    routes: Vec<(IpPrefix, NextHop)>,
-    fixed: HashMap<IpAddr, Neighbour>,
-    learned: HashMap<IpAddr, Neighbour>,
+    routes: Routes,
+    /// Neighbours that are configured: nobody else may say where they are.
+    fixed: HashSet<IpAddr>,
     timeouts: Timeouts,
 }
 
@@ -65,17 +68,19 @@ impl Network {
             let hop = NextHop { port: PortId(number), via: None };
             port.addresses.iter().filter_map(move |address| Some((address.prefix()?, hop)))
         });
-        // Of several ports on one prefix (anycast gateway) the first stands for it: the later route of two wins.
-        let mut routes: Vec<_> = connected.collect();
-        routes.reverse();
-        routes.extend(config.routes.iter().copied());
-        Self {
-            ports,
-            routes,
-            fixed: config.neighbours.iter().copied().collect(),
-            learned: HashMap::new(),
-            timeouts: config.timeouts,
+        let mut routes = Routes::default();
+        // Of several ports on one prefix (anycast gateway) the first stands for it.
+        let connected: Vec<_> = connected.collect();
+        for (prefix, hop) in connected.into_iter().rev().chain(config.routes.iter().copied()) {
+            routes.set(prefix, Some(Target::Next(hop)));
         }
+        for (address, neighbour) in &config.neighbours {
+            routes.set_neighbour(*address, Some(*neighbour));
+        }
+        let own = ports.iter().flat_map(|port| &port.addresses);
+        routes.set_own(own.map(|own| own.address).collect());
+        let fixed = config.neighbours.iter().map(|(address, _)| *address).collect();
+        Self { ports, routes, fixed, timeouts: config.timeouts }
     }
 
     /// Its ports, by [`PortId`].
@@ -123,28 +128,44 @@ impl Network {
     pub fn learn(&mut self, port: PortId, address: IpAddr, mac: Mac) -> Learned {
         let on_link = self.links_of(address).any(|(id, ..)| id == port);
         let own = self.owner_of(address).is_some() || self.ports.iter().any(|port| port.mac == mac);
-        if !on_link || own || mac.is_group() || self.fixed.contains_key(&address) {
+        if !on_link || own || mac.is_group() || self.fixed.contains(&address) {
             return Learned::Ignored;
         }
         let neighbour = Neighbour { port, mac };
-        if self.learned.get(&address) == Some(&neighbour) {
+        let known = self.routes.neighbour(address);
+        if known == Some(&neighbour) {
             return Learned::Known;
         }
-        if self.learned.len() >= MAX_LEARNED && !self.learned.contains_key(&address) {
+        if known.is_none() && self.routes.neighbours() >= MAX_LEARNED {
             return Learned::Ignored;
         }
-        self.learned.insert(address, neighbour);
+        self.routes.set_neighbour(address, Some(neighbour));
         Learned::Changed
     }
 
-    /// What workers act on. `counted` are the slots each shard notes the live sessions of as it takes this up.
+    /// What the route tables are to be told since the last time, when `steering` is to be in force.
+    pub fn take_route_changes(&mut self, steering: &Steering) -> Vec<RouteChange> {
+        let placed = steering.addresses().flat_map(Address::backends);
+        let locators = placed.filter_map(|placed| match placed.spec.rewrite {
+            Rewrite::Nat(locator) => {
+                Some((locator, Neighbour { port: placed.spec.port, mac: placed.spec.mac }))
+            }
+            Rewrite::L2 => None,
+        });
+        self.routes.set_locators(locators.collect());
+        self.routes.take_changes()
+    }
+
+    /// What workers act on, with `tables` that were told every change. `counted` are the slots each shard notes the live
+    /// sessions of as it takes this up.
     ///
     /// # Errors
     /// [`SnapshotError`] when addresses exclude each other, which [`Steering`] prevents.
     pub fn snapshot(
-        &self,
+        &mut self,
         generation: u64,
         steering: &Steering,
+        tables: RouteTables,
         counted: Vec<BackendSlot>,
     ) -> Result<Snapshot, SnapshotError> {
         let port = |(id, port): (PortId, &NetworkPort)| {
@@ -158,17 +179,7 @@ impl Network {
             })
         };
         let ports: Vec<_> = (0..).map(PortId).zip(&self.ports).map(port).collect();
-        let listed = |(address, neighbour): (&IpAddr, &Neighbour)| (*address, *neighbour);
-        let mut neighbours: HashMap<IpAddr, Neighbour> =
-            self.learned.iter().chain(&self.fixed).map(listed).collect();
-        // A guest with an address of its own is where its backend says, whatever was heard.
-        for placed in steering.addresses().flat_map(Address::backends) {
-            if let Rewrite::Nat(locator) = placed.spec.rewrite {
-                let neighbour = Neighbour { port: placed.spec.port, mac: placed.spec.mac };
-                neighbours.insert(locator, neighbour);
-            }
-        }
-        let routing = Routing::plain(&ports, self.routes.iter().copied(), neighbours);
+        let routing = Routing { tables, hops: self.routes.hops(&ports) };
         let mut snapshot = Snapshot::new(generation, ports, steering.managed(), routing)?;
         snapshot.timeouts = self.timeouts;
         snapshot.counted_at_install = counted;

@@ -1,10 +1,10 @@
 //! What the model test cannot say: messages' content is tested at the service, slots and snapshots here.
 
-use std::{net::Ipv4Addr, path::Path};
+use std::{net::Ipv4Addr, path::Path, sync::Arc};
 
 use tidegate_dataplane::{
     packet::{Address as _, Mac},
-    steering::{Cutover, Direction, Hop, PortId, Recent, UnknownTcp},
+    steering::{Cutover, Direction, Hop, PortId, PrefixTable, Recent, RouteTables, UnknownTcp},
 };
 
 use super::*;
@@ -84,7 +84,7 @@ fn a_refusal_changes_nothing() {
 
 #[test]
 fn a_snapshot_says_what_is_counted_and_who_is_where() {
-    let (network, mut steering) = (network(), Steering::default());
+    let (mut network, mut steering) = (network(), Steering::default());
     let free = |_| false;
     steering.add(A, spec("a", 1, Rewrite::L2), &free).expect("add");
     steering.takeover(A, &free).expect("takeover");
@@ -92,7 +92,8 @@ fn a_snapshot_says_what_is_counted_and_who_is_where() {
     let cutover = Cutover { unknown_tcp: UnknownTcp::Drop, ..Cutover::default() };
     let dropping = DrainPolicy { cutover, ..DrainPolicy::default() };
     let source = steering.cutover(A, dropping).expect("cutover");
-    let snapshot = network.snapshot(7, &steering, vec![source]).expect("snapshot");
+    let tables = RouteTables::default();
+    let snapshot = network.snapshot(7, &steering, tables, vec![source]).expect("snapshot");
     assert_eq!((snapshot.generation, snapshot.counted_at_install.as_slice()), (7, &[source][..]));
     let managed = snapshot.plane().managed(V4).expect("managed");
     assert_eq!((managed.hosted, managed.tracked, managed.epoch), (true, true, 2));
@@ -115,7 +116,13 @@ fn routes_lead_to_where_neighbours_are() {
         network.learn(PortId(2), 0x0a08_0020_u32.ip(), Mac([2, 0, 0, 0, 8, 0x20])),
         Learned::Changed
     );
-    let snapshot = network.snapshot(1, &steering, vec![]).expect("snapshot");
+    let mut table = PrefixTable::default();
+    for change in network.take_route_changes(&steering) {
+        let address = u32::of(change.prefix.address()).expect("IPv4");
+        table.insert(address, change.prefix.len(), change.hop.expect("a new route"));
+    }
+    let tables = RouteTables { v4: Arc::new(table), ..RouteTables::default() };
+    let snapshot = network.snapshot(1, &steering, tables, vec![]).expect("snapshot");
     let port = |address: u32| match snapshot.route(address) {
         Hop::Link(link) => (link.port.0, Some(link.port.0)),
         Hop::Unresolved { port, via: None } => (port.0, None),

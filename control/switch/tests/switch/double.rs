@@ -10,7 +10,7 @@ use tidegate_dataplane::{
     counters::ShardCounters,
     pipeline::{Capacity, Import, ImportedSession, Punt, Shard, ShardSelector, Verdict},
     session::SessionRecord,
-    steering::{BackendSlot, PortId, Snapshot},
+    steering::{BackendSlot, PortId, PrefixTable, RouteChange, RouteTables, Snapshot},
 };
 use tidegate_switch::dataplane::{
     Acknowledged, Counted, Dataplane, DataplaneError, PortInfo, PortStats,
@@ -23,6 +23,8 @@ pub(crate) struct Double {
     ports: Vec<PortInfo>,
     counters: Vec<Arc<ShardCounters>>,
     shards: Shards,
+    v4: PrefixTable<u32>,
+    v6: PrefixTable<u128>,
 }
 
 /// The shards, shared with the test.
@@ -63,7 +65,8 @@ impl Double {
             selector: selector.clone(),
         };
         let shards = Shards(Arc::new(Mutex::new(inner)));
-        (Self { ports, counters, shards: shards.clone() }, shards)
+        let (v4, v6) = (PrefixTable::default(), PrefixTable::default());
+        (Self { ports, counters, shards: shards.clone(), v4, v6 }, shards)
     }
 }
 
@@ -126,6 +129,18 @@ impl Shards {
 impl Dataplane for Double {
     fn workers(&self) -> usize {
         self.counters.len()
+    }
+
+    fn change_routes(&mut self, changes: &[RouteChange]) -> Result<RouteTables, DataplaneError> {
+        for RouteChange { prefix, hop } in changes {
+            match (prefix.address(), hop) {
+                (IpAddr::V4(it), Some(hop)) => self.v4.insert(it.to_bits(), prefix.len(), *hop),
+                (IpAddr::V4(it), None) => self.v4.remove(it.to_bits(), prefix.len()),
+                (IpAddr::V6(it), Some(hop)) => self.v6.insert(it.to_bits(), prefix.len(), *hop),
+                (IpAddr::V6(it), None) => self.v6.remove(it.to_bits(), prefix.len()),
+            }
+        }
+        Ok(RouteTables { v4: Arc::new(self.v4.clone()), v6: Arc::new(self.v6.clone()) })
     }
 
     fn now_ms(&self) -> u64 {

@@ -15,7 +15,9 @@ pub use address::{
 };
 pub use plane::{Direction, Plane, Recent};
 pub use prefix::{IpPrefix, PrefixError};
-pub use routing::{Hop, HopNumber, LinkHop, NextHop, PrefixTable, RouteTable, Routing};
+pub use routing::{
+    Hop, HopNumber, LinkHop, NextHop, PrefixTable, RouteChange, RouteTable, RouteTables, Routing,
+};
 pub use service::{Path, Service};
 pub use snapshot::{Family, Snapshot, SnapshotError};
 pub use timeouts::Timeouts;

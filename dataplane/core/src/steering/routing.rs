@@ -2,11 +2,7 @@
 //!
 //! Hosts on a link whose MAC is known have a route of their own, so that one lookup finds the way to any destination.
 
-use std::{
-    fmt::Debug,
-    net::IpAddr,
-    sync::{Arc, LazyLock},
-};
+use std::{fmt::Debug, net::IpAddr, sync::Arc};
 
 use ahash::RandomState;
 use hashbrown::HashMap;
@@ -16,6 +12,15 @@ use crate::packet::{Address, LinkHeader};
 
 /// Number of a [`Hop`]; 0 is none.
 pub type HopNumber = u16;
+
+/// A prefix leads elsewhere from now on, or nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteChange {
+    /// Which.
+    pub prefix: IpPrefix,
+    /// Where; `None` when there is no such route any more.
+    pub hop: Option<HopNumber>,
+}
 
 /// Routes of one family, by prefix, to numbers of next hops.
 ///
@@ -68,7 +73,7 @@ impl LinkHop {
 }
 
 /// Where a route leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NextHop {
     /// Port to leave by.
     pub port: PortId,
@@ -76,13 +81,27 @@ pub struct NextHop {
     pub via: Option<IpAddr>,
 }
 
-/// All routes, and what their numbers mean.
+/// All routes, by what their tables answer.
 #[derive(Clone, Debug)]
-pub struct Routing {
+pub struct RouteTables {
     /// Routes of IPv4.
     pub v4: Arc<dyn RouteTable<u32>>,
     /// Routes of IPv6.
     pub v6: Arc<dyn RouteTable<u128>>,
+}
+
+impl Default for RouteTables {
+    fn default() -> Self {
+        let (v4, v6) = (PrefixTable::default(), PrefixTable::default());
+        Self { v4: Arc::new(v4), v6: Arc::new(v6) }
+    }
+}
+
+/// All routes, and what their numbers mean.
+#[derive(Clone, Debug)]
+pub struct Routing {
+    /// The routes.
+    pub tables: RouteTables,
     /// By [`HopNumber`]; the first is [`Hop::Unreachable`].
     pub hops: Arc<[Hop]>,
 }
@@ -123,14 +142,14 @@ impl Routing {
                 IpAddr::V6(address) => v6.insert(address.to_bits(), prefix.len(), number),
             }
         }
-        Self { v4: Arc::new(v4), v6: Arc::new(v6), hops: hops.into() }
+        let tables = RouteTables { v4: Arc::new(v4), v6: Arc::new(v6) };
+        Self { tables, hops: hops.into() }
     }
 }
 
 impl Default for Routing {
     fn default() -> Self {
-        static EMPTY: LazyLock<Routing> = LazyLock::new(|| Routing::plain(&[], [], []));
-        EMPTY.clone()
+        Self { tables: RouteTables::default(), hops: [Hop::Unreachable].into() }
     }
 }
 
@@ -154,6 +173,15 @@ impl<A: Address> PrefixTable<A> {
             self.lengths.insert(at, (len, HashMap::with_hasher(RandomState::new())));
         }
         self.lengths[at].1.insert(address.masked(len), hop);
+    }
+
+    /// Forget the route to the first `len` bits of `address`.
+    pub fn remove(&mut self, address: A, len: u8) {
+        let Some(at) = self.lengths.iter().position(|(other, _)| *other == len) else { return };
+        self.lengths[at].1.remove(&address.masked(len));
+        if self.lengths[at].1.is_empty() {
+            self.lengths.remove(at);
+        }
     }
 
     fn find(&self, destination: A) -> HopNumber {

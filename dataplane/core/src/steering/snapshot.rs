@@ -108,8 +108,8 @@ impl Snapshot {
             counted_at_install: Vec::new(),
             tagged: tagged.collect(),
             hops: routing.hops,
-            v4: Plane::new(&managed, &ports, routing.v4)?,
-            v6: Plane::new(&managed, &ports, routing.v6)?,
+            v4: Plane::new(&managed, &ports, routing.tables.v4)?,
+            v6: Plane::new(&managed, &ports, routing.tables.v6)?,
             ports,
         })
     }
