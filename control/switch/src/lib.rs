@@ -8,6 +8,7 @@
 pub mod config;
 pub mod core;
 pub mod dataplane;
+pub mod kernel;
 pub mod server;
 pub mod service;
 pub mod steering;

@@ -15,9 +15,11 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser;
 use tidegate_api::endpoint::Endpoint;
+use tidegate_dataplane::steering::PortId;
 use tidegate_switch::{
-    config::{self, Config},
+    config::{self, Config, PortConfig},
     core::{AddressReport, Core, CoreThread},
+    kernel::{self, Mirror, MirroredPort, TwinInterface},
     server::Server,
     service::{BoxInfo, SwitchService},
 };
@@ -80,6 +82,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let server = runtime.block_on(Server::bind(&config.listen))?;
 
     let (dataplane, network) = workers::start(&config)?;
+    let (twins, mirrored) = twins(&config);
+    kernel::set_up(&twins)?;
     let info = BoxInfo {
         dpdk_version: tidegate_dpdk::dpdk_version(),
         sessions_capacity: config.workers.sessions,
@@ -87,6 +91,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let core = Core::new(dataplane, network, config.addresses.iter().cloned())?;
     let mut core = CoreThread::start(core).context("no thread for the control core")?;
+    follow_kernel(&core, &mirrored)?;
     let (stop, stopping) = watch::channel(false);
     let service = SwitchService::new(core.handle(), info, stopping.clone());
     announce_ready(&server, &config);
@@ -111,6 +116,30 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     drop(core.stop().context("the control core panicked; its message is above")?);
     tracing::info!("stopped");
     served.map_err(Into::into)
+}
+
+/// The interfaces of the ports' twins, and which port each stands for.
+fn twins(config: &Config) -> (Vec<TwinInterface>, Vec<MirroredPort>) {
+    let numbered = (0..).map(PortId).zip(&config.ports);
+    let twin = |(port, it): (PortId, &PortConfig)| {
+        let name = it.twin.clone()?;
+        let addresses = it.addresses.iter().map(|own| (own.address, own.prefix_len)).collect();
+        let mirrored = MirroredPort { port, interface: name.clone() };
+        Some((TwinInterface { name, addresses }, mirrored))
+    };
+    numbered.filter_map(twin).unzip()
+}
+
+/// Have the core act on what the kernel knows of routes and neighbours.
+fn follow_kernel(core: &CoreThread, ports: &[MirroredPort]) -> anyhow::Result<()> {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    let handle = core.handle();
+    let tell = move |changes| handle.tell(move |core| core.follow_kernel(changes));
+    let mirror = Mirror::start(ports, tell)?;
+    core.handle().tell(|core| core.attach_kernel(mirror));
+    Ok(())
 }
 
 /// Tell whoever started the box, a person or a script, that it answers now.

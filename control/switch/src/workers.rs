@@ -35,7 +35,18 @@ fn workers_config(config: &Config) -> WorkersConfig {
         name: port.name.clone(),
         device: port.device.clone(),
         mac: port.mac,
+        mac_of: None,
     };
+    let twin = |(number, port): (usize, &PortConfig)| {
+        let interface = port.twin.as_ref()?;
+        Some(PortSpec {
+            name: format!("{}'s twin", port.name),
+            device: format!("net_tap_twin{number},iface={interface}"),
+            mac: None,
+            mac_of: Some(number),
+        })
+    };
+    let twins = config.ports.iter().enumerate().filter_map(twin);
     WorkersConfig {
         hugepages: config.eal.hugepages,
         memory_mib: config.eal.memory_mib,
@@ -47,7 +58,7 @@ fn workers_config(config: &Config) -> WorkersConfig {
             Idle::Poll => tidegate_worker::Idle::Poll,
         },
         sessions: config.workers.sessions,
-        ports: config.ports.iter().map(port).collect(),
+        ports: config.ports.iter().map(port).chain(twins).collect(),
     }
 }
 

@@ -20,6 +20,8 @@ pub struct PortSpec {
     pub device: String,
     /// MAC to set; `None` keeps the device's.
     pub mac: Option<Mac>,
+    /// The port, by its position and before this one, whose MAC it shall have instead: of a twin.
+    pub mac_of: Option<usize>,
 }
 
 /// How the workers run.
@@ -86,7 +88,12 @@ mod tests {
 
     #[test]
     fn arguments_follow_the_configuration() {
-        let port = |device: &str| PortSpec { name: "p".into(), device: device.into(), mac: None };
+        let port = |device: &str| PortSpec {
+            name: "p".into(),
+            device: device.into(),
+            mac: None,
+            mac_of: None,
+        };
         let mut config = WorkersConfig {
             hugepages: false,
             memory_mib: 64,

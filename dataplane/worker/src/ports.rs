@@ -19,10 +19,11 @@ pub(crate) struct OpenPort {
     pub(crate) queues: Vec<QueuePair>,
 }
 
-/// Open a port with as many queue pairs as there are workers, or as it has.
+/// Open a port with as many queue pairs as there are workers, or as it has, and this MAC.
 pub(crate) fn open(
     eal: &Eal,
     spec: &PortSpec,
+    mac: Option<Mac>,
     workers: u16,
     pool: &PktMbufPool,
 ) -> Result<OpenPort, StartError> {
@@ -33,7 +34,7 @@ pub(crate) fn open(
             reason,
         })?;
     }
-    try_open(eal, spec, workers, pool).map_err(|reason| StartError::Port {
+    try_open(eal, spec, mac, workers, pool).map_err(|reason| StartError::Port {
         port: spec.name.clone(),
         device: spec.device.clone(),
         reason: Box::new(reason),
@@ -67,6 +68,7 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
 fn try_open(
     eal: &Eal,
     spec: &PortSpec,
+    mac: Option<Mac>,
     workers: u16,
     pool: &PktMbufPool,
 ) -> Result<OpenPort, Error> {
@@ -81,7 +83,7 @@ fn try_open(
         ..PortConfig::default()
     };
     let queues = port.start(&config, pool)?;
-    let mac = match spec.mac {
+    let mac = match mac {
         None => Mac(port.mac()?),
         Some(mac) => match port.set_mac(mac.0) {
             Err(Error::Call { errno, .. }) if errno == Errno::ENOTSUP => mac,

@@ -13,6 +13,7 @@ use tidegate_dpdk::{Burst, Mbuf, RxQueue, burst::Drain};
 
 use crate::{
     clock::Clock,
+    host_limit::HostLimit,
     idle::Idler,
     link::{ImportList, Listing, Order, Report, WorkerEnd},
     mesh::{MeshEnd, Parcel},
@@ -52,6 +53,7 @@ pub(crate) struct Worker {
     pub(crate) importing: Option<Box<ImportList>>,
     pub(crate) clock: Clock,
     pub(crate) stopped: bool,
+    pub(crate) host_limit: HostLimit,
 }
 
 impl Worker {
@@ -171,6 +173,13 @@ impl Worker {
             (run_ports, ports) = ports.split_at(run.len());
             let run_mbufs = mbufs.take_front(run.len());
             match run[0] {
+                Verdict::Transmit(port, Outcome::ToHost) => {
+                    let mut run_mbufs = run_mbufs;
+                    let allowed = self.host_limit.take(run.len(), now_ms);
+                    let counters = self.shard.counters();
+                    counters.count(Outcome::HostLimited, (run.len() - allowed) as u64);
+                    self.leave_all(port, Outcome::ToHost, run_mbufs.take_front(allowed));
+                }
                 Verdict::Transmit(port, outcome) => self.leave_all(port, outcome, run_mbufs),
                 Verdict::Redirect(owner) => {
                     for (mbuf, &port) in run_mbufs.zip(run_ports) {

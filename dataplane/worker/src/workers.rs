@@ -21,6 +21,7 @@ use tidegate_dpdk::{Eal, LcoreTask, PktMbufPool, PoolConfig, Port, PortStats};
 use crate::{
     WorkersConfig,
     clock::Clock,
+    host_limit::HostLimit,
     idle::Idler,
     link::{ControlEnd, ImportList, Listing, Order, Report, link},
     mesh::mesh,
@@ -188,7 +189,9 @@ impl Workers {
             })?;
         let mut opened = Vec::new();
         for spec in &config.ports {
-            opened.push(ports::open(&eal, spec, workers as u16, &pool)?);
+            let like =
+                spec.mac_of.and_then(|port| opened.get(port)).map(|open: &OpenPort| open.mac);
+            opened.push(ports::open(&eal, spec, like.or(spec.mac), workers as u16, &pool)?);
         }
         let (ports, mut shares) = share_out(opened, workers);
         let snapshot = Arc::new(Snapshot::empty());
@@ -228,6 +231,7 @@ impl Workers {
                 importing: None,
                 clock,
                 stopped: false,
+                host_limit: HostLimit::new(),
             };
             let task = eal.launch(lcores[number], move || worker.run()).map_err(|source| {
                 StartError::Launch { worker: number, reason: Box::new(source) }

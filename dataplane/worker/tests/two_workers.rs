@@ -29,8 +29,12 @@ const fn backend(slot: u32, port: u16) -> Backend {
 }
 
 fn config() -> WorkersConfig {
-    let port =
-        |name: &str, device: &str| PortSpec { name: name.into(), device: device.into(), mac: None };
+    let port = |name: &str, device: &str| PortSpec {
+        name: name.into(),
+        device: device.into(),
+        mac: None,
+        mac_of: None,
+    };
     WorkersConfig {
         hugepages: false,
         memory_mib: 128,

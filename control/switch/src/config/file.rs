@@ -78,6 +78,7 @@ pub(super) struct Port {
     #[serde(default)]
     pub(super) addresses: Vec<Spanned<String>>,
     pub(super) role: Role,
+    pub(super) twin: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -89,6 +89,8 @@ pub struct PortConfig {
     pub addresses: Vec<InterfaceAddress>,
     /// Its side.
     pub role: PortRole,
+    /// The kernel's interface for it.
+    pub twin: Option<String>,
 }
 
 /// An address of the box with the length of its link's prefix.

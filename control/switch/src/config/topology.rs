@@ -39,7 +39,8 @@ impl Check<'_> {
                 file::Role::Uplink => PortRole::Uplink,
                 file::Role::Access => PortRole::Access,
             };
-            let mut port = PortConfig { name, device, mac, addresses: Vec::new(), role };
+            let twin = self.twin(written, &ports)?;
+            let mut port = PortConfig { name, device, mac, addresses: Vec::new(), role, twin };
             for text in &written.addresses {
                 let address = self.interface_address(text, &port, &ports)?;
                 port.addresses.push(address);
@@ -47,6 +48,30 @@ impl Check<'_> {
             ports.push(port);
         }
         Ok(ports)
+    }
+
+    /// The kernel's interface for the port, if it is to have one.
+    fn twin(&self, written: &file::Port, ports: &[PortConfig]) -> Checked<Option<String>> {
+        /// `IFNAMSIZ` of netdevice(7), less the NUL.
+        const MOST: usize = 15;
+        let Some(text) = &written.twin else { return Ok(None) };
+        let name = text.get_ref();
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if name.is_empty() || name.len() > MOST || !name.bytes().all(fits) {
+            let message = format!(
+                "`{name}` cannot be an interface's name; use 1 to {MOST} letters, digits, `-` or `_`"
+            );
+            return Err(self.error(text.span(), message));
+        }
+        if let Some(port) = ports.iter().find(|port| port.twin.as_ref() == Some(name)) {
+            let message = format!("`{name}` is the twin of port `{}` already", port.name);
+            return Err(self.error(text.span(), message));
+        }
+        if ports.len() + 1 > MAX_PORTS / 2 {
+            let message = format!("with twins a box can have {} ports", MAX_PORTS / 2);
+            return Err(self.error(text.span(), message));
+        }
+        Ok(Some(name.clone()))
     }
 
     fn device(&self, device: &Spanned<String>, ports: &[PortConfig]) -> Checked<String> {

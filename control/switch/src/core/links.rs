@@ -13,7 +13,10 @@ use tidegate_dataplane::{
 };
 
 use super::Core;
-use crate::steering::Learned;
+use crate::{
+    kernel::{Change, Mirror},
+    steering::Learned,
+};
 
 /// An address is asked for this often at most (RFC 1122, section 2.3.2.1: once a second per destination).
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
@@ -95,12 +98,33 @@ impl Core {
         self.links.heard_at.is_some_and(|at| now.saturating_duration_since(at) < ATTENTIVE)
     }
 
+    /// Let the kernel find neighbours behind ports with a twin.
+    pub fn attach_kernel(&mut self, mirror: Mirror) {
+        self.kernel = Some(mirror);
+    }
+
+    /// Take in what the kernel says, and have it in force.
+    pub fn follow_kernel(&mut self, changes: Vec<Change>) {
+        changes.into_iter().for_each(|change| self.network.follow_kernel(change));
+        if self.resync_at.is_none() {
+            let steering = self.steering.clone();
+            // A failure is logged there, and the resync carries the changes.
+            let _ = self.publish(&steering, Vec::new());
+        }
+    }
+
     /// Ask for `address` on every link it can be on; on `port` when it is on none.
     fn resolve(&mut self, port: PortId, address: IpAddr, now: Instant) {
         if self.network.owner_of(address).is_some() || !self.links.ask(address, now) {
             return;
         }
-        // Neighbours over IPv6 are the kernel's to find.
+        if let Some(kernel) = &self.kernel
+            && self.network.port(port).is_some_and(|port| port.twin.is_some())
+        {
+            kernel.find(port, address);
+            return;
+        }
+        // Without the kernel there are no neighbours over IPv6 but those that are configured.
         let IpAddr::V4(wanted) = address else { return };
         let links = self.network.links_of(address);
         let mut questions: Vec<_> = links.map(|(id, port, own)| (id, port.mac, v4(own))).collect();

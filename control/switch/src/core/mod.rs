@@ -33,6 +33,7 @@ use tokio::sync::watch;
 
 use crate::{
     dataplane::{Acknowledged, Dataplane, DataplaneError},
+    kernel::Mirror,
     steering::{BackendSpec, DrainPolicy, Network, Refused, SlotInUse, Steering},
 };
 
@@ -99,6 +100,7 @@ pub struct Core {
     tables: RouteTables,
     /// Changes they have not taken yet.
     untold: Vec<RouteChange>,
+    kernel: Option<Mirror>,
 }
 
 impl Core {
@@ -122,6 +124,7 @@ impl Core {
             migrations: Migrations::default(),
             tables: RouteTables::default(),
             untold: Vec::new(),
+            kernel: None,
         };
         let mut steering = Steering::default();
         for (address, home) in addresses {

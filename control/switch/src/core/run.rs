@@ -42,6 +42,14 @@ impl CoreHandle {
     }
 }
 
+impl CoreHandle {
+    /// Have the core do `work` when it comes to it. Nobody waits for that.
+    pub fn tell(&self, work: impl FnOnce(&mut Core) + Send + 'static) {
+        // A core that has stopped needs no telling.
+        let _ = self.commands.send(Command::Do(Box::new(work)));
+    }
+}
+
 /// The running core.
 pub struct CoreThread {
     handle: CoreHandle,

@@ -14,7 +14,10 @@ use super::{
     Address, Steering,
     routes::{Routes, Target},
 };
-use crate::config::{Config, InterfaceAddress, PortConfig};
+use crate::{
+    config::{Config, InterfaceAddress, PortConfig},
+    kernel::{Change, KernelRoute},
+};
 
 /// A port and what is configured on it.
 #[derive(Clone, Debug)]
@@ -27,6 +30,8 @@ pub struct NetworkPort {
     pub addresses: Vec<InterfaceAddress>,
     /// Its side.
     pub role: PortRole,
+    /// The port behind which the kernel stands for it.
+    pub twin: Option<PortId>,
 }
 
 /// More learned neighbours than this are not kept: a scan of the links must not fill the memory.
@@ -57,11 +62,14 @@ impl Network {
     /// The network of `config`; `macs` are the MACs its ports really have, in the same order.
     #[must_use]
     pub fn new(config: &Config, macs: &[Mac]) -> Self {
+        // Twins come behind the ports, in the ports' order.
+        let mut twins = (config.ports.len() as u16..).map(PortId);
         let port = |(port, mac): (&PortConfig, &Mac)| NetworkPort {
             name: port.name.clone(),
             mac: *mac,
             addresses: port.addresses.clone(),
             role: port.role,
+            twin: port.twin.as_ref().and_then(|_| twins.next()),
         };
         let ports: Vec<_> = config.ports.iter().zip(macs).map(port).collect();
         let connected = (0..).zip(&ports).flat_map(|(number, port)| {
@@ -143,6 +151,24 @@ impl Network {
         Learned::Changed
     }
 
+    /// Take in what the kernel says.
+    pub fn follow_kernel(&mut self, change: Change) {
+        match change {
+            Change::Route(prefix, route) => {
+                let target = route.map(|route| match route {
+                    KernelRoute::Next(hop) => Target::Next(hop),
+                    KernelRoute::Host => Target::Host,
+                    KernelRoute::Unreachable => Target::Unreachable,
+                });
+                self.routes.set(prefix, target);
+            }
+            Change::Neighbour(_, address, _) if self.fixed.contains(&address) => {}
+            Change::Neighbour(port, address, mac) => {
+                self.routes.set_neighbour(address, mac.map(|mac| Neighbour { port, mac }));
+            }
+        }
+    }
+
     /// What the route tables are to be told since the last time, when `steering` is to be in force.
     pub fn take_route_changes(&mut self, steering: &Steering) -> Vec<RouteChange> {
         let placed = steering.addresses().flat_map(Address::backends);
@@ -175,10 +201,22 @@ impl Network {
                 role: port.role,
                 device: id,
                 tags: Tags::NONE,
+                twin: port.twin,
+            })
+        };
+        let twin = |(of, port): (PortId, &NetworkPort)| {
+            Some(Port {
+                mac: port.mac,
+                addresses: Vec::new(),
+                role: PortRole::Twin(of),
+                device: port.twin?,
+                tags: Tags::NONE,
                 twin: None,
             })
         };
-        let ports: Vec<_> = (0..).map(PortId).zip(&self.ports).map(port).collect();
+        let numbered = || (0..).map(PortId).zip(&self.ports);
+        let twins = numbered().filter_map(twin).map(Some);
+        let ports: Vec<_> = numbered().map(port).chain(twins).collect();
         let routing = Routing { tables, hops: self.routes.hops(&ports) };
         let mut snapshot = Snapshot::new(generation, ports, steering.managed(), routing)?;
         snapshot.timeouts = self.timeouts;

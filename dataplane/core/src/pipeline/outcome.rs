@@ -47,6 +47,7 @@ outcomes! {
     Group "group" true "Multicast, broadcast or for the link alone, which the box does not forward.",
     ForHost "for_host" true "Addressed to the box itself, which offers nothing there.",
     TtlExpired "ttl_expired" true "Time to live ran out.",
+    HostLimited "host_limited" true "For the box's own kernel, more than a worker hands there in the time.",
     NoRoute "no_route" true "No route to the destination.",
     NeighbourUnknown "neighbour_unknown" true "The next hop's MAC is not known yet; it is being asked for.",
     Spoofed "spoofed" true "A managed address or locator as source, from a port none of its backends is behind.",
