@@ -8,6 +8,7 @@
 
 mod clock;
 mod config;
+mod held;
 mod idle;
 mod link;
 mod mesh;
