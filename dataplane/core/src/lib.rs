@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod counters;
+mod fragments;
 pub mod packet;
 pub mod pipeline;
 pub mod session;

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, net::IpAddr, sync::Arc};
 
 use tidegate_dataplane::{
-    pipeline::{BURST, Capacity, Outcome, Shard, ShardSelector, Verdict},
+    pipeline::{BURST, Capacity, HELD, Origin, Outcome, Released, Shard, ShardSelector, Verdict},
     steering::{Cutover, Destination, ManagedAddress, PortId, Snapshot, UnknownTcp},
 };
 
@@ -18,12 +18,17 @@ const CAPACITY: Capacity = Capacity { v4: 96, v6: 96 };
 const MOST_STEPS: usize = 64;
 const SLOTS: u32 = 8;
 
+/// A frame and the port it arrived on.
+type Frame = (PortId, Vec<u8>);
+
 struct FuzzedBox {
     shards: Vec<Shard>,
     snapshot: Snapshot,
     managed: Vec<ManagedAddress>,
     now_ms: u64,
     fed: u64,
+    /// By shard and place.
+    held: Vec<Vec<Option<Frame>>>,
 }
 
 thread_local! {
@@ -56,6 +61,7 @@ impl FuzzedBox {
             managed,
             now_ms: 1_000,
             fed: 0,
+            held: (0..SHARDS).map(|_| vec![None; HELD]).collect(),
         };
         made.install();
         made
@@ -67,13 +73,16 @@ impl FuzzedBox {
         self.shards.iter_mut().for_each(|shard| shard.install(&self.snapshot));
     }
 
-    /// Back to the beginning, without sessions.
+    /// Back to the beginning, without sessions and fragments.
     fn forget(&mut self) {
         self.managed = network::managed();
         self.managed.iter_mut().for_each(|address| address.tracked = false);
         self.install();
-        for shard in &mut self.shards {
-            shard.sweep(&self.snapshot, self.now_ms, u32::MAX);
+        // Longer than fragments wait or are remembered.
+        self.now_ms += 60_000;
+        self.sweep(u32::MAX);
+        assert!(self.held.iter().flatten().all(Option::is_none), "none waits for ever");
+        for shard in &self.shards {
             assert_eq!(shard.counters().sessions.get(), 0, "all are forgotten");
         }
         self.managed = network::managed();
@@ -85,9 +94,7 @@ impl FuzzedBox {
             0 => self.now_ms += u64::from(bytes.u16()) * 64,
             1 => {
                 let budget = u32::from(bytes.u16());
-                for shard in &mut self.shards {
-                    shard.sweep(&self.snapshot, self.now_ms, budget);
-                }
+                self.sweep(budget);
             }
             2 => self.steer(bytes),
             _ => {
@@ -129,27 +136,55 @@ impl FuzzedBox {
         self.install();
     }
 
-    fn feed(&mut self, frames: Vec<(PortId, Vec<u8>)>) {
+    fn feed(&mut self, frames: Vec<Frame>) {
         self.fed += frames.len() as u64;
-        let (mut ports, mut frames): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
-        let at = usize::from(frames[0].first().is_some_and(|byte| byte & 2 == 0));
-        let mut verdicts = [Verdict::Redirect(u16::MAX); BURST];
-        let shard = &mut self.shards[at];
-        shard.process(&self.snapshot, self.now_ms, &mut frames, &mut ports, &mut verdicts);
-        for ((mut frame, port), verdict) in frames.into_iter().zip(ports).zip(verdicts) {
-            let (mut verdict, mut here, mut ports) = ([verdict], at, [port]);
-            let mut hops = 0;
-            while let Verdict::Redirect(to) = verdict[0] {
-                assert!(hops < 2 && usize::from(to) != here, "it comes to rest");
-                (here, hops) = (usize::from(to), hops + 1);
-                let frames = std::slice::from_mut(&mut frame);
-                let shard = &mut self.shards[here];
-                shard.process(&self.snapshot, self.now_ms, frames, &mut ports, &mut verdict);
-            }
-            self.end(here, verdict[0], &frame);
-        }
+        let first = frames.first().and_then(|(_, frame)| frame.first());
+        let at = usize::from(first.is_some_and(|byte| byte & 2 == 0));
+        self.pass(at, Origin::Port, frames, 0);
         for shard in &mut self.shards {
             assert!(shard.take_punts().count() <= BURST);
+        }
+    }
+
+    /// One shard takes frames that were redirected so often; what it redirects or releases goes on.
+    fn pass(&mut self, at: usize, origin: Origin, frames: Vec<Frame>, hops: u32) {
+        let (mut ports, mut frames): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
+        let mut verdicts = [Verdict::Redirect(u16::MAX); BURST];
+        let (snapshot, now_ms) = (&self.snapshot, self.now_ms);
+        let shard = &mut self.shards[at];
+        shard.process(snapshot, now_ms, origin, &mut frames, &mut ports, &mut verdicts);
+        for ((frame, port), verdict) in frames.into_iter().zip(ports).zip(verdicts) {
+            match verdict {
+                Verdict::Redirect(to) => {
+                    assert!(hops < 2 && usize::from(to) != at, "it comes to rest");
+                    self.pass(usize::from(to), Origin::Worker, vec![(port, frame)], hops + 1);
+                }
+                Verdict::Hold(place) => {
+                    let held = self.held[at][usize::from(place)].replace((port, frame));
+                    let displaced = u64::from(held.is_some());
+                    self.shards[at].counters().count(Outcome::FragmentNoRoom, displaced);
+                }
+                verdict => self.end(at, verdict, &frame),
+            }
+        }
+        self.release(at);
+    }
+
+    fn release(&mut self, at: usize) {
+        while let Some(released) = self.shards[at].next_released() {
+            let (Released::Process(place) | Released::Drop(place, _)) = released;
+            let held = self.held[at][usize::from(place)].take().expect("it is held there");
+            match released {
+                Released::Process(_) => self.pass(at, Origin::Worker, vec![held], 0),
+                Released::Drop(_, outcome) => self.end(at, Verdict::Drop(outcome), &held.1),
+            }
+        }
+    }
+
+    fn sweep(&mut self, budget: u32) {
+        for at in 0..self.shards.len() {
+            self.shards[at].sweep(&self.snapshot, self.now_ms, budget);
+            self.release(at);
         }
     }
 
@@ -163,7 +198,7 @@ impl FuzzedBox {
                 assert!(outcome.is_drop());
                 outcome
             }
-            Verdict::Redirect(_) => unreachable!("it came to rest"),
+            Verdict::Redirect(_) | Verdict::Hold(_) => unreachable!("it came to rest"),
         };
         self.shards[shard].counters().count(outcome, 1);
     }
@@ -181,12 +216,13 @@ impl FuzzedBox {
                 assert!(counters.live_begun_by_vm(slot) <= counters.live(slot));
             }
         }
-        assert_eq!(ended, self.fed, "every packet ends in one outcome");
+        let held = self.held.iter().flatten().flatten().count() as u64;
+        assert_eq!(ended + held, self.fed, "every packet ends in one outcome");
     }
 }
 
 /// A frame: any bytes, or a whole packet with some bytes changed.
-fn frame(bytes: &mut Bytes<'_>) -> (PortId, Vec<u8>) {
+fn frame(bytes: &mut Bytes<'_>) -> Frame {
     let port = PortId(u16::from(bytes.byte()) % PORTS);
     let kind = bytes.byte();
     if kind == 0xff {
@@ -198,6 +234,9 @@ fn frame(bytes: &mut Bytes<'_>) -> (PortId, Vec<u8>) {
     let (client, ours) = (ip(CLIENTS[family]), ip(ours));
     let (source, destination) = if kind & 8 == 0 { (client, ours) } else { (ours, client) };
     let mut frame = packet(source, destination, kind >> 4, bytes);
+    if kind >> 4 & 8 != 0 {
+        make_fragment(&mut frame, bytes);
+    }
     for _ in 0..bytes.below(4) {
         let at = bytes.below(96);
         let value = bytes.byte();
@@ -263,6 +302,24 @@ fn ip_packet(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) 
     }
     frame.extend(payload);
     frame
+}
+
+/// Make a packet one of few fragments of few datagrams.
+fn make_fragment(frame: &mut Vec<u8>, bytes: &mut Bytes<'_>) {
+    const IPV4: u8 = 8;
+    let identification = bytes.byte() % 4;
+    let offset = [0, 0, 1, 100][bytes.below(4)];
+    let more = u16::from(bytes.byte() % 2);
+    if frame[12] == IPV4 {
+        frame[18..20].copy_from_slice(&[0, identification]);
+        frame[20..22].copy_from_slice(&(more << 13 | offset).to_be_bytes());
+        return;
+    }
+    let [upper, lower] = (offset << 3 | more).to_be_bytes();
+    let header = [frame[20], 0, upper, lower, 0, 0, 0, identification];
+    frame[20] = 44;
+    frame[19] = frame[19].saturating_add(8);
+    frame.splice(54..54, header);
 }
 
 fn icmp_checksum(source: IpAddr, destination: IpAddr, message: &[u8]) -> u16 {

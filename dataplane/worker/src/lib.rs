@@ -8,6 +8,7 @@
 
 mod clock;
 mod config;
+mod held;
 mod host_limit;
 mod idle;
 mod link;

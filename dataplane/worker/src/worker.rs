@@ -6,13 +6,14 @@
 use std::{mem, sync::Arc};
 
 use tidegate_dataplane::{
-    pipeline::{BURST, Outcome, Shard, Verdict},
+    pipeline::{BURST, Origin, Outcome, Released, Shard, Verdict},
     steering::{PortId, Snapshot},
 };
 use tidegate_dpdk::{Burst, Mbuf, RxQueue, burst::Drain};
 
 use crate::{
     clock::Clock,
+    held::Held,
     host_limit::HostLimit,
     idle::Idler,
     link::{ImportList, Listing, Order, Report, WorkerEnd},
@@ -44,6 +45,7 @@ pub(crate) struct Worker {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) link: WorkerEnd,
     pub(crate) mesh: MeshEnd,
+    pub(crate) held: Held,
     /// Its receive queues.
     pub(crate) entries: Vec<(PortId, RxQueue)>,
     /// By port.
@@ -79,6 +81,7 @@ impl Worker {
             }
             let swept = if packets > 0 { SWEPT_BUSY } else { SWEPT_IDLE };
             self.shard.sweep(&self.snapshot, now_ms, swept);
+            self.release(now_ms);
             if packets == 0 || rounds.is_multiple_of(LISTED_EVERY) {
                 self.go_on_listing(now_ms);
                 self.go_on_importing(now_ms);
@@ -121,7 +124,7 @@ impl Worker {
             if count > 0 {
                 burst.prefetch_data();
                 self.shard.counters().received.add(count as u64);
-                self.process(&mut [port; BURST], &mut burst, now_ms);
+                self.process(Origin::Port, &mut [port; BURST], &mut burst, now_ms);
                 total += count;
             }
         }
@@ -154,18 +157,73 @@ impl Worker {
             }
             if !burst.is_empty() {
                 burst.prefetch_data();
-                self.process(&mut ports, &mut burst, now_ms);
+                self.process(Origin::Worker, &mut ports, &mut burst, now_ms);
             }
         }
         total
     }
 
+    /// Take a burst through the shard, and what it releases behind it.
     #[inline]
-    fn process(&mut self, ports: &mut [PortId; BURST], burst: &mut Burst<BURST>, now_ms: u64) {
+    fn process(
+        &mut self,
+        origin: Origin,
+        ports: &mut [PortId; BURST],
+        burst: &mut Burst<BURST>,
+        now_ms: u64,
+    ) {
+        self.steer(origin, ports, burst, now_ms);
+        self.release(now_ms);
+    }
+
+    /// Take up what the shard holds no more.
+    #[inline]
+    fn release(&mut self, now_ms: u64) {
+        while let Some(released) = self.shard.next_released() {
+            self.release_burst(released, now_ms);
+        }
+    }
+
+    /// The same for up to a burst of frames, of which this is the first.
+    #[cold]
+    fn release_burst(&mut self, first: Released, now_ms: u64) {
+        let mut burst: Burst<BURST> = Burst::new();
+        let mut ports = [PortId(0); BURST];
+        let mut next = Some(first);
+        while let Some(released) = next {
+            match released {
+                Released::Process(place) => {
+                    if let Some((port, mbuf)) = self.held.take(place) {
+                        ports[burst.len()] = port;
+                        // There is room: the loop ends when there is none.
+                        let _ = burst.push(mbuf);
+                    }
+                }
+                Released::Drop(place, outcome) => {
+                    let held = self.held.take(place);
+                    self.shard.counters().count(outcome, u64::from(held.is_some()));
+                }
+            }
+            next = if burst.is_full() { None } else { self.shard.next_released() };
+        }
+        if !burst.is_empty() {
+            self.steer(Origin::Worker, &mut ports, &mut burst, now_ms);
+        }
+    }
+
+    /// Take a burst through the shard.
+    #[inline]
+    fn steer(
+        &mut self,
+        origin: Origin,
+        ports: &mut [PortId; BURST],
+        burst: &mut Burst<BURST>,
+        now_ms: u64,
+    ) {
         let mut verdicts = [Verdict::Drop(Outcome::Truncated); BURST];
         let frames = burst.as_mut_slice();
         let count = frames.len();
-        self.shard.process(&self.snapshot, now_ms, frames, ports, &mut verdicts);
+        self.shard.process(&self.snapshot, now_ms, origin, frames, ports, &mut verdicts);
         let (mut mbufs, mut ports) = (burst.drain(), &ports[..count]);
         // Packets that came together mostly go the same way, and move together.
         for run in verdicts[..count].chunk_by(|a, b| a == b) {
@@ -184,6 +242,12 @@ impl Worker {
                 Verdict::Redirect(owner) => {
                     for (mbuf, &port) in run_mbufs.zip(run_ports) {
                         self.redirect(owner, port, mbuf);
+                    }
+                }
+                Verdict::Hold(place) => {
+                    for (mbuf, &port) in run_mbufs.zip(run_ports) {
+                        let displaced = u64::from(self.held.put(place, port, mbuf).is_some());
+                        self.shard.counters().count(Outcome::FragmentNoRoom, displaced);
                     }
                 }
                 Verdict::Drop(outcome) => {

@@ -12,7 +12,7 @@ use std::{
 use tidegate_dataplane::{
     counters::ShardCounters,
     packet::Mac,
-    pipeline::{Capacity, Import, ImportedSession, Punt, Shard, ShardSelector},
+    pipeline::{Capacity, HELD, Import, ImportedSession, Punt, Shard, ShardSelector},
     session::SessionRecord,
     steering::{BackendSlot, PortId, PrefixTable, RouteChange, RouteTables, Snapshot},
 };
@@ -21,6 +21,7 @@ use tidegate_dpdk::{Eal, LcoreTask, PktMbufPool, PoolConfig, Port, PortStats};
 use crate::{
     WorkersConfig,
     clock::Clock,
+    held::Held,
     host_limit::HostLimit,
     idle::Idler,
     link::{ControlEnd, ImportList, Listing, Order, Report, link},
@@ -224,6 +225,7 @@ impl Workers {
                 snapshot: Arc::clone(&snapshot),
                 link: worker_end,
                 mesh,
+                held: Held::new(),
                 entries,
                 exits,
                 idler: Idler::new(config.idle),
@@ -491,10 +493,11 @@ impl Drop for Workers {
 }
 
 fn pool_config(config: &WorkersConfig) -> PoolConfig {
-    // Each port's receive and transmit rings, what is between workers, and room to spare.
+    // Each port's receive and transmit rings, what is between workers, what they hold, and room to spare.
     let rings = config.ports.len() * config.cpus.len() * 2 * 1024;
     let mesh = config.cpus.len() * config.cpus.len() * 1024;
-    let needed = (rings + mesh + 1024) as u32;
+    let held = config.cpus.len() * HELD;
+    let needed = (rings + mesh + held + 1024) as u32;
     PoolConfig { mbufs: config.mbufs.unwrap_or(needed), ..PoolConfig::default() }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use etherparse::PacketBuilder;
+use etherparse::{Ipv4Header, PacketBuilder};
 use tidegate_dataplane::{
     packet::{Address as _, Mac, Tags, arp},
     pipeline::{Capacity, Outcome, Punt},
@@ -89,6 +89,29 @@ fn syn(client: u16) -> Vec<u8> {
     frame
 }
 
+/// A client's UDP datagram in three fragments, the first last.
+fn fragments_backwards(client: u16) -> Vec<Vec<u8>> {
+    let [a, b] = client.to_be_bytes();
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], UPLINK.0)
+        .ipv4([10, 9, a + 1, b], [10, 9, 0, 100], 64)
+        .udp(10_000 + client, 80)
+        .write(&mut frame, &[7; 1000])
+        .expect("frame");
+    let (link, rest) = frame.split_at(14);
+    let (ip, _) = Ipv4Header::from_slice(rest).expect("IPv4");
+    let pieces = rest[20..].chunks(400).zip([0u16, 50, 100]).map(|(piece, offset)| {
+        let mut ip = ip.clone();
+        (ip.identification, ip.dont_fragment) = (client, false);
+        ip.fragment_offset = offset.try_into().expect("an offset");
+        ip.more_fragments = offset < 100;
+        ip.set_payload_len(piece.len()).expect("a length");
+        ip.header_checksum = ip.calc_header_checksum();
+        [link, &ip.to_bytes(), piece].concat()
+    });
+    pieces.rev().collect()
+}
+
 /// Sum over workers.
 fn total(workers: &Workers, outcome: Outcome) -> u64 {
     (0..workers.count()).map(|worker| workers.counters(worker).outcome(outcome)).sum()
@@ -137,6 +160,19 @@ fn sessions_live_on_one_shard_and_cutover_is_counted() {
     send_syns(&mut workers, 0..CLIENTS + 50);
     wait_for("new sessions to begin", || total(&workers, Outcome::ToDestination) == 50);
     wait_for("old ones to stay", || total(&workers, Outcome::ToSource) == 2 * u64::from(CLIENTS));
+
+    // Later fragments wait for their first, on either worker, and follow it; without it they do not wait for ever.
+    for client in 0..CLIENTS {
+        for frame in fragments_backwards(client) {
+            workers.transmit(PortId(0), &frame).expect("a buffer");
+        }
+    }
+    let datagrams = 3 * u64::from(CLIENTS);
+    wait_for("fragments to follow", || total(&workers, Outcome::ToDestination) == 50 + datagrams);
+    for client in CLIENTS..CLIENTS + 20 {
+        workers.transmit(PortId(0), &fragments_backwards(client)[0]).expect("a buffer");
+    }
+    wait_for("others to expire", || total(&workers, Outcome::FragmentExpired) == 20);
 
     // An announcement of a host on the link, looped back, is noticed.
     let mac = Mac([2, 0, 0, 0, 0, 0x77]);

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use tidegate_dataplane::{
     counters::ShardCounters,
     packet::{Address as _, Mac, PacketBuf, Tags},
-    pipeline::{BURST, Capacity, Outcome, Shard, ShardSelector, Verdict},
+    pipeline::{BURST, Capacity, Origin, Outcome, Shard, ShardSelector, Verdict},
     steering::{
         Backend, BackendSlot, IpPrefix, ManagedAddress, Neighbour, NextHop, Port, PortId, PortRole,
         Rewrite, Routing, Snapshot, Timeouts,
@@ -181,6 +181,7 @@ impl Bench {
         self.shard.process(
             &self.snapshot,
             self.now_ms,
+            Origin::Port,
             &mut self.frames,
             &mut ports,
             &mut self.verdicts,

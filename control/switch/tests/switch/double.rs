@@ -8,7 +8,7 @@ use std::{
 
 use tidegate_dataplane::{
     counters::ShardCounters,
-    pipeline::{Capacity, Import, ImportedSession, Punt, Shard, ShardSelector, Verdict},
+    pipeline::{Capacity, Import, ImportedSession, Origin, Punt, Shard, ShardSelector, Verdict},
     session::SessionRecord,
     steering::{BackendSlot, PortId, PrefixTable, RouteChange, RouteTables, Snapshot},
 };
@@ -84,15 +84,18 @@ impl Shards {
         let mut inner = self.lock();
         let (snapshot, now_ms) = (Arc::clone(&inner.snapshot), inner.now_ms);
         let mut verdict = [Verdict::Redirect(0)];
+        let mut origin = Origin::Port;
         while let Verdict::Redirect(shard) = verdict[0] {
             let frames = std::slice::from_mut(&mut frame);
             inner.shards[usize::from(shard)].process(
                 &snapshot,
                 now_ms,
+                origin,
                 frames,
                 &mut [port],
                 &mut verdict,
             );
+            origin = Origin::Worker;
         }
         match verdict[0] {
             Verdict::Transmit(port, _) => Ok((port, frame)),

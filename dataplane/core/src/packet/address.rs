@@ -8,7 +8,12 @@ use std::{
 
 use zerocopy::FromZeros;
 
-use super::{Malformed, Packet, checksum::Delta, parse_ipv4, parse_ipv6};
+use super::{
+    Fragment, Headers, Malformed, Packet,
+    checksum::Delta,
+    parse::{v4, v6},
+    parse_ipv4, parse_ipv6,
+};
 
 /// An IPv4 address (`u32`) or an IPv6 address (`u128`), and what differs between the two.
 pub trait Address: Copy + Ord + Hash + Debug + Send + Sync + 'static {
@@ -31,6 +36,8 @@ pub trait Address: Copy + Ord + Hash + Debug + Send + Sync + 'static {
     const ICMP: u8;
     /// Whether ICMP's checksum covers the addresses.
     const ICMP_COVERS_ADDRESSES: bool;
+    /// Whether a sender may give datagrams of two protocols the same identification at once.
+    const IDENTIFIED_BY_PROTOCOL: bool;
 
     /// Both addresses.
     fn pair(first: Self, second: Self) -> Self::Pair;
@@ -69,6 +76,15 @@ pub trait Address: Copy + Ord + Hash + Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Malformed`] says which header is broken.
     fn parse(frame: &[u8]) -> Result<Packet<Self>, Malformed>;
+    /// What [`Packet::fragment`] answers.
+    fn fragment(frame: &[u8], headers: &Headers) -> Fragment;
+    /// What [`Packet::of_first_fragment`] does; `bytes` are the packet's.
+    ///
+    /// # Errors
+    /// [`Malformed`] says which header is broken.
+    fn parse_first_fragment(packet: &mut Packet<Self>, bytes: &[u8]) -> Result<(), Malformed>;
+    /// Whether the protocol with this number is an extension of the IP header.
+    fn is_extension(protocol: u8) -> bool;
 }
 
 impl Address for u32 {
@@ -82,6 +98,8 @@ impl Address for u32 {
     const CHECKSUM: Option<usize> = Some(10);
     const ICMP: u8 = super::protocol::ICMP;
     const ICMP_COVERS_ADDRESSES: bool = false;
+    // RFC 791, section 3.2.
+    const IDENTIFIED_BY_PROTOCOL: bool = true;
 
     #[inline]
     fn pair(first: Self, second: Self) -> u64 {
@@ -146,6 +164,18 @@ impl Address for u32 {
     fn parse(frame: &[u8]) -> Result<Packet<Self>, Malformed> {
         parse_ipv4(frame)
     }
+
+    fn fragment(frame: &[u8], headers: &Headers) -> Fragment {
+        v4::fragment(frame, headers)
+    }
+
+    fn parse_first_fragment(packet: &mut Packet<Self>, bytes: &[u8]) -> Result<(), Malformed> {
+        v4::first_fragment(packet, bytes)
+    }
+
+    fn is_extension(_protocol: u8) -> bool {
+        false
+    }
 }
 
 impl Address for u128 {
@@ -159,6 +189,8 @@ impl Address for u128 {
     const CHECKSUM: Option<usize> = None;
     const ICMP: u8 = super::protocol::ICMPV6;
     const ICMP_COVERS_ADDRESSES: bool = true;
+    // RFC 8200, section 4.5: later fragments need not even name the right protocol.
+    const IDENTIFIED_BY_PROTOCOL: bool = false;
 
     #[inline]
     fn pair(first: Self, second: Self) -> [Self; 2] {
@@ -225,6 +257,18 @@ impl Address for u128 {
     #[inline]
     fn parse(frame: &[u8]) -> Result<Packet<Self>, Malformed> {
         parse_ipv6(frame)
+    }
+
+    fn fragment(frame: &[u8], headers: &Headers) -> Fragment {
+        v6::fragment(frame, headers)
+    }
+
+    fn parse_first_fragment(packet: &mut Packet<Self>, bytes: &[u8]) -> Result<(), Malformed> {
+        v6::first_fragment(packet, bytes)
+    }
+
+    fn is_extension(protocol: u8) -> bool {
+        v6::is_extension(protocol)
     }
 }
 

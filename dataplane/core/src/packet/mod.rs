@@ -17,7 +17,8 @@ pub use address::Address;
 pub use link::{LinkHeader, Tags, TagsError};
 pub use mac::{Mac, MacError};
 pub use parse::{
-    Headers, Malformed, Packet, TcpFlags, TcpSegment, Transport, parse_ipv4, parse_ipv6, protocol,
+    Fragment, Headers, Malformed, Packet, TcpFlags, TcpSegment, Transport, parse_ipv4, parse_ipv6,
+    protocol,
 };
 pub use quoted::{Quoted, is_intact};
 pub use rewrite::{Field, Translation, count_hop};

@@ -169,9 +169,9 @@ pub(super) fn unsupported<A: Family>(
 }
 
 #[cold]
-fn without_sessions(transport: Transport) -> Outcome {
+pub(super) fn without_sessions(transport: Transport) -> Outcome {
     match transport {
-        Transport::Fragment => Outcome::FragmentUnsupported,
+        Transport::Fragment => Outcome::FragmentOrphan,
         Transport::SourceRouted => Outcome::SourceRouted,
         Transport::IcmpError => Outcome::IcmpUnmatched,
         _ => Outcome::IcmpUnsupported,

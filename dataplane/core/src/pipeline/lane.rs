@@ -11,6 +11,7 @@ use super::{
     shard::Desk,
 };
 use crate::{
+    fragments::Fragments,
     packet::{Headers, Malformed, Packet, PacketBuf, TcpFlags, Transport},
     session::{HalfOpen, Session, SessionKey, SessionState, SessionTable},
     steering::{Direction, Family, Hop, HopNumber, Path, PortId, Recent, Service, Snapshot},
@@ -24,6 +25,9 @@ pub(super) struct Lane<A: Family> {
     /// Sessions begun since the last sweep.
     pub(super) begun: u32,
     half_open: HalfOpen<A>,
+    pub(super) fragments: Fragments<A>,
+    /// Fragments of the burst under way: each one's place in the burst, and how many tracked packets are before it.
+    pub(super) aside: ArrayVec<(u16, u16), BURST>,
 }
 
 /// A packet of a tracked address between two stages.
@@ -47,7 +51,7 @@ const _: () = assert!(size_of::<Steered<'_, u32>>() == 64);
 pub(super) type Tracked<'a, A> = ArrayVec<Steered<'a, A>, BURST>;
 
 /// Who sent a packet of a tracked address.
-enum Sender<'a, A> {
+pub(super) enum Sender<'a, A> {
     /// A client, to the managed address.
     Client,
     /// A client, to a backend's own address.
@@ -67,7 +71,7 @@ impl<A> Copy for Sender<'_, A> {}
 impl<A: Family> Sender<'_, A> {
     /// The key of the session `packet` belongs to.
     #[inline]
-    fn key(self, packet: &Packet<A>, service: &Service<A>) -> SessionKey<A> {
+    pub(super) fn key(self, packet: &Packet<A>, service: &Service<A>) -> SessionKey<A> {
         match self {
             Self::Client | Self::DirectClient(_) => SessionKey::from_client(packet),
             Self::Backend(_) => SessionKey::from_backend(packet, service.address),
@@ -91,6 +95,8 @@ impl<A: Family> Lane<A> {
             sweep_at: 0,
             begun: 0,
             half_open: HalfOpen::new(capacity)?,
+            fragments: Fragments::new(),
+            aside: ArrayVec::new(),
         })
     }
 
@@ -131,35 +137,46 @@ impl<A: Family> Lane<A> {
         if let Some(outcome) = classify::unsupported(&parsed, snapshot, from_backend) {
             return match outcome {
                 Outcome::IcmpUnmatched => Some(self.icmp_error(desk, arrival, packet)),
+                Outcome::FragmentOrphan => self.set_aside(at, tracked.len()),
                 Outcome::Group => Some(egress::to_host(packet, (snapshot, id), outcome)),
                 _ => drop(outcome),
             };
         }
         if !service.tracked {
-            let punts = &mut desk.punts;
-            return Some(match sender {
-                Sender::Client => egress::to_backend(packet, &headers, &service.home),
-                Sender::Backend(path) => {
-                    let hop = snapshot.route(destination);
-                    if *hop == Hop::Host {
-                        return Some(egress::to_host(packet, (snapshot, id), Outcome::ForHost));
-                    }
-                    egress::to_client(packet, &headers, destination, hop, path, punts)
-                }
-                Sender::DirectClient(_) => {
-                    egress::route(packet, &headers, destination, (snapshot, id), punts)
-                }
-            });
+            return Some(untracked(desk, (snapshot, id), packet, &parsed, service, sender));
         }
-        let key = sender.key(&parsed, service);
+        match self.steered(desk, &parsed, service, sender) {
+            Ok(steered) => tracked.push(Steered { at: at as u16, ..steered }),
+            Err(shard) => return Some(Verdict::Redirect(shard)),
+        }
+        None
+    }
+
+    /// Leave a fragment, with so many tracked packets before it, for later.
+    #[cold]
+    #[inline(never)]
+    fn set_aside(&mut self, at: usize, before: usize) -> Option<Verdict> {
+        self.aside.push((at as u16, before as u16));
+        None
+    }
+
+    /// A packet of a tracked address, if its session is on this shard; otherwise which shard it is on.
+    #[inline]
+    pub(super) fn steered<'a>(
+        &self,
+        desk: &Desk,
+        parsed: &Packet<A>,
+        service: &'a Service<A>,
+        sender: Sender<'a, A>,
+    ) -> Result<Steered<'a, A>, u16> {
+        let key = sender.key(parsed, service);
         let shard = desk.selector.shard(key.client(), key.client_port());
         if shard != desk.number {
-            return Some(Verdict::Redirect(shard));
+            return Err(shard);
         }
         let hash = self.table.hash(&key);
-        let at = at as u16;
-        tracked.push(Steered { key, hash, service, sender, headers, glanced: 0, at, hop: 0 });
-        None
+        let headers = parsed.headers;
+        Ok(Steered { key, hash, service, sender, headers, glanced: 0, at: 0, hop: 0 })
     }
 
     /// Second stage: find the ways to clients, and glance at the sessions.
@@ -190,7 +207,7 @@ impl<A: Family> Lane<A> {
         desk: &mut Desk,
         snapshot: &Snapshot,
         now_ms: u64,
-        tracked: &Tracked<'_, A>,
+        tracked: &[Steered<'_, A>],
         (frames, ports, verdicts): (&mut [B], &[PortId], &mut [Verdict]),
     ) {
         for steered in tracked {
@@ -388,6 +405,32 @@ impl<A: Family> Lane<A> {
     }
 }
 
+/// Send on a packet of an address whose sessions are not recorded.
+///
+/// Not in line: with it, the packets of all other addresses have fewer of the CPU's registers.
+#[inline(never)]
+pub(super) fn untracked<A: Family, B: PacketBuf>(
+    desk: &mut Desk,
+    on: (&Snapshot, PortId),
+    packet: &mut B,
+    parsed: &Packet<A>,
+    service: &Service<A>,
+    sender: Sender<'_, A>,
+) -> Verdict {
+    let (headers, destination, punts) = (&parsed.headers, parsed.destination(), &mut desk.punts);
+    match sender {
+        Sender::Client => egress::to_backend(packet, headers, &service.home),
+        Sender::Backend(path) => {
+            let hop = on.0.route(destination);
+            if *hop == Hop::Host {
+                return egress::to_host(packet, on, Outcome::ForHost);
+            }
+            egress::to_client(packet, headers, destination, hop, path, punts)
+        }
+        Sender::DirectClient(_) => egress::route(packet, headers, destination, on, punts),
+    }
+}
+
 /// Route a packet whose session is known, or that needs none.
 fn route<A: Family, B: PacketBuf>(
     desk: &mut Desk,
@@ -404,7 +447,7 @@ fn route<A: Family, B: PacketBuf>(
 }
 
 #[cold]
-fn bad<A: Family>(malformed: Malformed) -> Outcome {
+pub(super) fn bad<A: Family>(malformed: Malformed) -> Outcome {
     match malformed {
         Malformed::Ip if A::BITS == u32::BITS as u8 => Outcome::BadIpv4,
         Malformed::Ip => Outcome::BadIpv6,

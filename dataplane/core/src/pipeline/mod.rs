@@ -7,6 +7,7 @@
 mod adoption;
 mod classify;
 mod egress;
+mod fragments;
 mod icmp_error;
 mod import;
 mod lane;
@@ -23,11 +24,23 @@ pub use shard::{Capacity, Shard};
 
 use std::net::IpAddr;
 
-use crate::{packet::Mac, steering::PortId};
+use crate::{fragments::WAITING, packet::Mac, steering::PortId};
 
 /// The most packets in one burst. Twice what drivers are usually asked for: the more packets, the more of their sessions
 /// are on their way from memory at once.
 pub const BURST: usize = 64;
+
+/// Places in which a worker keeps frames that its shard holds.
+pub const HELD: usize = 2 * WAITING;
+
+/// Who gives a shard a burst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A port.
+    Port,
+    /// Another worker, which was told to redirect it; or the shard's own, which held it.
+    Worker,
+}
 
 /// Where a packet goes from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +49,20 @@ pub enum Verdict {
     Transmit(PortId, Outcome),
     /// To the worker with this number, untouched: its shard owns the session.
     Redirect(u16),
+    /// It waits in this place, below [`HELD`], until the shard [releases](Shard::next_released) it. What is still in that
+    /// place ends as [`Outcome::FragmentNoRoom`].
+    Hold(u16),
     /// Nowhere.
     Drop(Outcome),
+}
+
+/// What becomes of the frame that is held in this place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// What it waited for has come: it is to be processed, and comes from a worker.
+    Process(u16),
+    /// It goes nowhere.
+    Drop(u16, Outcome),
 }
 
 /// What the control core should know, noticed on the way.

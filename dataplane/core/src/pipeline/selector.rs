@@ -1,6 +1,6 @@
 //! Which shard a session lives on.
 
-use std::net::IpAddr;
+use std::{hash::Hash, net::IpAddr};
 
 use ahash::RandomState;
 
@@ -34,10 +34,22 @@ impl ShardSelector {
     #[inline]
     #[must_use]
     pub fn shard<A: Address>(&self, client: A, client_port: u16) -> u16 {
+        self.choose((client, client_port))
+    }
+
+    /// The shard that gathers the fragments of one of this client's datagrams: what all of them carry decides, and the
+    /// port is not part of that.
+    #[must_use]
+    pub fn gatherer<A: Address>(&self, client: A, identification: u32) -> u16 {
+        self.choose((client, identification))
+    }
+
+    #[inline]
+    fn choose(&self, by: impl Hash) -> u16 {
         if self.shards == 1 {
             return 0;
         }
-        let hash = self.hasher.hash_one((client, client_port));
+        let hash = self.hasher.hash_one(by);
         // Multiply-shift maps the hash's upper half evenly without a division.
         (((hash >> 32) * u64::from(self.shards)) >> 32) as u16
     }

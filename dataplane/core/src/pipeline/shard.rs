@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use super::{
-    BURST, Outcome, Punt, ShardSelector, Verdict,
+    BURST, Origin, Outcome, Punt, ShardSelector, Verdict,
     adoption::AdoptionLimit,
     egress,
     lane::{Arrival, Lane, Tracked},
@@ -116,9 +116,10 @@ impl Shard {
         &self.desk.counters
     }
 
-    /// Take a burst through all stages: `frames[i]` arrived on `ports[i]`, `verdicts[i]` says where it
-    /// goes. Frames to transmit are rewritten in place. Frames to redirect are without VLAN tags and otherwise untouched,
-    /// and `ports[i]` says to which port they belong by their tags.
+    /// Take a burst of one origin through all stages: `frames[i]` arrived on `ports[i]`, `verdicts[i]` says where it
+    /// goes. Frames to transmit are rewritten in place. Frames to redirect or hold are without VLAN tags and otherwise
+    /// untouched, and `ports[i]` says to which port they belong by their tags. What is released by it comes out of
+    /// [`Shard::next_released`].
     ///
     /// # Panics
     /// When there are more than [`BURST`] frames, or fewer ports or verdicts than frames.
@@ -126,6 +127,7 @@ impl Shard {
         &mut self,
         snapshot: &Snapshot,
         now_ms: u64,
+        origin: Origin,
         frames: &mut [B],
         ports: &mut [PortId],
         verdicts: &mut [Verdict],
@@ -155,9 +157,16 @@ impl Shard {
             }
         }
         self.v4.look_ahead(snapshot, &mut work.v4);
-        self.v4.steer_all(&mut self.desk, snapshot, now_ms, &work.v4, (frames, ports, verdicts));
-        if !work.v6.is_empty() {
-            self.steer_v6(snapshot, now_ms, &mut work.v6, (frames, ports, verdicts));
+        if self.v4.aside.is_empty() {
+            let burst = (&mut *frames, &*ports, &mut *verdicts);
+            self.v4.steer_all(&mut self.desk, snapshot, now_ms, &work.v4, burst);
+        } else {
+            let burst = (&mut *frames, &*ports, &mut *verdicts);
+            let to = (&mut self.desk, origin);
+            self.v4.steer_with_fragments(to, snapshot, now_ms, &work.v4, burst);
+        }
+        if !work.v6.is_empty() || !self.v6.aside.is_empty() {
+            self.steer_v6(snapshot, now_ms, origin, &mut work.v6, (frames, ports, verdicts));
         }
     }
 
@@ -206,11 +215,17 @@ impl Shard {
         &mut self,
         snapshot: &Snapshot,
         now_ms: u64,
+        origin: Origin,
         tracked: &mut Tracked<'_, u128>,
         burst: (&mut [B], &[PortId], &mut [Verdict]),
     ) {
         self.v6.look_ahead(snapshot, tracked);
-        self.v6.steer_all(&mut self.desk, snapshot, now_ms, tracked, burst);
+        if self.v6.aside.is_empty() {
+            self.v6.steer_all(&mut self.desk, snapshot, now_ms, tracked, burst);
+        } else {
+            let to = (&mut self.desk, origin);
+            self.v6.steer_with_fragments(to, snapshot, now_ms, tracked, burst);
+        }
     }
 
     /// What a frame is that is not plainly IPv4 for the port it arrived on.

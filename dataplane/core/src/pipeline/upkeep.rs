@@ -2,8 +2,9 @@
 
 use std::{mem, net::IpAddr};
 
-use super::{Capacity, Shard, lane::Lane, shard::Desk};
+use super::{Capacity, Outcome, Released, Shard, lane::Lane, shard::Desk};
 use crate::{
+    fragments::WAITING,
     packet::protocol,
     session::{Session, SessionRecord, SessionState},
     steering::{Family, Service, Snapshot},
@@ -23,9 +24,28 @@ impl Shard {
     /// expired, whose address is no longer tracked, or whose owner is no longer a backend of it.
     ///
     /// The more sessions have begun since the last sweep, the more places: what fills the table must not outrun it.
+    ///
+    /// Of the frames held it looks at as many, and releases those that have waited too long.
     pub fn sweep(&mut self, snapshot: &Snapshot, now_ms: u64, budget: u32) {
         self.v4.sweep(&mut self.desk, snapshot, now_ms, budget);
         self.v6.sweep(&mut self.desk, snapshot, now_ms, budget);
+        self.v4.fragments.sweep(now_ms, budget);
+        self.v6.fragments.sweep(now_ms, budget);
+    }
+
+    /// A frame that is held no more; those whose wait ended well in order of their arrival. To be called after
+    /// [`Shard::process`] and [`Shard::sweep`] until there is none.
+    #[inline]
+    pub fn next_released(&mut self) -> Option<Released> {
+        let v4 = self.v4.fragments.next_released();
+        let (place, came) = v4.or_else(|| {
+            let (place, came) = self.v6.fragments.next_released()?;
+            Some((place + WAITING as u16, came))
+        })?;
+        Some(match came {
+            true => Released::Process(place),
+            false => Released::Drop(place, Outcome::FragmentExpired),
+        })
     }
 
     /// Copy sessions into `out` until it holds its capacity, from place `from` on; at most `budget` places are

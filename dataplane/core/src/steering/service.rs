@@ -91,7 +91,7 @@ impl<A: Address> Service<A> {
     }
 
     /// The ways to all backends.
-    pub(super) fn paths(&self) -> impl Iterator<Item = &Path<A>> {
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path<A>> {
         std::iter::once(&self.home).chain(&self.destination)
     }
 }

@@ -4,16 +4,23 @@
 //! keep their order. After each burst every shard's counters are compared with what its table really holds, and
 //! every IPv4 frame that leaves is read back by [`wire`].
 
+pub(crate) mod fragments;
 pub(crate) mod traffic;
 pub(crate) mod wire;
 pub(crate) mod world;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+    ops::Range,
+    sync::Arc,
+};
 
 use tidegate_dataplane::{
     counters::ShardCounters,
     pipeline::{
-        BURST, Capacity, Import, ImportedSession, Outcome, Punt, Shard, ShardSelector, Verdict,
+        BURST, Capacity, HELD, Import, ImportedSession, Origin, Outcome, Punt, Released, Shard,
+        ShardSelector, Verdict,
     },
     session::SessionRecord,
     steering::{
@@ -21,6 +28,7 @@ use tidegate_dataplane::{
     },
 };
 
+use fragments::is_fragment;
 use traffic::Packet;
 use wire::Seen;
 use world::{Vm, managed, snapshot};
@@ -62,6 +70,19 @@ pub(crate) struct SwitchBox {
     bursts: usize,
     fed: u64,
     counted: [u64; Outcome::COUNT],
+    /// On their way to each shard.
+    rings: Vec<VecDeque<Flight>>,
+    /// By shard and place.
+    held: Vec<Vec<Option<Flight>>>,
+    ended: BTreeMap<u64, Ended>,
+}
+
+/// A frame on its way through the box.
+struct Flight {
+    number: u64,
+    port: PortId,
+    frame: Vec<u8>,
+    redirects: u32,
 }
 
 impl SwitchBox {
@@ -72,7 +93,7 @@ impl SwitchBox {
 
     /// As [`SwitchBox::new`], with room for `capacity` sessions on each shard.
     pub(crate) fn with_capacity(shards: u16, capacity: u32, home: Vm) -> Self {
-        let selector = ShardSelector::new(shards);
+        let (selector, count) = (ShardSelector::new(shards), shards);
         let capacity = Capacity { v4: capacity, v6: capacity };
         let shards = (0..shards)
             .map(|number| {
@@ -91,6 +112,9 @@ impl SwitchBox {
             bursts: 0,
             fed: 0,
             counted: [0; Outcome::COUNT],
+            rings: (0..count).map(|_| VecDeque::new()).collect(),
+            held: (0..count).map(|_| (0..HELD).map(|_| None).collect()).collect(),
+            ended: BTreeMap::new(),
         };
         made.install(address, &[]);
         made
@@ -177,6 +201,7 @@ impl SwitchBox {
         for shard in &mut self.shards {
             shard.sweep(&self.snapshot, self.now_ms, budget);
         }
+        (0..self.shards.len()).for_each(|shard| self.let_go(shard));
         self.check_counts();
     }
 
@@ -190,57 +215,104 @@ impl SwitchBox {
         self.frames(packets.iter().map(|packet| (packet.port, packet.frame())).collect())
     }
 
-    /// Feed frames in order, in bursts as large as can be.
+    /// Feed frames in order, in bursts as large as can be. All of them end at once.
     pub(crate) fn frames(&mut self, frames: Vec<(PortId, Vec<u8>)>) -> Vec<Ended> {
-        self.fed += frames.len() as u64;
-        let ended = frames.chunks(BURST).flat_map(|burst| self.burst(burst)).collect();
+        let numbers = self.send(frames);
+        numbers.map(|number| self.ended(number).expect("every packet ends at once")).collect()
+    }
+
+    /// Feed frames in order, in bursts as large as can be, and return their numbers: what is held has not [`ended`].
+    ///
+    /// [`ended`]: SwitchBox::ended
+    pub(crate) fn send(&mut self, frames: Vec<(PortId, Vec<u8>)>) -> Range<u64> {
+        let numbers = self.fed..self.fed + frames.len() as u64;
+        let mut frames = frames.into_iter().peekable();
+        while frames.peek().is_some() {
+            let flight = |(port, frame)| {
+                self.fed += 1;
+                Flight { number: self.fed - 1, port, frame, redirects: 0 }
+            };
+            let burst = frames.by_ref().take(BURST).map(flight).collect();
+            self.burst(burst);
+        }
         self.check_counts();
-        ended
+        numbers
+    }
+
+    /// How the frame with this number ended, if it has; asked once.
+    pub(crate) fn ended(&mut self, number: u64) -> Option<Ended> {
+        self.ended.remove(&number)
+    }
+
+    /// Frames that wait for others.
+    pub(crate) fn held(&self) -> usize {
+        self.held.iter().flatten().flatten().count()
     }
 
     /// One burst arrives at one worker; what it redirects reaches the others before anything else does.
-    fn burst(&mut self, burst: &[(PortId, Vec<u8>)]) -> Vec<Ended> {
+    fn burst(&mut self, burst: Vec<Flight>) {
         let at = self.bursts % self.shards.len();
         self.bursts += 1;
-        let mut ended: Vec<Option<Ended>> = vec![None; burst.len()];
-        let mut rings: Vec<Vec<usize>> = vec![Vec::new(); self.shards.len()];
-        let all: Vec<usize> = (0..burst.len()).collect();
-        for (index, verdict, frame) in self.process(at, burst, &all) {
-            match verdict {
-                Verdict::Redirect(to) => {
-                    assert_eq!(frame, burst[index].1, "a redirected frame must be untouched");
-                    assert_ne!(usize::from(to), at, "redirected to itself");
-                    rings[usize::from(to)].push(index);
-                }
-                verdict => ended[index] = Some(self.end(at, verdict, frame)),
-            }
+        self.pass(at, Origin::Port, burst);
+        while let Some(to) = self.rings.iter().position(|ring| !ring.is_empty()) {
+            let waiting = self.rings[to].len().min(BURST);
+            let burst = self.rings[to].drain(..waiting).collect();
+            self.pass(to, Origin::Worker, burst);
         }
-        for (shard, ring) in rings.iter().enumerate() {
-            for (index, verdict, frame) in self.process(shard, burst, ring) {
-                assert!(ended[index].is_none());
-                ended[index] = Some(self.end(shard, verdict, frame));
-            }
-        }
-        ended.into_iter().map(|ended| ended.expect("every packet ends")).collect()
     }
 
-    fn process(
-        &mut self,
-        shard: usize,
-        burst: &[(PortId, Vec<u8>)],
-        indices: &[usize],
-    ) -> Vec<(usize, Verdict, Vec<u8>)> {
-        let (mut ports, mut frames): (Vec<_>, Vec<_>) =
-            indices.iter().map(|&index| burst[index].clone()).unzip();
-        let mut verdicts = vec![Verdict::Redirect(u16::MAX); indices.len()];
-        let (snapshot, now_ms) = (&self.snapshot, self.now_ms);
-        self.shards[shard].process(snapshot, now_ms, &mut frames, &mut ports, &mut verdicts);
-        let ended = indices.iter().zip(verdicts).zip(frames);
-        ended.map(|((&index, verdict), frame)| (index, verdict, frame)).collect()
+    /// One shard takes a burst; what it releases goes through it again.
+    fn pass(&mut self, shard: usize, origin: Origin, burst: Vec<Flight>) {
+        let mut ports: Vec<_> = burst.iter().map(|flight| flight.port).collect();
+        let mut frames: Vec<_> = burst.iter().map(|flight| flight.frame.clone()).collect();
+        let mut verdicts = vec![Verdict::Redirect(u16::MAX); burst.len()];
+        let now_ms = self.now_ms;
+        let Self { snapshot, shards, .. } = self;
+        shards[shard].process(snapshot, now_ms, origin, &mut frames, &mut ports, &mut verdicts);
+        for ((mut flight, verdict), frame) in burst.into_iter().zip(verdicts).zip(frames) {
+            match verdict {
+                Verdict::Redirect(to) => {
+                    assert_eq!(frame, flight.frame, "a redirected frame must be untouched");
+                    assert_ne!(usize::from(to), shard, "redirected to itself");
+                    flight.redirects += 1;
+                    let most = if is_fragment(&frame) { 2 } else { 1 };
+                    assert!(flight.redirects <= most, "redirected again, from {shard} to {to}");
+                    self.rings[usize::from(to)].push_back(flight);
+                }
+                Verdict::Hold(place) => {
+                    assert_eq!(frame, flight.frame, "a held frame must be untouched");
+                    if let Some(late) = self.held[shard][usize::from(place)].replace(flight) {
+                        let verdict = Verdict::Drop(Outcome::FragmentNoRoom);
+                        self.end(shard, late.number, verdict, late.frame);
+                    }
+                }
+                verdict => self.end(shard, flight.number, verdict, frame),
+            }
+        }
+        self.let_go(shard);
+    }
+
+    /// What a shard no longer holds goes through it again, or ends.
+    fn let_go(&mut self, shard: usize) {
+        let mut burst = Vec::new();
+        while let Some(released) = self.shards[shard].next_released() {
+            let (Released::Process(place) | Released::Drop(place, _)) = released;
+            let held = self.held[shard][usize::from(place)].take().expect("held there");
+            match released {
+                Released::Process(_) => burst.push(held),
+                Released::Drop(_, outcome) => {
+                    self.end(shard, held.number, Verdict::Drop(outcome), held.frame);
+                }
+            }
+        }
+        while !burst.is_empty() {
+            let rest = burst.split_off(burst.len().min(BURST));
+            self.pass(shard, Origin::Worker, std::mem::replace(&mut burst, rest));
+        }
     }
 
     /// Count as a worker does, and read what leaves.
-    fn end(&self, shard: usize, verdict: Verdict, frame: Vec<u8>) -> Ended {
+    fn end(&mut self, shard: usize, number: u64, verdict: Verdict, frame: Vec<u8>) {
         let (outcome, sent) = match verdict {
             Verdict::Transmit(port, outcome) => {
                 assert!(!outcome.is_drop(), "{outcome:?} is sent");
@@ -253,17 +325,20 @@ impl SwitchBox {
                 assert!(outcome.is_drop(), "{outcome:?} is dropped");
                 (outcome, None)
             }
-            Verdict::Redirect(to) => panic!("redirected again, from {shard} to {to}"),
+            Verdict::Redirect(_) | Verdict::Hold(_) => unreachable!("it goes on"),
         };
         self.shards[shard].counters().count(outcome, 1);
-        Ended { outcome, shard: shard as u16, sent }
+        let ended = Ended { outcome, shard: shard as u16, sent };
+        assert!(self.ended.insert(number, ended).is_none(), "a packet ends once");
     }
 
     /// Outcomes that moved since the last call. Their sum over all time is what was fed.
     pub(crate) fn moved(&mut self) -> BTreeMap<&'static str, u64> {
         let total = |outcome| self.shards.iter().map(|it| it.counters().outcome(outcome)).sum();
         let now = Outcome::ALL.map(total);
-        assert_eq!(now.iter().sum::<u64>(), self.fed, "every packet ends in exactly one outcome");
+        let ended = now.iter().sum::<u64>();
+        let held = self.held() as u64;
+        assert_eq!(ended + held, self.fed, "every packet ends in exactly one outcome");
         let before = std::mem::replace(&mut self.counted, now);
         let differences = Outcome::ALL.iter().zip(now.iter().zip(before));
         differences

@@ -128,7 +128,7 @@ proptest! {
             frame[at] = value;
             frames.push((UPLINK, frame));
         }
-        switch_box.frames(frames);
+        switch_box.send(frames);
         switch_box.moved();
     }
 }

@@ -1,11 +1,13 @@
 //! One pass over the headers; what comes out needs no further checking.
 
+mod fragment;
 mod transport;
-mod v4;
-mod v6;
+pub(super) mod v4;
+pub(super) mod v6;
 
 use super::{Address, ETHERNET_LEN, be32};
 
+pub use fragment::Fragment;
 pub(super) use transport::is_echo;
 pub use v4::parse_ipv4;
 pub use v6::parse_ipv6;

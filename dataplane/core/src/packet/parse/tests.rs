@@ -72,6 +72,35 @@ fn fragments_are_known_as_such() {
 }
 
 #[test]
+fn what_a_fragment_says() {
+    let mut frame = Vec::new();
+    builder().udp(53, 54).write(&mut frame, b"01234567").expect("frame");
+    frame[18..20].copy_from_slice(&[0xab, 0xcd]);
+    for (field, offset, more) in [(0x2000u16, 0, true), (0x2001, 8, true), (0x1fff, 65_528, false)]
+    {
+        frame[20..22].copy_from_slice(&field.to_be_bytes());
+        let packet = ipv4(&frame);
+        let fragment = packet.fragment(&frame);
+        assert_eq!(fragment, Fragment { identification: 0xabcd, offset, len: 16, more });
+        assert_eq!(fragment.end(), u32::from(offset) + 16);
+    }
+}
+
+#[test]
+fn a_first_fragment_has_a_whole_transport_header() {
+    let mut frame = Vec::new();
+    builder().udp(53, 54).write(&mut frame, &[7; 100]).expect("frame");
+    frame[20] = 0x20;
+    for length in 0..20u8 {
+        frame[17] = 20 + length;
+        let first = ipv4(&frame).of_first_fragment(&frame);
+        // Its length is that of the whole datagram.
+        let expected = if length < 8 { Err(Malformed::Transport) } else { Ok(53 << 16 | 54) };
+        assert_eq!(first.map(|packet| packet.ports), expected, "{length} bytes");
+    }
+}
+
+#[test]
 fn fragments_of_tcp_are_fragments() {
     let mut frame = Vec::new();
     builder().tcp(1, 2, 3, 4).write(&mut frame, b"x").expect("frame");

@@ -33,11 +33,31 @@ pub(super) fn tcp_header_len(header: &[u8; TCP_LEN]) -> usize {
     usize::from(header[12] >> 4) * 4
 }
 
+/// As [`parse`], of a first fragment: the length in a UDP header is that of the whole datagram.
+pub(super) fn parse_first_fragment<A: Address>(
+    packet: &mut Packet<A>,
+    payload: &[u8],
+) -> Result<(), Malformed> {
+    match packet.protocol {
+        protocol::UDP => udp_up_to(packet, payload, usize::from(u16::MAX)),
+        _ => parse(packet, payload),
+    }
+}
+
 #[inline]
 fn udp<A: Address>(packet: &mut Packet<A>, payload: &[u8]) -> Result<(), Malformed> {
+    udp_up_to(packet, payload, payload.len())
+}
+
+#[inline]
+fn udp_up_to<A: Address>(
+    packet: &mut Packet<A>,
+    payload: &[u8],
+    longest: usize,
+) -> Result<(), Malformed> {
     let header = payload.first_chunk::<8>().ok_or(Malformed::Transport)?;
     let length = usize::from(be16(header, 4));
-    if length < header.len() || length > payload.len() {
+    if length < header.len() || length > longest {
         return Err(Malformed::Transport);
     }
     packet.headers.transport = Transport::Udp { checksummed: be16(header, 6) != 0 };

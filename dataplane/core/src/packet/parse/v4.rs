@@ -2,7 +2,7 @@
 
 use super::{
     super::{ETHERNET_LEN, be16, be32, be64},
-    Headers, Malformed, Packet, TCP_LEN, TcpFlags, Transport, protocol, transport,
+    Fragment, Headers, Malformed, Packet, TCP_LEN, TcpFlags, Transport, protocol, transport,
 };
 
 /// Bytes of an IPv4 header without options.
@@ -84,4 +84,23 @@ pub(super) fn quoted_header(quote: &[u8]) -> Option<(u8, usize)> {
     let header_len = usize::from(ip[0] & 0xf) * 4;
     let is_whole = ip[0] >> 4 == 4 && header_len >= IPV4_LEN && quote.len() >= header_len;
     (is_whole && be16(ip, 6) & OFFSET == 0).then_some((ip[9], header_len))
+}
+
+/// What the fragment in `frame`, which `headers` were parsed from, says of its datagram.
+pub(in crate::packet) fn fragment(frame: &[u8], headers: &Headers) -> Fragment {
+    const MORE: u16 = 0x2000;
+    let ip = &frame[ETHERNET_LEN..];
+    let (identification, flags) = (u32::from(be16(ip, 4)), be16(ip, 6));
+    // The lower 13 bits count units of eight bytes.
+    Fragment::new(identification, flags << 3, flags & MORE != 0, headers)
+}
+
+/// Read the transport header of the first fragment in `bytes`, which `packet` was parsed from.
+pub(in crate::packet) fn first_fragment(
+    packet: &mut Packet<u32>,
+    bytes: &[u8],
+) -> Result<(), Malformed> {
+    let at = usize::from(packet.headers.transport_offset) - ETHERNET_LEN;
+    packet.headers.transport = Transport::Other;
+    transport::parse_first_fragment(packet, bytes.get(at..).ok_or(Malformed::Ip)?)
 }

@@ -1,12 +1,18 @@
 //! IPv6 and its extension headers (RFC 8200).
 
 use super::{
-    super::{Address, ETHERNET_LEN, be16},
-    Headers, Malformed, Packet, Transport, protocol, transport,
+    super::{Address, ETHERNET_LEN, be16, be32},
+    Fragment, Headers, Malformed, Packet, Transport, protocol, transport,
 };
 
 /// Bytes of an IPv6 header without extensions.
 const IPV6_LEN: usize = 40;
+/// Bytes of a fragment header (section 4.5).
+const FRAGMENT_LEN: usize = 8;
+/// Where a fragment header has the fragment's offset, which is in bytes with these bits.
+const OFFSET: u16 = 0xfff8;
+/// Set beside it when others follow in the datagram.
+const MORE: u16 = 1;
 /// Extension headers that are walked; more are nobody's honest packet.
 const MOST_EXTENSIONS: usize = 8;
 
@@ -40,7 +46,7 @@ pub fn parse_ipv6(frame: &[u8]) -> Result<Packet<u128>, Malformed> {
         transport::parse(&mut packet, &packet_bytes[IPV6_LEN..])?;
         return Ok(packet);
     }
-    let walked = walk(packet.protocol, packet_bytes).ok_or(Malformed::Ip)?;
+    let walked = walk(packet.protocol, IPV6_LEN, packet_bytes).ok_or(Malformed::Ip)?;
     packet.protocol = walked.protocol;
     packet.headers.transport_offset = (ETHERNET_LEN + walked.at) as u16;
     if walked.source_routed {
@@ -53,7 +59,7 @@ pub fn parse_ipv6(frame: &[u8]) -> Result<Packet<u128>, Malformed> {
     Ok(packet)
 }
 
-fn is_extension(next: u8) -> bool {
+pub(in crate::packet) fn is_extension(next: u8) -> bool {
     matches!(
         next,
         protocol::HOP_BY_HOP
@@ -74,21 +80,21 @@ struct Walked {
     source_routed: bool,
 }
 
-/// Walk the extension headers of the packet that begins `bytes`, to the transport header, a fragment, or a routing header
-/// that leads elsewhere first. `None` when they are cut short or too many.
+/// Walk the extension headers of the packet that begins `bytes` from `at`, where a header of kind `first` is, to the
+/// transport header, a fragment, or a routing header that leads elsewhere first. `None` when they are cut short or too many.
 #[cold]
-fn walk(first: u8, bytes: &[u8]) -> Option<Walked> {
-    let mut walked = Walked { protocol: first, at: IPV6_LEN, fragment: None, source_routed: false };
+fn walk(first: u8, at: usize, bytes: &[u8]) -> Option<Walked> {
+    let mut walked = Walked { protocol: first, at, fragment: None, source_routed: false };
     for _ in 0..MOST_EXTENSIONS {
         let header = bytes.get(walked.at..)?.first_chunk::<8>()?;
         let length = match walked.protocol {
-            // Section 4.5: eight bytes. A whole packet in one fragment (RFC 6946) is a packet.
+            // A whole packet in one fragment (RFC 6946) is a packet.
             protocol::FRAGMENT => {
                 let field = be16(header, 2);
-                if field & 0xfff9 != 0 {
-                    walked.fragment = Some((field & 0xfff8, field & 1 == 1));
+                if field & (OFFSET | MORE) != 0 {
+                    walked.fragment = Some((field & OFFSET, field & MORE != 0));
                 }
-                8
+                FRAGMENT_LEN
             }
             // RFC 4302, section 2.2: in units of four bytes, less two.
             protocol::AUTHENTICATION => (usize::from(header[1]) + 2) * 4,
@@ -113,8 +119,38 @@ pub(super) fn quoted_header(quote: &[u8]) -> Option<(u8, usize)> {
     if !is_extension(ip[6]) {
         return Some((ip[6], IPV6_LEN));
     }
-    let walked = walk(ip[6], quote)?;
+    let walked = walk(ip[6], IPV6_LEN, quote)?;
     let is_first = walked.fragment.is_none_or(|(offset, _)| offset == 0);
     (is_first && !walked.source_routed && !is_extension(walked.protocol))
         .then_some((walked.protocol, walked.at))
+}
+
+/// What the fragment in `frame`, which `headers` were parsed from, says of its datagram.
+pub(in crate::packet) fn fragment(frame: &[u8], headers: &Headers) -> Fragment {
+    // Next header, a reserved byte, offset and flags, identification: right before what was cut up.
+    let header = &frame[usize::from(headers.transport_offset) - FRAGMENT_LEN..];
+    let (field, identification) = (be16(header, 2), be32(header, 4));
+    Fragment::new(identification, field & OFFSET, field & MORE != 0, headers)
+}
+
+/// Read what follows the fragment header of the first fragment in `bytes`, which `packet` was parsed from.
+pub(in crate::packet) fn first_fragment(
+    packet: &mut Packet<u128>,
+    bytes: &[u8],
+) -> Result<(), Malformed> {
+    let mut at = usize::from(packet.headers.transport_offset) - ETHERNET_LEN;
+    packet.headers.transport = Transport::Other;
+    if is_extension(packet.protocol) {
+        // A fragment of a fragment is nobody's honest packet.
+        let walked = walk(packet.protocol, at, bytes).filter(|walked| walked.fragment.is_none());
+        let walked = walked.ok_or(Malformed::Ip)?;
+        at = walked.at;
+        packet.protocol = walked.protocol;
+        packet.headers.transport_offset = (ETHERNET_LEN + at) as u16;
+        if walked.source_routed {
+            packet.headers.transport = Transport::SourceRouted;
+            return Ok(());
+        }
+    }
+    transport::parse_first_fragment(packet, bytes.get(at..).ok_or(Malformed::Ip)?)
 }
