@@ -3,10 +3,10 @@
 use std::{collections::HashSet, net::IpAddr};
 
 use tidegate_dataplane::{
-    packet::{Mac, Tags},
+    packet::Mac,
     steering::{
-        BackendSlot, Neighbour, NextHop, Port, PortId, PortRole, Rewrite, RouteChange, RouteTables,
-        Routing, Snapshot, SnapshotError, Timeouts,
+        BackendSlot, Link, Neighbour, NextHop, Port, PortId, PortRole, Rewrite, RouteChange,
+        RouteTables, Routing, Snapshot, SnapshotError, Timeouts,
     },
 };
 
@@ -173,8 +173,7 @@ impl Network {
                 mac: port.mac,
                 addresses: port.addresses.iter().map(|own| own.address).collect(),
                 role: port.role,
-                device: id,
-                tags: Tags::NONE,
+                link: Link::untagged(id),
                 twin: None,
             })
         };

@@ -7,8 +7,10 @@ use arrayvec::ArrayVec;
 use super::{
     BURST, Outcome, Verdict,
     classify::{self, Decision},
+    complaints::Origin,
     egress,
     shard::Desk,
+    tunnels::{self, Unwrapped},
 };
 use crate::{
     packet::{Headers, Malformed, Packet, PacketBuf, TcpFlags, Transport},
@@ -75,6 +77,16 @@ impl<A: Family> Sender<'_, A> {
     }
 }
 
+/// What the first stage made of a packet.
+pub(super) enum Directed {
+    /// It goes on to the others.
+    Tracked,
+    /// It needs no session.
+    Ended(Verdict),
+    /// It came through a tunnel; what was inside is in its place, and arrived on this port.
+    Unwrapped(PortId),
+}
+
 /// Where a packet arrived.
 #[derive(Clone, Copy)]
 pub(super) struct Arrival<'a> {
@@ -104,9 +116,9 @@ impl<A: Family> Lane<A> {
         packet: &mut B,
         recent: &mut Recent<'a, A>,
         tracked: &mut Tracked<'a, A>,
-    ) -> Option<Verdict> {
+    ) -> Directed {
         let Arrival { snapshot, id, at } = arrival;
-        let drop = |outcome| Some(Verdict::Drop(outcome));
+        let drop = |outcome| Directed::Ended(Verdict::Drop(outcome));
         let parsed = match A::parse(packet.as_ref()) {
             Ok(parsed) => parsed,
             Err(malformed) => return drop(bad::<A>(malformed)),
@@ -116,11 +128,21 @@ impl<A: Family> Lane<A> {
         let direction = snapshot.plane::<A>().direction(id, source, destination, recent);
         let (service, sender) = match direction {
             Direction::Plain if headers.transport == Transport::IcmpError => {
-                return Some(self.icmp_error(desk, arrival, packet));
+                return Directed::Ended(self.icmp_error(desk, arrival, packet));
             }
             Direction::Plain => {
-                let punts = &mut desk.punts;
-                return Some(egress::route(packet, &headers, destination, (snapshot, id), punts));
+                let on = (snapshot, id);
+                return Directed::Ended(egress::route(packet, &headers, destination, on, desk));
+            }
+            Direction::ToTunnel => {
+                let on = (snapshot, id);
+                return match tunnels::unwrap(packet, &parsed, on) {
+                    Unwrapped::Arrived(port) => Directed::Unwrapped(port),
+                    Unwrapped::Ended(outcome) => drop(outcome),
+                    Unwrapped::NotOurs => {
+                        Directed::Ended(egress::route(packet, &headers, destination, on, desk))
+                    }
+                };
             }
             Direction::Spoofed => return drop(Outcome::Spoofed),
             Direction::ToAddress(service) => (service, Sender::Client),
@@ -130,36 +152,34 @@ impl<A: Family> Lane<A> {
         let from_backend = matches!(sender, Sender::Backend(_));
         if let Some(outcome) = classify::unsupported(&parsed, snapshot, from_backend) {
             return match outcome {
-                Outcome::IcmpUnmatched => Some(self.icmp_error(desk, arrival, packet)),
-                Outcome::Group => Some(egress::to_host(packet, (snapshot, id), outcome)),
+                Outcome::IcmpUnmatched => Directed::Ended(self.icmp_error(desk, arrival, packet)),
+                Outcome::Group => Directed::Ended(egress::to_host(packet, (snapshot, id), outcome)),
                 _ => drop(outcome),
             };
         }
         if !service.tracked {
-            let punts = &mut desk.punts;
-            return Some(match sender {
-                Sender::Client => egress::to_backend(packet, &headers, &service.home),
-                Sender::Backend(path) => {
-                    let hop = snapshot.route(destination);
-                    if *hop == Hop::Host {
-                        return Some(egress::to_host(packet, (snapshot, id), Outcome::ForHost));
-                    }
-                    egress::to_client(packet, &headers, destination, hop, path, punts)
+            let on = (snapshot, id);
+            return Directed::Ended(match sender {
+                Sender::Client => {
+                    let to = (service.address, &service.home);
+                    egress::to_backend(packet, &headers, to, on, desk)
                 }
-                Sender::DirectClient(_) => {
-                    egress::route(packet, &headers, destination, (snapshot, id), punts)
-                }
+                Sender::Backend(path) => match snapshot.route(destination) {
+                    Hop::Host => egress::to_host(packet, on, Outcome::ForHost),
+                    hop => egress::to_client(packet, &headers, (destination, hop), path, on, desk),
+                },
+                Sender::DirectClient(_) => egress::route(packet, &headers, destination, on, desk),
             });
         }
         let key = sender.key(&parsed, service);
         let shard = desk.selector.shard(key.client(), key.client_port());
         if shard != desk.number {
-            return Some(Verdict::Redirect(shard));
+            return Directed::Ended(Verdict::Redirect(shard));
         }
         let hash = self.table.hash(&key);
         let at = at as u16;
         tracked.push(Steered { key, hash, service, sender, headers, glanced: 0, at, hop: 0 });
-        None
+        Directed::Tracked
     }
 
     /// Second stage: find the ways to clients, and glance at the sessions.
@@ -259,11 +279,13 @@ impl<A: Family> Lane<A> {
             }
         };
         match sender {
-            Sender::Client => egress::to_backend(packet, headers, owner),
+            Sender::Client => {
+                egress::to_backend(packet, headers, (service.address, owner), on, desk)
+            }
             Sender::DirectClient(_) => route(desk, on, packet, steered),
             Sender::Backend(path) => {
                 let hop = on.0.hop(steered.hop);
-                egress::to_client(packet, headers, key.client(), hop, path, &mut desk.punts)
+                egress::to_client(packet, headers, (key.client(), hop), path, on, desk)
             }
         }
     }
@@ -400,7 +422,7 @@ fn route<A: Family, B: PacketBuf>(
         Sender::Backend(_) => (key.client(), snapshot.hop(steered.hop)),
         Sender::Client | Sender::DirectClient(_) => (key.address(), snapshot.route(key.address())),
     };
-    egress::route_by(packet, headers, destination, hop, (snapshot, id), &mut desk.punts)
+    egress::route_by(packet, headers, (destination, hop), Origin::Anyone, (snapshot, id), desk)
 }
 
 #[cold]

@@ -4,6 +4,7 @@
 //! keep their order. After each burst every shard's counters are compared with what its table really holds, and
 //! every IPv4 frame that leaves is read back by [`wire`].
 
+pub(crate) mod carrier;
 pub(crate) mod traffic;
 pub(crate) mod wire;
 pub(crate) mod world;
@@ -36,8 +37,10 @@ pub(crate) struct Ended {
     pub(crate) outcome: Outcome,
     /// The shard that said so.
     pub(crate) shard: u16,
-    /// The frame that left and its port.
+    /// The frame that left and its port, without tags and tunnel.
     pub(crate) sent: Option<(PortId, Vec<u8>)>,
+    /// The frame that left and its device.
+    pub(crate) wire: Option<(PortId, Vec<u8>)>,
 }
 
 impl Ended {
@@ -48,6 +51,9 @@ impl Ended {
         Seen::read(*port, frame)
     }
 }
+
+/// A frame with its place in the burst and where it arrives.
+type Fed = (usize, (PortId, Vec<u8>));
 
 /// The box, and the managed address it steers.
 pub(crate) struct SwitchBox {
@@ -182,12 +188,13 @@ impl SwitchBox {
 
     /// Feed one packet.
     pub(crate) fn one(&mut self, packet: &Packet) -> Ended {
-        self.frames(vec![(packet.port, packet.frame())]).remove(0)
+        self.frames(vec![carrier::onto_wire(packet.port, packet.frame())]).remove(0)
     }
 
     /// Feed packets in order, in bursts as large as can be.
     pub(crate) fn feed(&mut self, packets: &[Packet]) -> Vec<Ended> {
-        self.frames(packets.iter().map(|packet| (packet.port, packet.frame())).collect())
+        let frames = packets.iter().map(|packet| carrier::onto_wire(packet.port, packet.frame()));
+        self.frames(frames.collect())
     }
 
     /// Feed frames in order, in bursts as large as can be.
@@ -203,20 +210,24 @@ impl SwitchBox {
         let at = self.bursts % self.shards.len();
         self.bursts += 1;
         let mut ended: Vec<Option<Ended>> = vec![None; burst.len()];
-        let mut rings: Vec<Vec<usize>> = vec![Vec::new(); self.shards.len()];
-        let all: Vec<usize> = (0..burst.len()).collect();
-        for (index, verdict, frame) in self.process(at, burst, &all) {
+        let mut rings: Vec<Vec<Fed>> = vec![Vec::new(); self.shards.len()];
+        let all = burst.iter().cloned().enumerate().collect();
+        for (verdict, (index, (port, frame))) in self.process(at, all) {
             match verdict {
                 Verdict::Redirect(to) => {
-                    assert_eq!(frame, burst[index].1, "a redirected frame must be untouched");
+                    let (arrived_on, whole) = &burst[index];
+                    let (belongs, inside) = carrier::onto_wire(port, frame.clone());
+                    assert!(belongs == *arrived_on, "redirected with the wrong port");
+                    // What was around it is gone, and nothing else.
+                    assert!(inside.len() <= whole.len() && whole.ends_with(&frame[14..]));
                     assert_ne!(usize::from(to), at, "redirected to itself");
-                    rings[usize::from(to)].push(index);
+                    rings[usize::from(to)].push((index, (port, frame)));
                 }
                 verdict => ended[index] = Some(self.end(at, verdict, frame)),
             }
         }
-        for (shard, ring) in rings.iter().enumerate() {
-            for (index, verdict, frame) in self.process(shard, burst, ring) {
+        for (shard, ring) in rings.into_iter().enumerate() {
+            for (verdict, (index, (_, frame))) in self.process(shard, ring) {
                 assert!(ended[index].is_none());
                 ended[index] = Some(self.end(shard, verdict, frame));
             }
@@ -224,30 +235,22 @@ impl SwitchBox {
         ended.into_iter().map(|ended| ended.expect("every packet ends")).collect()
     }
 
-    fn process(
-        &mut self,
-        shard: usize,
-        burst: &[(PortId, Vec<u8>)],
-        indices: &[usize],
-    ) -> Vec<(usize, Verdict, Vec<u8>)> {
-        let (mut ports, mut frames): (Vec<_>, Vec<_>) =
-            indices.iter().map(|&index| burst[index].clone()).unzip();
+    fn process(&mut self, shard: usize, fed: Vec<Fed>) -> Vec<(Verdict, Fed)> {
+        let (indices, arrivals): (Vec<_>, Vec<_>) = fed.into_iter().unzip();
+        let (mut ports, mut frames): (Vec<_>, Vec<_>) = arrivals.into_iter().unzip();
         let mut verdicts = vec![Verdict::Redirect(u16::MAX); indices.len()];
         let (snapshot, now_ms) = (&self.snapshot, self.now_ms);
         self.shards[shard].process(snapshot, now_ms, &mut frames, &mut ports, &mut verdicts);
-        let ended = indices.iter().zip(verdicts).zip(frames);
-        ended.map(|((&index, verdict), frame)| (index, verdict, frame)).collect()
+        let fed = indices.into_iter().zip(ports.into_iter().zip(frames));
+        verdicts.into_iter().zip(fed).collect()
     }
 
     /// Count as a worker does, and read what leaves.
     fn end(&self, shard: usize, verdict: Verdict, frame: Vec<u8>) -> Ended {
-        let (outcome, sent) = match verdict {
-            Verdict::Transmit(port, outcome) => {
+        let (outcome, wire) = match verdict {
+            Verdict::Transmit(device, outcome) => {
                 assert!(!outcome.is_drop(), "{outcome:?} is sent");
-                if self.verify && frame[12..14] != [8, 6] {
-                    Seen::read(port, &frame);
-                }
-                (outcome, Some((port, frame)))
+                (outcome, Some((device, frame)))
             }
             Verdict::Drop(outcome) => {
                 assert!(outcome.is_drop(), "{outcome:?} is dropped");
@@ -255,8 +258,14 @@ impl SwitchBox {
             }
             Verdict::Redirect(to) => panic!("redirected again, from {shard} to {to}"),
         };
+        let sent = wire.as_ref().map(|(device, frame)| carrier::off_wire(*device, frame));
+        if let Some((port, frame)) = sent.as_ref().filter(|_| self.verify)
+            && frame[12..14] != [8, 6]
+        {
+            Seen::read(*port, frame);
+        }
         self.shards[shard].counters().count(outcome, 1);
-        Ended { outcome, shard: shard as u16, sent }
+        Ended { outcome, shard: shard as u16, sent, wire }
     }
 
     /// Outcomes that moved since the last call. Their sum over all time is what was fed.

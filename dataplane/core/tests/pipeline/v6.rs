@@ -7,6 +7,7 @@ mod switch_box;
 
 mod aging;
 mod bound;
+mod complaints;
 mod counting;
 mod direct;
 mod from_vm;
@@ -17,5 +18,7 @@ mod migration;
 mod new_sessions;
 mod rewriting;
 mod routing;
+mod tunnels;
 mod unknown_tcp;
 mod unsupported;
+mod vlan;
