@@ -1,12 +1,13 @@
-//! The network before the fuzzed box: an uplink, its VLAN 7, two guests' ports, and two managed addresses of each family.
+//! The network before the fuzzed box: an uplink, its VLAN 7, two guests' ports, tunnels of each kind, and two managed
+//! addresses of each family.
 
 use std::net::IpAddr;
 
 use tidegate_dataplane::{
-    packet::{Mac, Tags},
+    packet::{Mac, Tags, tunnel::Encap},
     steering::{
-        Backend, BackendSlot, IpPrefix, ManagedAddress, Neighbour, NextHop, Port, PortId, PortRole,
-        Rewrite, Routing, Snapshot,
+        Backend, BackendSlot, ETHERNET_MTU, IpPrefix, Link, ManagedAddress, Neighbour, NextHop,
+        Port, PortId, PortRole, Rewrite, Routing, Snapshot, Tunnel,
     },
 };
 
@@ -24,15 +25,20 @@ pub(crate) fn ip(text: &str) -> IpAddr {
 
 fn port(id: u16, role: PortRole, device: u16, tags: Tags) -> Option<Port> {
     let addresses = vec![ip("10.9.0.1"), ip("2001:db8:9::1")];
-    let device = PortId(device);
     Some(Port {
         mac: PORT_MAC,
         addresses: if id == 0 { addresses } else { vec![] },
         role,
-        device,
-        tags,
+        link: Link::Device { device: PortId(device), tags, mtu: ETHERNET_MTU },
         twin: None,
     })
+}
+
+/// A tunnel to a client's machine.
+fn tunnel(encap: Encap, family: usize) -> Option<Port> {
+    let (local, remote) = (ip(["10.9.0.1", "2001:db8:9::1"][family]), ip(CLIENTS[family]));
+    let link = Link::Tunnel(Tunnel { encap, local, remote });
+    Some(Port { mac: PORT_MAC, addresses: vec![], role: PortRole::Access, link, twin: None })
 }
 
 /// The managed addresses at rest; slots are their numbers.
@@ -71,6 +77,10 @@ pub(crate) fn snapshot(generation: u64, managed: Vec<ManagedAddress>) -> Snapsho
         port(1, PortRole::Access, 1, Tags::NONE),
         port(2, PortRole::Access, 2, Tags::NONE),
         port(3, PortRole::Uplink, 0, tags),
+        tunnel(Encap::Ipip, 0),
+        tunnel(Encap::Gue { port: 6080 }, 0),
+        tunnel(Encap::Vxlan { port: 4789, vni: 7 }, 1),
+        tunnel(Encap::Ipip, 1),
     ];
     let route = |text: &str, port| {
         let prefix: IpPrefix = text.parse().expect("a prefix of this network");

@@ -9,10 +9,10 @@ use std::{
 
 use etherparse::{Ipv4Header, PacketBuilder};
 use tidegate_dataplane::{
-    packet::{Address as _, Mac, Tags, arp},
+    packet::{Address as _, Mac, arp},
     pipeline::{Capacity, Outcome, Punt},
     steering::{
-        Backend, BackendSlot, Cutover, Destination, ManagedAddress, NextHop, Port, PortId,
+        Backend, BackendSlot, Cutover, Destination, Link, ManagedAddress, NextHop, Port, PortId,
         PortRole, Rewrite, Routing, Snapshot,
     },
 };
@@ -54,7 +54,7 @@ fn config() -> WorkersConfig {
 fn snapshot(generation: u64, destination: Option<Destination>) -> Arc<Snapshot> {
     let port = |device, mac, role| {
         let addresses = vec![0x0a09_0001_u32.ip()];
-        Some(Port { mac, addresses, role, device: PortId(device), tags: Tags::NONE, twin: None })
+        Some(Port { mac, addresses, role, link: Link::untagged(PortId(device)), twin: None })
     };
     let access = Mac([2, 0, 0, 0, 0, 2]);
     let ports = vec![

@@ -11,11 +11,11 @@ use std::{
 use anyhow::Context as _;
 use tidegate_dataplane::{
     counters::ShardCounters,
-    packet::{Address as _, Mac, PacketBuf, Tags},
+    packet::{Address as _, Mac, PacketBuf},
     pipeline::{BURST, Capacity, Origin, Outcome, Shard, ShardSelector, Verdict},
     steering::{
-        Backend, BackendSlot, IpPrefix, ManagedAddress, Neighbour, NextHop, Port, PortId, PortRole,
-        Rewrite, Routing, Snapshot, Timeouts,
+        Backend, BackendSlot, IpPrefix, Link, ManagedAddress, Neighbour, NextHop, Port, PortId,
+        PortRole, Rewrite, Routing, Snapshot, Timeouts,
     },
 };
 
@@ -228,8 +228,7 @@ fn template(bytes: Vec<u8>) -> anyhow::Result<Frame> {
 
 fn snapshot(timeouts: Timeouts) -> anyhow::Result<Snapshot> {
     let port = |device, mac: Mac, role| {
-        let (addresses, tags) = (Vec::new(), Tags::NONE);
-        Some(Port { mac, addresses, role, device, tags, twin: None })
+        Some(Port { mac, addresses: Vec::new(), role, link: Link::untagged(device), twin: None })
     };
     let ports = vec![
         port(UPLINK, UPLINK_MAC, PortRole::Uplink),

@@ -7,8 +7,8 @@ use std::{
 
 use proptest::prelude::*;
 use tidegate_dataplane::{
-    packet::{Address as _, Mac, Tags},
-    steering::{Port, PortId, PortRole, Routing, Snapshot},
+    packet::{Address as _, Mac},
+    steering::{Link, Port, PortId, PortRole, Routing, Snapshot},
 };
 
 use super::*;
@@ -228,8 +228,7 @@ proptest! {
                 mac: Mac([2, 0, 0, 0, 0, 1]),
                 addresses: vec![],
                 role: PortRole::Access,
-                device: PortId(device),
-                tags: Tags::NONE,
+                link: Link::untagged(PortId(device)),
                 twin: None,
             });
             let ports: Vec<_> = (0..PLACES.into()).map(port).collect();

@@ -3,10 +3,10 @@
 use std::{collections::HashSet, net::IpAddr};
 
 use tidegate_dataplane::{
-    packet::{Mac, Tags},
+    packet::Mac,
     steering::{
-        BackendSlot, Neighbour, NextHop, Port, PortId, PortRole, Rewrite, RouteChange, RouteTables,
-        Routing, Snapshot, SnapshotError, Timeouts,
+        BackendSlot, Link, Neighbour, NextHop, Port, PortId, PortRole, Rewrite, RouteChange,
+        RouteTables, Routing, Snapshot, SnapshotError, Timeouts,
     },
 };
 
@@ -199,8 +199,7 @@ impl Network {
                 mac: port.mac,
                 addresses: port.addresses.iter().map(|own| own.address).collect(),
                 role: port.role,
-                device: id,
-                tags: Tags::NONE,
+                link: Link::untagged(id),
                 twin: port.twin,
             })
         };
@@ -209,8 +208,7 @@ impl Network {
                 mac: port.mac,
                 addresses: Vec::new(),
                 role: PortRole::Twin(of),
-                device: port.twin?,
-                tags: Tags::NONE,
+                link: Link::untagged(port.twin?),
                 twin: None,
             })
         };

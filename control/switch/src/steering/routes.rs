@@ -255,8 +255,7 @@ mod tests {
                 mac: Mac([2, 0, 0, 0, 1, number as u8]),
                 addresses: vec![],
                 role: tidegate_dataplane::steering::PortRole::Access,
-                device: PortId(number),
-                tags: tidegate_dataplane::packet::Tags::NONE,
+                link: tidegate_dataplane::steering::Link::untagged(PortId(number)),
                 twin: None,
             })
         };

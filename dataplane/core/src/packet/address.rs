@@ -38,6 +38,8 @@ pub trait Address: Copy + Ord + Hash + Debug + Send + Sync + 'static {
     const ICMP_COVERS_ADDRESSES: bool;
     /// Whether a sender may give datagrams of two protocols the same identification at once.
     const IDENTIFIED_BY_PROTOCOL: bool;
+    /// The protocol number of a packet of this family inside another.
+    const IN_IP: u8;
 
     /// Both addresses.
     fn pair(first: Self, second: Self) -> Self::Pair;
@@ -71,6 +73,16 @@ pub trait Address: Copy + Ord + Hash + Debug + Send + Sync + 'static {
     fn is_link_local(self) -> bool;
     /// What replacing `old` by `new` does to a checksum that covers it.
     fn delta(old: Self, new: Self) -> Delta;
+    /// DSCP and ECN of the header in `ip`.
+    ///
+    /// # Panics
+    /// When there is no whole header.
+    fn traffic_class(ip: &[u8]) -> u8;
+    /// Write DSCP and ECN, and no checksum, to the header in `ip`.
+    ///
+    /// # Panics
+    /// When there is no whole header.
+    fn set_traffic_class(ip: &mut [u8], class: u8);
     /// Parse the packet of this family in a frame.
     ///
     /// # Errors
@@ -100,6 +112,7 @@ impl Address for u32 {
     const ICMP_COVERS_ADDRESSES: bool = false;
     // RFC 791, section 3.2.
     const IDENTIFIED_BY_PROTOCOL: bool = true;
+    const IN_IP: u8 = super::protocol::IPIP;
 
     #[inline]
     fn pair(first: Self, second: Self) -> u64 {
@@ -160,6 +173,14 @@ impl Address for u32 {
         Delta::of_u32(old, new)
     }
 
+    fn traffic_class(ip: &[u8]) -> u8 {
+        ip[1]
+    }
+
+    fn set_traffic_class(ip: &mut [u8], class: u8) {
+        ip[1] = class;
+    }
+
     #[inline]
     fn parse(frame: &[u8]) -> Result<Packet<Self>, Malformed> {
         parse_ipv4(frame)
@@ -191,6 +212,7 @@ impl Address for u128 {
     const ICMP_COVERS_ADDRESSES: bool = true;
     // RFC 8200, section 4.5: later fragments need not even name the right protocol.
     const IDENTIFIED_BY_PROTOCOL: bool = false;
+    const IN_IP: u8 = super::protocol::IPV6;
 
     #[inline]
     fn pair(first: Self, second: Self) -> [Self; 2] {
@@ -252,6 +274,15 @@ impl Address for u128 {
 
     fn delta(old: Self, new: Self) -> Delta {
         Delta::of_u128(old, new)
+    }
+
+    fn traffic_class(ip: &[u8]) -> u8 {
+        ip[0] << 4 | ip[1] >> 4
+    }
+
+    fn set_traffic_class(ip: &mut [u8], class: u8) {
+        ip[0] = ip[0] & 0xf0 | class >> 4;
+        ip[1] = ip[1] & 0x0f | class << 4;
     }
 
     #[inline]

@@ -4,6 +4,8 @@
 //! depends on the two addresses alone, so it is computed without looking at the rest of the packet, and a packet
 //! that arrived with a wrong checksum leaves with a wrong one.
 
+use super::{Address, protocol};
+
 /// Sum of `bytes` as big-endian 16-bit words, folded to 16 bits, not complemented (RFC 1071).
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u16 {
@@ -22,9 +24,19 @@ pub fn sum(bytes: &[u8]) -> u16 {
 /// the message has its right checksum in it.
 #[must_use]
 pub fn of_icmpv6(ip: &[u8], message: &[u8]) -> u16 {
-    let addresses = sum(&ip[8..40]);
-    let pseudo = u64::from(addresses) + message.len() as u64 + u64::from(super::protocol::ICMPV6);
-    !fold(pseudo + u64::from(sum(message)))
+    with_pseudo_header(&ip[8..40], protocol::ICMPV6, message)
+}
+
+/// The same of a UDP `datagram` under the header `ip` of either family (RFC 768).
+#[must_use]
+pub fn of_udp<A: Address>(ip: &[u8], datagram: &[u8]) -> u16 {
+    let addresses = A::SOURCE..A::DESTINATION + size_of::<A>();
+    with_pseudo_header(&ip[addresses], protocol::UDP, datagram)
+}
+
+fn with_pseudo_header(addresses: &[u8], protocol: u8, payload: &[u8]) -> u16 {
+    let pseudo = u64::from(sum(addresses)) + payload.len() as u64 + u64::from(protocol);
+    !fold(pseudo + u64::from(sum(payload)))
 }
 
 /// The checksum of an ICMP `message` (RFC 792); 0 when the message has its right checksum in it.

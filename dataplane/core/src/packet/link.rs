@@ -124,32 +124,36 @@ impl LinkHeader {
         Self { bytes, len: (MACS_LEN + count * TAG_LEN) as u8 }
     }
 
+    /// The bytes before the EtherType.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
     /// Where frames go.
     #[must_use]
     pub fn destination(&self) -> Mac {
         Mac::read(&self.bytes)
     }
 
-    /// Give it to an untagged frame. `false`, and nothing changed, when there is no room for the tags.
+    /// Write both MACs, of a header without tags.
     ///
     /// # Panics
     /// When the frame is shorter than an Ethernet header.
     #[inline]
-    #[must_use = "nothing is written when it answers false"]
-    pub fn write<B: PacketBuf>(&self, packet: &mut B) -> bool {
-        if usize::from(self.len) != MACS_LEN {
-            return self.write_tagged(packet);
-        }
-        packet.as_mut()[..MACS_LEN].copy_from_slice(&self.bytes[..MACS_LEN]);
-        true
+    pub fn write_macs(&self, frame: &mut [u8]) {
+        frame[..MACS_LEN].copy_from_slice(&self.bytes[..MACS_LEN]);
     }
 
-    #[cold]
-    fn write_tagged<B: PacketBuf>(&self, packet: &mut B) -> bool {
-        let len = usize::from(self.len);
-        let has_room = packet.prepend(len - MACS_LEN);
+    /// Give it to an untagged frame. `false`, and nothing changed, when there is no room for the tags.
+    ///
+    /// # Panics
+    /// When the frame is shorter than an Ethernet header.
+    #[must_use = "nothing is written when it answers false"]
+    pub fn write<B: PacketBuf>(&self, packet: &mut B) -> bool {
+        let header = self.bytes();
+        let has_room = packet.prepend(header.len() - MACS_LEN);
         if has_room {
-            packet.as_mut()[..len].copy_from_slice(&self.bytes[..len]);
+            packet.as_mut()[..header.len()].copy_from_slice(header);
         }
         has_room
     }

@@ -6,12 +6,14 @@
 mod address;
 pub mod arp;
 pub mod checksum;
+pub mod icmp;
 mod link;
 mod mac;
 pub mod neighbour;
 mod parse;
 mod quoted;
 mod rewrite;
+pub mod tunnel;
 
 pub use address::Address;
 pub use link::{LinkHeader, Tags, TagsError};

@@ -1,48 +1,107 @@
 //! The way out: to a backend, to a client, along a route, or to the kernel.
 
-use super::{Outcome, Punt, Verdict, shard::Punts};
+use super::{
+    Outcome, Punt, Verdict,
+    complaints::{Origin, complain},
+    shard::{Desk, Punts},
+    tunnels,
+};
 use crate::{
-    packet::{Address, Field, Headers, LinkHeader, Mac, PacketBuf, count_hop},
-    steering::{Family, Hop, LinkHop, Path, Port, PortId, Snapshot},
+    packet::{
+        Address, ETHERNET_LEN, Field, Headers, LinkHeader, Mac, PacketBuf, Tags, count_hop,
+        icmp::Complaint, tunnel::Carried,
+    },
+    steering::{Family, Hop, Link, LinkHop, Path, PortId, Snapshot},
 };
 
-/// Send a client's packet to the backend at the end of `path`.
+/// Send a packet of a client of `address` to the backend at the end of `path`.
 #[inline]
-pub(super) fn to_backend<A: Address, B: PacketBuf>(
+pub(super) fn to_backend<A: Family, B: PacketBuf>(
     packet: &mut B,
     headers: &Headers,
-    path: &Path<A>,
+    (address, path): (A, &Path<A>),
+    on: (&Snapshot, PortId),
+    desk: &mut Desk,
 ) -> Verdict {
-    if let Some(translation) = &path.inward {
-        if headers.ttl <= 1 {
-            return Verdict::Drop(Outcome::TtlExpired);
-        }
-        translation.apply(packet.as_mut(), headers, Field::Destination);
+    let link = &path.link;
+    if headers.total_len > link.plain_up_to || headers.ttl <= 1 {
+        return to_backend_otherwise(packet, headers, (address, path), on, desk);
     }
-    leave(packet, &path.link, path.outcome)
+    let frame = packet.as_mut();
+    if let Some(translation) = &path.inward {
+        translation.apply(frame, headers, Field::Destination);
+    }
+    link.header.write_macs(frame);
+    Verdict::Transmit(link.device, path.outcome)
+}
+
+#[cold]
+#[inline(never)]
+fn to_backend_otherwise<A: Family, B: PacketBuf>(
+    packet: &mut B,
+    headers: &Headers,
+    (address, path): (A, &Path<A>),
+    on: (&Snapshot, PortId),
+    desk: &mut Desk,
+) -> Verdict {
+    let origin = Origin::ClientOf(address);
+    if path.inward.is_some() && headers.ttl <= 1 {
+        return complain(packet, Complaint::TimeExceeded, origin, on, desk);
+    }
+    leave(packet, headers, (&path.link, path.outcome), origin, on, desk, |frame| {
+        if let Some(translation) = &path.inward {
+            translation.apply(frame, headers, Field::Destination);
+        }
+    })
 }
 
 /// Send a packet of the backend at the end of `path` to its client, `destination`, by `hop`.
 #[inline]
-pub(super) fn to_client<A: Address, B: PacketBuf>(
+pub(super) fn to_client<A: Family, B: PacketBuf>(
     packet: &mut B,
     headers: &Headers,
-    destination: A,
-    hop: &Hop,
+    (destination, hop): (A, &Hop),
     path: &Path<A>,
-    punts: &mut Punts,
+    on: (&Snapshot, PortId),
+    desk: &mut Desk,
 ) -> Verdict {
-    let link = match resolved(destination, hop, punts) {
+    if let Hop::Link(link) = hop
+        && headers.total_len <= link.plain_up_to
+        && headers.ttl > 1
+    {
+        let frame = packet.as_mut();
+        if let Some(translation) = &path.outward {
+            translation.apply(frame, headers, Field::Source);
+        }
+        link.header.write_macs(frame);
+        return Verdict::Transmit(link.device, Outcome::ToClient);
+    }
+    to_client_otherwise(packet, headers, (destination, hop), path, on, desk)
+}
+
+#[cold]
+#[inline(never)]
+fn to_client_otherwise<A: Family, B: PacketBuf>(
+    packet: &mut B,
+    headers: &Headers,
+    (destination, hop): (A, &Hop),
+    path: &Path<A>,
+    on: (&Snapshot, PortId),
+    desk: &mut Desk,
+) -> Verdict {
+    let origin = Origin::Backend(path);
+    let link = match resolved(destination, hop, &mut desk.punts) {
         Ok(link) => link,
         Err(verdict) => return verdict,
     };
-    if let Some(translation) = &path.outward {
-        if headers.ttl <= 1 {
-            return Verdict::Drop(Outcome::TtlExpired);
-        }
-        translation.apply(packet.as_mut(), headers, Field::Source);
+    if path.outward.is_some() && headers.ttl <= 1 {
+        return complain(packet, Complaint::TimeExceeded, origin, on, desk);
     }
-    leave(packet, link, Outcome::ToClient)
+    leave(packet, headers, (link, Outcome::ToClient), origin, on, desk, |frame| {
+        if let Some(translation) = &path.outward {
+            translation.apply(frame, headers, Field::Source);
+        }
+    })
 }
 
 /// Route a packet that has nothing to do with managed addresses to `destination`; it arrived on this port.
@@ -52,36 +111,37 @@ pub(super) fn route<A: Family, B: PacketBuf>(
     headers: &Headers,
     destination: A,
     on: (&Snapshot, PortId),
-    punts: &mut Punts,
+    desk: &mut Desk,
 ) -> Verdict {
     if destination.is_group() || destination.is_link_local() {
         return to_host(packet, on, Outcome::Group);
     }
-    route_by(packet, headers, destination, on.0.route(destination), on, punts)
+    route_by(packet, headers, (destination, on.0.route(destination)), Origin::Anyone, on, desk)
 }
 
 /// Route a packet to `destination` by `hop`; it arrived on this port.
 #[inline]
-pub(super) fn route_by<A: Address, B: PacketBuf>(
+pub(super) fn route_by<A: Family, B: PacketBuf>(
     packet: &mut B,
     headers: &Headers,
-    destination: A,
-    hop: &Hop,
+    (destination, hop): (A, &Hop),
+    origin: Origin<'_, A>,
     on: (&Snapshot, PortId),
-    punts: &mut Punts,
+    desk: &mut Desk,
 ) -> Verdict {
     if matches!(hop, Hop::Host) {
         return to_host(packet, on, Outcome::ForHost);
     }
     if headers.ttl <= 1 {
-        return Verdict::Drop(Outcome::TtlExpired);
+        return complain(packet, Complaint::TimeExceeded, origin, on, desk);
     }
-    let link = match resolved(destination, hop, punts) {
+    let link = match resolved(destination, hop, &mut desk.punts) {
         Ok(link) => link,
         Err(verdict) => return verdict,
     };
-    count_hop::<A>(packet.as_mut(), headers);
-    leave(packet, link, Outcome::Forwarded)
+    leave(packet, headers, (link, Outcome::Forwarded), origin, on, desk, |frame| {
+        count_hop::<A>(frame, headers);
+    })
 }
 
 /// Hand a frame that arrived on this port to the kernel, as it arrived; `without` is how it ends where there is no kernel.
@@ -92,22 +152,33 @@ pub(super) fn to_host<B: PacketBuf>(
     without: Outcome,
 ) -> Verdict {
     let Some(port) = snapshot.port(id) else { return Verdict::Drop(without) };
-    let device = snapshot.port(port.device);
+    let device = port.device().and_then(|device| snapshot.port(device));
     let Some(twin) = device.and_then(|device| device.twin) else { return Verdict::Drop(without) };
-    tagged(packet, port, twin, Outcome::ToHost)
+    tagged(packet, port.tags(), twin, Outcome::ToHost)
 }
 
-/// Send a frame with finished addresses out by the port it arrived on.
+/// Send a frame with finished addresses, no IP packet of other than the box's own, out by the port it arrived on.
 #[cold]
-pub(super) fn back<B: PacketBuf>(packet: &mut B, port: &Port, outcome: Outcome) -> Verdict {
-    tagged(packet, port, port.device, outcome)
+pub(super) fn back<B: PacketBuf>(
+    packet: &mut B,
+    (snapshot, id): (&Snapshot, PortId),
+    outcome: Outcome,
+    punts: &mut Punts,
+) -> Verdict {
+    match snapshot.port(id).map(|port| port.link) {
+        Some(Link::Device { device, tags, .. }) => tagged(packet, tags, device, outcome),
+        Some(Link::Tunnel(_)) => {
+            tunnels::wrap(packet, &Carried::frame(), (snapshot, id), outcome, punts)
+        }
+        None => Verdict::Drop(Outcome::NotForUs),
+    }
 }
 
-/// Send a frame by `device`, with the tags of `port`.
-fn tagged<B: PacketBuf>(packet: &mut B, port: &Port, device: PortId, outcome: Outcome) -> Verdict {
+/// Send a frame by `device`, with these tags.
+fn tagged<B: PacketBuf>(packet: &mut B, tags: Tags, device: PortId, outcome: Outcome) -> Verdict {
     let frame = packet.as_mut();
     let (destination, source) = (Mac::read(frame), Mac::read(&frame[6..]));
-    if LinkHeader::new(destination, source, port.tags).write(packet) {
+    if LinkHeader::new(destination, source, tags).write(packet) {
         Verdict::Transmit(device, outcome)
     } else {
         Verdict::Drop(Outcome::NoHeadroom)
@@ -133,12 +204,68 @@ pub(super) fn resolved<'a, A: Address>(
     }
 }
 
-/// Give a finished packet the link's header, and send it.
+/// Send a packet by `link` after `rewrite`, if it fits there: its sender hears of the packet as it came.
 #[inline]
-pub(super) fn leave<B: PacketBuf>(packet: &mut B, link: &LinkHop, outcome: Outcome) -> Verdict {
-    if link.header.write(packet) {
-        Verdict::Transmit(link.device, outcome)
-    } else {
-        Verdict::Drop(Outcome::NoHeadroom)
+pub(super) fn leave<A: Family, B: PacketBuf>(
+    packet: &mut B,
+    headers: &Headers,
+    (link, outcome): (&LinkHop, Outcome),
+    origin: Origin<'_, A>,
+    on: (&Snapshot, PortId),
+    desk: &mut Desk,
+    rewrite: impl FnOnce(&mut [u8]),
+) -> Verdict {
+    // The one question that nearly every packet is asked.
+    if headers.total_len <= link.plain_up_to {
+        let frame = packet.as_mut();
+        rewrite(frame);
+        link.header.write_macs(frame);
+        return Verdict::Transmit(link.device, outcome);
+    }
+    leave_otherwise(packet, headers, (link, outcome), origin, on, desk, rewrite)
+}
+
+/// The same for packets that do not fit, and for links with tags or a tunnel.
+#[cold]
+#[inline(never)]
+fn leave_otherwise<A: Family, B: PacketBuf>(
+    packet: &mut B,
+    headers: &Headers,
+    (link, outcome): (&LinkHop, Outcome),
+    origin: Origin<'_, A>,
+    on: (&Snapshot, PortId),
+    desk: &mut Desk,
+    rewrite: impl FnOnce(&mut [u8]),
+) -> Verdict {
+    let (snapshot, _) = on;
+    let mtu = snapshot.mtu(link.port);
+    if headers.total_len > mtu {
+        return complain(packet, Complaint::TooBig { mtu }, origin, on, desk);
+    }
+    rewrite(packet.as_mut());
+    dispatch::<A, B>(packet, headers, link, outcome, snapshot, desk)
+}
+
+/// Send a finished packet that fits by whatever link.
+pub(super) fn dispatch<A: Family, B: PacketBuf>(
+    packet: &mut B,
+    headers: &Headers,
+    link: &LinkHop,
+    outcome: Outcome,
+    snapshot: &Snapshot,
+    desk: &mut Desk,
+) -> Verdict {
+    if !link.header.write(packet) {
+        return Verdict::Drop(Outcome::NoHeadroom);
+    }
+    match snapshot.port(link.port).map(|port| port.link) {
+        Some(Link::Device { device, .. }) => Verdict::Transmit(device, outcome),
+        Some(Link::Tunnel(_)) => {
+            // Padding is no part of the packet; there is as much as was parsed.
+            let _ = packet.truncate(ETHERNET_LEN + usize::from(headers.total_len));
+            let carried = Carried::packet::<A>(packet.as_ref(), headers);
+            tunnels::wrap(packet, &carried, (snapshot, link.port), outcome, &mut desk.punts)
+        }
+        None => Verdict::Drop(Outcome::NoRoute),
     }
 }

@@ -215,7 +215,9 @@ impl<'a, A: Family> Piece<'a, A> {
                 Direction::ToLocator(service, path) => (service, Sender::DirectClient(path)),
                 Direction::FromBackend(service, path) => (service, Sender::Backend(path)),
                 // The first stage lets no other come here.
-                Direction::Plain | Direction::Spoofed => return Err(Outcome::Spoofed),
+                Direction::Plain | Direction::Spoofed | Direction::ToTunnel => {
+                    return Err(Outcome::Spoofed);
+                }
             };
         let fragment = whole.fragment(frame);
         if fragment.hides_header(whole.protocol) {
@@ -273,11 +275,12 @@ fn follow<A: Family, B: PacketBuf>(
         (Way::Shard(shard), _) => Ok(Verdict::Redirect(shard)),
         (Way::ToBackend(slot), Sender::Client) => {
             let path = service.path(slot).ok_or(Outcome::FragmentOrphan)?;
-            Ok(egress::to_backend(packet, headers, path))
+            let to = (service.address, path);
+            Ok(egress::to_backend(packet, headers, to, scene.on, scene.desk))
         }
         (Way::ToClient, Sender::Backend(path)) => {
-            let (hop, punts) = (scene.on.0.route(destination), &mut scene.desk.punts);
-            Ok(egress::to_client(packet, headers, destination, hop, path, punts))
+            let way = (destination, scene.on.0.route(destination));
+            Ok(egress::to_client(packet, headers, way, path, scene.on, scene.desk))
         }
         (Way::Route, _) => Ok(route(scene, packet, parsed)),
         (Way::ToBackend(_) | Way::ToClient | Way::Dropped, _) => Err(Outcome::FragmentOrphan),
@@ -291,5 +294,5 @@ fn route<A: Family, B: PacketBuf>(
     parsed: &Packet<A>,
 ) -> Verdict {
     let (headers, destination) = (&parsed.headers, parsed.destination());
-    egress::route(packet, headers, destination, scene.on, &mut scene.desk.punts)
+    egress::route(packet, headers, destination, scene.on, scene.desk)
 }

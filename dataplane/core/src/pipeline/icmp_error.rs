@@ -8,7 +8,9 @@
 //! An error neither begins a session nor keeps one: it may be about a packet of long ago.
 
 use super::{
-    Outcome, Verdict, egress,
+    Outcome, Verdict,
+    complaints::Origin,
+    egress,
     lane::{Arrival, Lane},
     shard::Desk,
 };
@@ -101,15 +103,17 @@ impl<A: Family> Lane<A> {
             Owner::Direct => return self.route_error(desk, arrival, packet, parsed),
             Owner::Ends(verdict) => return verdict,
         };
-        if let Some(translation) = &path.inward {
-            if parsed.headers.ttl <= 1 {
-                return Verdict::Drop(Outcome::TtlExpired);
-            }
-            let frame = packet.as_mut();
-            quoted.translate(frame, &parsed.headers, translation, Field::Source);
-            translation.apply(frame, &parsed.headers, Field::Destination);
+        if path.inward.is_some() && parsed.headers.ttl <= 1 {
+            return Verdict::Drop(Outcome::TtlExpired);
         }
-        egress::leave(packet, &path.link, path.outcome)
+        let (on, way) = ((arrival.snapshot, arrival.id), (&path.link, path.outcome));
+        let origin = Origin::ClientOf(service.address);
+        egress::leave(packet, &parsed.headers, way, origin, on, desk, |frame| {
+            if let Some(translation) = &path.inward {
+                quoted.translate(frame, &parsed.headers, translation, Field::Source);
+                translation.apply(frame, &parsed.headers, Field::Destination);
+            }
+        })
     }
 
     /// About a packet that a client sent to a backend of `service`; `sender` is the backend that sent the error, if it was
@@ -141,24 +145,26 @@ impl<A: Family> Lane<A> {
         if sender.is_some_and(|sender| sender.slot != path.slot) {
             return Verdict::Drop(Outcome::OtherOwner);
         }
-        if let Some(translation) = path.outward.as_ref().filter(|_| is_locator) {
-            if parsed.headers.ttl <= 1 {
-                return Verdict::Drop(Outcome::TtlExpired);
-            }
-            let frame = packet.as_mut();
+        let outward = path.outward.as_ref().filter(|_| is_locator);
+        if outward.is_some() && parsed.headers.ttl <= 1 {
+            return Verdict::Drop(Outcome::TtlExpired);
+        }
+        let destination = parsed.destination();
+        let hop = arrival.snapshot.route(destination);
+        let link = match egress::resolved(destination, hop, &mut desk.punts) {
+            Ok(link) => link,
+            Err(verdict) => return verdict,
+        };
+        let (on, way) = ((arrival.snapshot, arrival.id), (link, Outcome::ToClient));
+        egress::leave(packet, &parsed.headers, way, Origin::Backend(path), on, desk, |frame| {
+            let Some(translation) = outward else { return };
             quoted.translate(frame, &parsed.headers, translation, Field::Destination);
             if Some(parsed.source()) == path.locator {
                 translation.apply(frame, &parsed.headers, Field::Source);
             } else {
                 count_hop::<A>(frame, &parsed.headers);
             }
-        }
-        let destination = parsed.destination();
-        let hop = arrival.snapshot.route(destination);
-        match egress::resolved(destination, hop, &mut desk.punts) {
-            Ok(link) => egress::leave(packet, link, Outcome::ToClient),
-            Err(verdict) => verdict,
-        }
+        })
     }
 
     /// Who owns the session with `key`, or with the same client and the backend's own address `locator`.
@@ -201,6 +207,6 @@ impl<A: Family> Lane<A> {
     ) -> Verdict {
         let (destination, headers): (A, &Headers) = (parsed.destination(), &parsed.headers);
         let on = (arrival.snapshot, arrival.id);
-        egress::route(packet, headers, destination, on, &mut desk.punts)
+        egress::route(packet, headers, destination, on, desk)
     }
 }

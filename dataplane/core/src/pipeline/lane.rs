@@ -7,8 +7,10 @@ use arrayvec::ArrayVec;
 use super::{
     BURST, Outcome, Verdict,
     classify::{self, Decision},
+    complaints::Origin,
     egress,
     shard::Desk,
+    tunnels::{self, Unwrapped},
 };
 use crate::{
     fragments::Fragments,
@@ -79,6 +81,16 @@ impl<A: Family> Sender<'_, A> {
     }
 }
 
+/// What the first stage made of a packet.
+pub(super) enum Directed {
+    /// It goes on to the others.
+    Tracked,
+    /// It needs no session.
+    Ended(Verdict),
+    /// It came through a tunnel; what was inside is in its place, and arrived on this port.
+    Unwrapped(PortId),
+}
+
 /// Where a packet arrived.
 #[derive(Clone, Copy)]
 pub(super) struct Arrival<'a> {
@@ -110,9 +122,9 @@ impl<A: Family> Lane<A> {
         packet: &mut B,
         recent: &mut Recent<'a, A>,
         tracked: &mut Tracked<'a, A>,
-    ) -> Option<Verdict> {
+    ) -> Directed {
         let Arrival { snapshot, id, at } = arrival;
-        let drop = |outcome| Some(Verdict::Drop(outcome));
+        let drop = |outcome| Directed::Ended(Verdict::Drop(outcome));
         let parsed = match A::parse(packet.as_ref()) {
             Ok(parsed) => parsed,
             Err(malformed) => return drop(bad::<A>(malformed)),
@@ -122,11 +134,21 @@ impl<A: Family> Lane<A> {
         let direction = snapshot.plane::<A>().direction(id, source, destination, recent);
         let (service, sender) = match direction {
             Direction::Plain if headers.transport == Transport::IcmpError => {
-                return Some(self.icmp_error(desk, arrival, packet));
+                return Directed::Ended(self.icmp_error(desk, arrival, packet));
             }
             Direction::Plain => {
-                let punts = &mut desk.punts;
-                return Some(egress::route(packet, &headers, destination, (snapshot, id), punts));
+                let on = (snapshot, id);
+                return Directed::Ended(egress::route(packet, &headers, destination, on, desk));
+            }
+            Direction::ToTunnel => {
+                let on = (snapshot, id);
+                return match tunnels::unwrap(packet, &parsed, on) {
+                    Unwrapped::Arrived(port) => Directed::Unwrapped(port),
+                    Unwrapped::Ended(outcome) => drop(outcome),
+                    Unwrapped::NotOurs => {
+                        Directed::Ended(egress::route(packet, &headers, destination, on, desk))
+                    }
+                };
             }
             Direction::Spoofed => return drop(Outcome::Spoofed),
             Direction::ToAddress(service) => (service, Sender::Client),
@@ -136,28 +158,29 @@ impl<A: Family> Lane<A> {
         let from_backend = matches!(sender, Sender::Backend(_));
         if let Some(outcome) = classify::unsupported(&parsed, snapshot, from_backend) {
             return match outcome {
-                Outcome::IcmpUnmatched => Some(self.icmp_error(desk, arrival, packet)),
+                Outcome::IcmpUnmatched => Directed::Ended(self.icmp_error(desk, arrival, packet)),
                 Outcome::FragmentOrphan => self.set_aside(at, tracked.len()),
-                Outcome::Group => Some(egress::to_host(packet, (snapshot, id), outcome)),
+                Outcome::Group => Directed::Ended(egress::to_host(packet, (snapshot, id), outcome)),
                 _ => drop(outcome),
             };
         }
         if !service.tracked {
-            return Some(untracked(desk, (snapshot, id), packet, &parsed, service, sender));
+            let on = (snapshot, id);
+            return Directed::Ended(untracked(desk, on, packet, &parsed, service, sender));
         }
         match self.steered(desk, &parsed, service, sender) {
             Ok(steered) => tracked.push(Steered { at: at as u16, ..steered }),
-            Err(shard) => return Some(Verdict::Redirect(shard)),
+            Err(shard) => return Directed::Ended(Verdict::Redirect(shard)),
         }
-        None
+        Directed::Tracked
     }
 
     /// Leave a fragment, with so many tracked packets before it, for later.
     #[cold]
     #[inline(never)]
-    fn set_aside(&mut self, at: usize, before: usize) -> Option<Verdict> {
+    fn set_aside(&mut self, at: usize, before: usize) -> Directed {
         self.aside.push((at as u16, before as u16));
-        None
+        Directed::Tracked
     }
 
     /// A packet of a tracked address, if its session is on this shard; otherwise which shard it is on.
@@ -276,11 +299,13 @@ impl<A: Family> Lane<A> {
             }
         };
         match sender {
-            Sender::Client => egress::to_backend(packet, headers, owner),
+            Sender::Client => {
+                egress::to_backend(packet, headers, (service.address, owner), on, desk)
+            }
             Sender::DirectClient(_) => route(desk, on, packet, steered),
             Sender::Backend(path) => {
                 let hop = on.0.hop(steered.hop);
-                egress::to_client(packet, headers, key.client(), hop, path, &mut desk.punts)
+                egress::to_client(packet, headers, (key.client(), hop), path, on, desk)
             }
         }
     }
@@ -417,17 +442,17 @@ pub(super) fn untracked<A: Family, B: PacketBuf>(
     service: &Service<A>,
     sender: Sender<'_, A>,
 ) -> Verdict {
-    let (headers, destination, punts) = (&parsed.headers, parsed.destination(), &mut desk.punts);
+    let (headers, destination) = (&parsed.headers, parsed.destination());
     match sender {
-        Sender::Client => egress::to_backend(packet, headers, &service.home),
-        Sender::Backend(path) => {
-            let hop = on.0.route(destination);
-            if *hop == Hop::Host {
-                return egress::to_host(packet, on, Outcome::ForHost);
-            }
-            egress::to_client(packet, headers, destination, hop, path, punts)
+        Sender::Client => {
+            let to = (service.address, &service.home);
+            egress::to_backend(packet, headers, to, on, desk)
         }
-        Sender::DirectClient(_) => egress::route(packet, headers, destination, on, punts),
+        Sender::Backend(path) => match on.0.route(destination) {
+            Hop::Host => egress::to_host(packet, on, Outcome::ForHost),
+            hop => egress::to_client(packet, headers, (destination, hop), path, on, desk),
+        },
+        Sender::DirectClient(_) => egress::route(packet, headers, destination, on, desk),
     }
 }
 
@@ -443,7 +468,7 @@ fn route<A: Family, B: PacketBuf>(
         Sender::Backend(_) => (key.client(), snapshot.hop(steered.hop)),
         Sender::Client | Sender::DirectClient(_) => (key.address(), snapshot.route(key.address())),
     };
-    egress::route_by(packet, headers, destination, hop, (snapshot, id), &mut desk.punts)
+    egress::route_by(packet, headers, (destination, hop), Origin::Anyone, (snapshot, id), desk)
 }
 
 #[cold]

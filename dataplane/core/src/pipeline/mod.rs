@@ -4,17 +4,19 @@
 //! at the sessions, then decide, rewrite and choose the way out. Decisions are in `classify`, the way out in `egress`,
 //! header changes in `packet::rewrite`.
 
-mod adoption;
 mod classify;
+mod complaints;
 mod egress;
 mod fragments;
 mod icmp_error;
 mod import;
 mod lane;
+mod limit;
 mod neighbours;
 mod outcome;
 mod selector;
 mod shard;
+mod tunnels;
 mod upkeep;
 
 pub use import::{Import, ImportedSession};

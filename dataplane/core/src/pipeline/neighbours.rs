@@ -3,7 +3,7 @@
 use super::{Outcome, Punt, Verdict, egress, shard::Punts};
 use crate::{
     packet::{Address as _, ETHERNET_LEN, PacketBuf, arp, neighbour, protocol},
-    steering::{Family, Hop, Port, PortId, PortRole, Snapshot},
+    steering::{Family, Hop, Link, Port, PortId, PortRole, Snapshot},
 };
 
 /// Answer, note or hand on an ARP frame that arrived on `port`.
@@ -17,7 +17,7 @@ pub(super) fn arp<B: PacketBuf>(
     let Some(asked) = arp::read(frame) else { return Verdict::Drop(Outcome::BadArp) };
     if asked.request && hosts(snapshot, port, asked.target) {
         arp::answer_in_place(frame, port.mac);
-        return answered(packet, port);
+        return answered(packet, (snapshot, port_id), punts);
     }
     if has_twin(snapshot, port) {
         return egress::to_host(packet, (snapshot, port_id), Outcome::ArpSeen);
@@ -34,7 +34,7 @@ pub(super) fn arp<B: PacketBuf>(
     }
     if asked.request && port.addresses.contains(&asked.target.ip()) {
         arp::answer_in_place(packet.as_mut(), port.mac);
-        return answered(packet, port);
+        return answered(packet, (snapshot, port_id), punts);
     }
     Verdict::Drop(Outcome::ArpSeen)
 }
@@ -51,12 +51,13 @@ pub(super) fn ipv6_of_the_link<B: PacketBuf>(
     (snapshot, port_id): (&Snapshot, PortId),
     port: &Port,
     packet: &mut B,
+    punts: &mut Punts,
 ) -> Verdict {
     if let Some(asked) = neighbour::read_solicitation(packet.as_ref())
-        && hosts(snapshot, port, asked.target)
+        && (hosts(snapshot, port, asked.target) || is_own(port, asked.target))
     {
         return if neighbour::answer_in_place(packet, &asked, port.mac) {
-            answered(packet, port)
+            answered(packet, (snapshot, port_id), punts)
         } else {
             Verdict::Drop(Outcome::NoHeadroom)
         };
@@ -70,11 +71,18 @@ fn hosts<A: Family>(snapshot: &Snapshot, port: &Port, address: A) -> bool {
     port.role == PortRole::Uplink && hosted()
 }
 
+/// Whether `address` is the port's own and no kernel can answer for it: that of a tunnel that has a link inside.
+fn is_own<A: Family>(port: &Port, address: A) -> bool {
+    let Link::Tunnel(tunnel) = port.link else { return false };
+    tunnel.encap.carries_frames() && port.addresses.contains(&address.ip())
+}
+
 fn has_twin(snapshot: &Snapshot, port: &Port) -> bool {
-    snapshot.port(port.device).is_some_and(|device| device.twin.is_some())
+    let device = port.device().and_then(|device| snapshot.port(device));
+    device.is_some_and(|device| device.twin.is_some())
 }
 
 /// Send the answer that `packet` has become back where the question came from.
-fn answered<B: PacketBuf>(packet: &mut B, port: &Port) -> Verdict {
-    egress::back(packet, port, Outcome::NeighbourAnswered)
+fn answered<B: PacketBuf>(packet: &mut B, on: (&Snapshot, PortId), punts: &mut Punts) -> Verdict {
+    egress::back(packet, on, Outcome::NeighbourAnswered, punts)
 }

@@ -3,10 +3,9 @@
 use std::{io, sync::Arc};
 
 use super::{
-    BURST, Origin, Outcome, Punt, ShardSelector, Verdict,
-    adoption::AdoptionLimit,
-    egress,
-    lane::{Arrival, Lane, Tracked},
+    BURST, Origin, Outcome, Punt, ShardSelector, Verdict, egress,
+    lane::{Arrival, Directed, Lane, Tracked},
+    limit::RateLimit,
     neighbours,
 };
 use crate::{
@@ -31,7 +30,10 @@ pub(super) struct Desk {
     pub(super) number: u16,
     pub(super) selector: ShardSelector,
     pub(super) counters: Arc<ShardCounters>,
-    pub(super) adoption: AdoptionLimit,
+    pub(super) adoption: RateLimit,
+    pub(super) complaints: RateLimit,
+    /// Of the burst that is being processed.
+    pub(super) now_ms: u64,
     pub(super) punts: Punts,
 }
 
@@ -91,7 +93,15 @@ impl Shard {
     ) -> io::Result<Self> {
         let punts = Punts(Vec::with_capacity(Punts::MOST));
         Ok(Self {
-            desk: Desk { number, selector, counters, adoption: AdoptionLimit::new(), punts },
+            desk: Desk {
+                number,
+                selector,
+                counters,
+                adoption: RateLimit::of_adoption(),
+                complaints: RateLimit::of_complaints(),
+                now_ms: 0,
+                punts,
+            },
             v4: Lane::new(capacity.v4)?,
             v6: Lane::new(capacity.v6)?,
         })
@@ -133,6 +143,7 @@ impl Shard {
         verdicts: &mut [Verdict],
     ) {
         let count = frames.len();
+        self.desk.now_ms = now_ms;
         assert!(count <= BURST && ports.len() >= count && verdicts.len() >= count);
         let mut work = Work {
             recent_v4: Recent::default(),
@@ -170,7 +181,8 @@ impl Shard {
         }
     }
 
-    /// First stage: to which port the frame belongs and of which kind it is; then the family's part.
+    /// First stage: to which port the frame belongs and of which kind it is; then the family's part. What comes out of a
+    /// tunnel begins anew; it goes into none again, so that this ends.
     #[inline]
     fn direct<'a, B: PacketBuf>(
         &mut self,
@@ -180,22 +192,31 @@ impl Shard {
         packet: &mut B,
         work: &mut Work<'a>,
     ) -> Option<Verdict> {
-        let Some(port) = snapshot.port(*id) else { return Some(Verdict::Drop(Outcome::NotForUs)) };
-        let Some(ethernet) = packet.as_ref().first_chunk::<ETHERNET_LEN>() else {
-            return Some(Verdict::Drop(Outcome::Truncated));
-        };
-        let is_plain = ethernet[..6] == port.mac.0
-            && be16(ethernet, 12) == ETHERTYPE_IPV4
-            && !matches!(port.role, PortRole::Twin(_));
-        let kind = if is_plain { Kind::V4 } else { self.sort(snapshot, id, packet) };
-        let arrival = Arrival { snapshot, id: *id, at };
-        match kind {
-            Kind::V4 => {
-                let (recent, tracked) = (&mut work.recent_v4, &mut work.v4);
-                self.v4.direct(&mut self.desk, arrival, packet, recent, tracked)
+        loop {
+            let Some(port) = snapshot.port(*id) else {
+                return Some(Verdict::Drop(Outcome::NotForUs));
+            };
+            let Some(ethernet) = packet.as_ref().first_chunk::<ETHERNET_LEN>() else {
+                return Some(Verdict::Drop(Outcome::Truncated));
+            };
+            let is_plain = ethernet[..6] == port.mac.0
+                && be16(ethernet, 12) == ETHERTYPE_IPV4
+                && !matches!(port.role, PortRole::Twin(_));
+            let kind = if is_plain { Kind::V4 } else { self.sort(snapshot, id, packet) };
+            let arrival = Arrival { snapshot, id: *id, at };
+            let directed = match kind {
+                Kind::V4 => {
+                    let (recent, tracked) = (&mut work.recent_v4, &mut work.v4);
+                    self.v4.direct(&mut self.desk, arrival, packet, recent, tracked)
+                }
+                Kind::V6 => self.direct_v6(arrival, packet, work),
+                Kind::Ended(verdict) => Directed::Ended(verdict),
+            };
+            match directed {
+                Directed::Tracked => return None,
+                Directed::Ended(verdict) => return Some(verdict),
+                Directed::Unwrapped(through) => arrive_anew(id, through),
             }
-            Kind::V6 => self.direct_v6(arrival, packet, work),
-            Kind::Ended(verdict) => Some(verdict),
         }
     }
 
@@ -206,7 +227,7 @@ impl Shard {
         arrival: Arrival<'a>,
         packet: &mut B,
         work: &mut Work<'a>,
-    ) -> Option<Verdict> {
+    ) -> Directed {
         self.v6.direct(&mut self.desk, arrival, packet, &mut work.recent_v6, &mut work.v6)
     }
 
@@ -251,12 +272,19 @@ impl Shard {
         Kind::Ended(match ethertype {
             ETHERTYPE_IPV4 if !is_group => return Kind::V4,
             ETHERTYPE_IPV6 if !is_group && !neighbours::is_of_the_link(frame) => return Kind::V6,
-            ETHERTYPE_IPV6 => neighbours::ipv6_of_the_link(on, port, packet),
+            ETHERTYPE_IPV6 => neighbours::ipv6_of_the_link(on, port, packet, &mut self.desk.punts),
             ETHERTYPE_IPV4 => egress::to_host(packet, on, Outcome::Group),
             ETHERTYPE_ARP => neighbours::arp(on, port, packet, &mut self.desk.punts),
             _ => egress::to_host(packet, on, Outcome::OtherEthertype),
         })
     }
+}
+
+/// What was inside a tunnel arrived on the port `through`. Few packets do: the compiler shall plan for the others.
+#[cold]
+#[inline(never)]
+fn arrive_anew(id: &mut PortId, through: PortId) {
+    *id = through;
 }
 
 /// What a frame is.

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use crate::packet::{Mac, Tags};
+use crate::packet::{Mac, Tags, tunnel::Encap};
 
 /// A port of the box; index into the snapshot's ports.
 ///
-/// A device is known by the port that its untagged frames belong to. Further ports may share it under VLAN tags.
+/// A device is known by the port that its untagged frames belong to. Further ports may share it under VLAN tags, and
+/// others are the ends of tunnels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortId(pub u16);
 
@@ -30,12 +31,69 @@ pub struct Port {
     pub addresses: Vec<IpAddr>,
     /// Its side.
     pub role: PortRole,
-    /// The device that carries its frames.
-    pub device: PortId,
-    /// The VLANs they are tagged with there.
-    pub tags: Tags,
+    /// What carries its packets.
+    pub link: Link,
     /// The device behind which the kernel stands for this port's device, if any.
     pub twin: Option<PortId>,
+}
+
+impl Port {
+    /// The device that carries its frames; `None` at the end of a tunnel, whose packets leave by whichever device its route
+    /// says.
+    #[must_use]
+    pub fn device(&self) -> Option<PortId> {
+        match self.link {
+            Link::Device { device, .. } => Some(device),
+            Link::Tunnel(_) => None,
+        }
+    }
+
+    /// The VLANs its frames are tagged with.
+    #[must_use]
+    pub fn tags(&self) -> Tags {
+        match self.link {
+            Link::Device { tags, .. } => tags,
+            Link::Tunnel(_) => Tags::NONE,
+        }
+    }
+}
+
+/// Bytes of the largest IP packet on an Ethernet that nobody has set to more.
+pub const ETHERNET_MTU: u16 = 1500;
+
+/// What carries a port's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// A device.
+    Device {
+        /// Which.
+        device: PortId,
+        /// The VLANs of the port's frames there.
+        tags: Tags,
+        /// Bytes of the largest IP packet.
+        mtu: u16,
+    },
+    /// A tunnel.
+    Tunnel(Tunnel),
+}
+
+impl Link {
+    /// The untagged frames of a device with the usual MTU.
+    #[must_use]
+    pub fn untagged(device: PortId) -> Self {
+        Self::Device { device, tags: Tags::NONE, mtu: ETHERNET_MTU }
+    }
+}
+
+/// A tunnel between an address of the box and another machine, which takes packets out of it and puts packets into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tunnel {
+    /// What packets are wrapped in.
+    pub encap: Encap,
+    /// The box's own address.
+    pub local: IpAddr,
+    /// The other machine's, of the same family.
+    pub remote: IpAddr,
 }
 
 /// Number of a backend, unique among all addresses for as long as any session may name it.

@@ -8,10 +8,11 @@ mod routing;
 mod service;
 mod snapshot;
 mod timeouts;
+mod tunnels;
 
 pub use address::{
-    Backend, BackendSlot, Cutover, Destination, ManagedAddress, Neighbour, Port, PortId, PortRole,
-    Rewrite, UnknownTcp,
+    Backend, BackendSlot, Cutover, Destination, ETHERNET_MTU, Link, ManagedAddress, Neighbour,
+    Port, PortId, PortRole, Rewrite, Tunnel, UnknownTcp,
 };
 pub use plane::{Direction, Plane, Recent};
 pub use prefix::{IpPrefix, PrefixError};
@@ -21,3 +22,4 @@ pub use routing::{
 pub use service::{Path, Service};
 pub use snapshot::{Family, Snapshot, SnapshotError};
 pub use timeouts::Timeouts;
+pub use tunnels::{AtEnd, Tunnels, Underlay};

@@ -6,10 +6,9 @@ use ahash::RandomState;
 use hashbrown::HashMap;
 
 use super::{
-    BackendSlot, ManagedAddress, Path, Port, PortId, RouteTable, Service, SnapshotError,
-    filter::Filter,
+    BackendSlot, Family, ManagedAddress, Path, Port, PortId, RouteTable, Service, SnapshotError,
+    filter::Filter, tunnels,
 };
-use crate::packet::Address;
 
 /// Which way a packet goes through the box.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +19,8 @@ pub enum Direction<'a, A> {
     ToLocator(&'a Service<A>, &'a Path<A>),
     /// From the backend of this managed address at the end of this path.
     FromBackend(&'a Service<A>, &'a Path<A>),
+    /// To the box's end of a tunnel.
+    ToTunnel,
     /// A managed address or locator as source, from a port none of its backends is behind.
     Spoofed,
     /// Nothing to do with managed addresses.
@@ -45,6 +46,8 @@ enum Role {
     Managed(usize),
     /// The locator of this service's backend.
     Locator(usize, BackendSlot),
+    /// The box's end of a tunnel.
+    TunnelEnd,
 }
 
 /// The managed addresses of one family.
@@ -56,7 +59,7 @@ pub struct Plane<A> {
     pub(crate) routes: Arc<dyn RouteTable<A>>,
 }
 
-impl<A: Address> Plane<A> {
+impl<A: Family> Plane<A> {
     /// Of those `managed` addresses that are of this family.
     pub(super) fn new(
         managed: &[ManagedAddress],
@@ -80,10 +83,15 @@ impl<A: Address> Plane<A> {
                     Some(Role::Managed(_)) => {
                         return Err(SnapshotError::LocatorManaged(locator.ip()));
                     }
-                    Some(Role::Locator(..)) => {
+                    Some(Role::Locator(..) | Role::TunnelEnd) => {
                         return Err(SnapshotError::LocatorTwice(locator.ip()));
                     }
                 }
+            }
+        }
+        for end in tunnels::local_ends::<A>(ports) {
+            if !matches!(roles.insert(end, Role::TunnelEnd), None | Some(Role::TunnelEnd)) {
+                return Err(SnapshotError::TunnelEndTaken(end.ip()));
             }
         }
         let filter = roles.keys().copied().collect();
@@ -99,15 +107,17 @@ impl<A: Address> Plane<A> {
         }
         match self.roles.get(&address)? {
             Role::Managed(number) => self.services.get(*number),
-            Role::Locator(..) => None,
+            Role::Locator(..) | Role::TunnelEnd => None,
         }
     }
 
     /// The service that `address` is the managed address of, or a backend's locator.
     #[must_use]
     pub fn service(&self, address: A) -> Option<&Service<A>> {
-        let (Role::Managed(number) | Role::Locator(number, _)) = self.roles.get(&address)?;
-        self.services.get(*number)
+        match self.roles.get(&address)? {
+            Role::Managed(number) | Role::Locator(number, _) => self.services.get(*number),
+            Role::TunnelEnd => None,
+        }
     }
 
     /// Which way a packet that arrived on `port` goes.
@@ -147,12 +157,13 @@ impl<A: Address> Plane<A> {
             return Some(Direction::FromBackend(service, path));
         }
         let role = self.roles.get(&source)?;
-        let (Role::Managed(number) | Role::Locator(number, _)) = *role;
+        let (Role::Managed(number) | Role::Locator(number, _)) = *role else { return None };
         let service = self.services.get(number)?;
         let sender = service.paths().find(|path| {
             let is_own = match role {
                 Role::Managed(_) => path.locator.is_none(),
                 Role::Locator(_, slot) => path.slot == *slot,
+                Role::TunnelEnd => false,
             };
             is_own && path.link.port == port
         });
@@ -163,7 +174,10 @@ impl<A: Address> Plane<A> {
 
     /// To whom a client sends a packet with this destination.
     fn sent_to_vm<'a>(&'a self, destination: A, recent: &mut Recent<'a, A>) -> Direction<'a, A> {
-        let Some(service) = self.service(destination) else { return Direction::Plain };
+        let Some(service) = self.service(destination) else {
+            let is_end = matches!(self.roles.get(&destination), Some(Role::TunnelEnd));
+            return if is_end { Direction::ToTunnel } else { Direction::Plain };
+        };
         if service.address == destination {
             recent.to = Some(service);
             return Direction::ToAddress(service);

@@ -7,8 +7,8 @@ use std::{fmt::Debug, net::IpAddr, sync::Arc};
 use ahash::RandomState;
 use hashbrown::HashMap;
 
-use super::{IpPrefix, Neighbour, Port, PortId};
-use crate::packet::{Address, LinkHeader};
+use super::{IpPrefix, Link, Neighbour, Port, PortId};
+use crate::packet::{Address, LinkHeader, Tags};
 
 /// Number of a [`Hop`]; 0 is none.
 pub type HopNumber = u16;
@@ -56,10 +56,13 @@ pub enum Hop {
 pub struct LinkHop {
     /// Port it is behind.
     pub port: PortId,
-    /// The device that carries the port's frames.
+    /// The device that carries the port's frames; the port itself when that is the end of a tunnel.
     pub device: PortId,
-    /// The link header of frames to it.
+    /// The link header of frames to it; inside the tunnel, if there is one.
     pub header: LinkHeader,
+    /// An IP packet of up to so many bytes leaves with nothing but both MACs before it: one that fits, on a link without
+    /// tags and tunnel. 0 on other links.
+    pub plain_up_to: u16,
 }
 
 impl LinkHop {
@@ -67,8 +70,13 @@ impl LinkHop {
     #[must_use]
     pub fn new(neighbour: Neighbour, ports: &[Option<Port>]) -> Option<Self> {
         let port = ports.get(usize::from(neighbour.port.0))?.as_ref()?;
-        let header = LinkHeader::new(neighbour.mac, port.mac, port.tags);
-        Some(Self { port: neighbour.port, device: port.device, header })
+        let header = LinkHeader::new(neighbour.mac, port.mac, port.tags());
+        let plain_up_to = match port.link {
+            Link::Device { tags: Tags::NONE, mtu, .. } => mtu,
+            Link::Device { .. } | Link::Tunnel(_) => 0,
+        };
+        let device = port.device().unwrap_or(neighbour.port);
+        Some(Self { port: neighbour.port, device, header, plain_up_to })
     }
 }
 

@@ -9,7 +9,8 @@ use ahash::RandomState;
 use hashbrown::HashMap;
 
 use super::{
-    BackendSlot, Hop, HopNumber, ManagedAddress, Plane, Port, PortId, PortRole, Routing, Timeouts,
+    BackendSlot, Hop, HopNumber, Link, ManagedAddress, Plane, Port, PortId, PortRole, Routing,
+    Timeouts, Tunnels,
 };
 use crate::packet::{Address, Tags};
 
@@ -28,6 +29,25 @@ pub enum SnapshotError {
     /// A backend names a port that is not there.
     #[error("backend of {0} is behind a port that does not exist")]
     NoSuchPort(IpAddr),
+    /// The end of a tunnel is something else as well.
+    #[error("{0} is the box's end of a tunnel, and a managed address or a locator")]
+    TunnelEndTaken(IpAddr),
+    /// Nothing tells the packets of two tunnels apart.
+    #[error("two tunnels from {local} to {remote} have the same packets")]
+    TunnelTwice {
+        /// The box's end.
+        local: IpAddr,
+        /// The other.
+        remote: IpAddr,
+    },
+    /// The ends of a tunnel are not of one family.
+    #[error("a tunnel from {local} to {remote} would be of both IP families")]
+    TunnelFamilies {
+        /// The box's end.
+        local: IpAddr,
+        /// The other.
+        remote: IpAddr,
+    },
     /// Address and locator are not of one family.
     #[error("locator {locator} of {address} is of the other IP family")]
     OtherFamily {
@@ -52,6 +72,7 @@ pub struct Snapshot {
     /// Ports that share a device, by device and tags.
     tagged: HashMap<(PortId, Tags), PortId, RandomState>,
     hops: Arc<[Hop]>,
+    tunnels: Tunnels,
     v4: Plane<u32>,
     v6: Plane<u128>,
 }
@@ -99,19 +120,22 @@ impl Snapshot {
         }
         let numbered = (0..).map(PortId).zip(&*ports);
         let tagged = numbered.filter_map(|(id, port)| {
-            let port = port.as_ref().filter(|port| port.tags != Tags::NONE)?;
-            Some(((port.device, port.tags), id))
+            let Link::Device { device, tags, .. } = port.as_ref()?.link else { return None };
+            (tags != Tags::NONE).then_some(((device, tags), id))
         });
-        Ok(Self {
+        let mut this = Self {
             generation,
             timeouts: Timeouts::default(),
             counted_at_install: Vec::new(),
             tagged: tagged.collect(),
             hops: routing.hops,
+            tunnels: Tunnels::default(),
             v4: Plane::new(&managed, &ports, routing.tables.v4)?,
             v6: Plane::new(&managed, &ports, routing.tables.v6)?,
             ports,
-        })
+        };
+        this.tunnels = Tunnels::new(&this)?;
+        Ok(this)
     }
 
     /// What a worker starts with: no ports, so that every packet is dropped.
@@ -134,6 +158,31 @@ impl Snapshot {
     #[must_use]
     pub fn tagged_port(&self, device: PortId, tags: Tags) -> Option<PortId> {
         if tags == Tags::NONE { Some(device) } else { self.tagged.get(&(device, tags)).copied() }
+    }
+
+    /// Bytes of the largest IP packet that can leave by a port; more than there can be while it is not known.
+    #[must_use]
+    pub fn mtu(&self, port: PortId) -> u16 {
+        match self.port(port).map(|port| port.link) {
+            Some(Link::Device { mtu, .. }) => mtu,
+            Some(Link::Tunnel(_)) => self.tunnels.mtu(port),
+            None => u16::MAX,
+        }
+    }
+
+    /// The address under which the box speaks on a port: the port's own, or another of its own.
+    #[must_use]
+    pub fn own_address<A: Family>(&self, port: PortId) -> Option<A> {
+        let here = self.port(port).into_iter();
+        let elsewhere = self.ports.iter().flatten();
+        let all = here.chain(elsewhere).flat_map(|port| &port.addresses);
+        all.filter_map(|address| A::of(*address)).find(|address| !address.is_link_local())
+    }
+
+    /// The tunnels among the ports.
+    #[must_use]
+    pub fn tunnels(&self) -> &Tunnels {
+        &self.tunnels
     }
 
     /// The managed addresses and routes of a family.
@@ -177,8 +226,7 @@ mod tests {
             mac: Mac([2, 0, 0, 0, 0, 1]),
             addresses: vec![],
             role: PortRole::Access,
-            device: PortId(device),
-            tags: Tags::NONE,
+            link: Link::untagged(PortId(device)),
             twin: None,
         })
     }

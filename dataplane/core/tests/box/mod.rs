@@ -4,6 +4,7 @@
 //! keep their order. After each burst every shard's counters are compared with what its table really holds, and
 //! every IPv4 frame that leaves is read back by [`wire`].
 
+pub(crate) mod carrier;
 pub(crate) mod fragments;
 pub(crate) mod traffic;
 pub(crate) mod wire;
@@ -44,8 +45,10 @@ pub(crate) struct Ended {
     pub(crate) outcome: Outcome,
     /// The shard that said so.
     pub(crate) shard: u16,
-    /// The frame that left and its port.
+    /// The frame that left and its port, without tags and tunnel.
     pub(crate) sent: Option<(PortId, Vec<u8>)>,
+    /// The frame that left and its device.
+    pub(crate) wire: Option<(PortId, Vec<u8>)>,
 }
 
 impl Ended {
@@ -207,12 +210,13 @@ impl SwitchBox {
 
     /// Feed one packet.
     pub(crate) fn one(&mut self, packet: &Packet) -> Ended {
-        self.frames(vec![(packet.port, packet.frame())]).remove(0)
+        self.frames(vec![carrier::onto_wire(packet.port, packet.frame())]).remove(0)
     }
 
     /// Feed packets in order, in bursts as large as can be.
     pub(crate) fn feed(&mut self, packets: &[Packet]) -> Vec<Ended> {
-        self.frames(packets.iter().map(|packet| (packet.port, packet.frame())).collect())
+        let frames = packets.iter().map(|packet| carrier::onto_wire(packet.port, packet.frame()));
+        self.frames(frames.collect())
     }
 
     /// Feed frames in order, in bursts as large as can be. All of them end at once.
@@ -269,9 +273,18 @@ impl SwitchBox {
         let now_ms = self.now_ms;
         let Self { snapshot, shards, .. } = self;
         shards[shard].process(snapshot, now_ms, origin, &mut frames, &mut ports, &mut verdicts);
-        for ((mut flight, verdict), frame) in burst.into_iter().zip(verdicts).zip(frames) {
+        let ended = verdicts.into_iter().zip(ports.into_iter().zip(frames));
+        for (mut flight, (verdict, (port, frame))) in burst.into_iter().zip(ended) {
             match verdict {
                 Verdict::Redirect(to) => {
+                    if port != flight.port {
+                        let (belongs, inside) = carrier::onto_wire(port, frame.clone());
+                        assert!(belongs == flight.port, "redirected with the wrong port");
+                        // What was around it is gone, and nothing else.
+                        let whole = &flight.frame;
+                        assert!(inside.len() <= whole.len() && whole.ends_with(&frame[14..]));
+                        (flight.port, flight.frame) = (port, frame.clone());
+                    }
                     assert_eq!(frame, flight.frame, "a redirected frame must be untouched");
                     assert_ne!(usize::from(to), shard, "redirected to itself");
                     flight.redirects += 1;
@@ -280,7 +293,10 @@ impl SwitchBox {
                     self.rings[usize::from(to)].push_back(flight);
                 }
                 Verdict::Hold(place) => {
-                    assert_eq!(frame, flight.frame, "a held frame must be untouched");
+                    if port == flight.port {
+                        assert_eq!(frame, flight.frame, "a held frame must be untouched");
+                    }
+                    (flight.port, flight.frame) = (port, frame);
                     if let Some(late) = self.held[shard][usize::from(place)].replace(flight) {
                         let verdict = Verdict::Drop(Outcome::FragmentNoRoom);
                         self.end(shard, late.number, verdict, late.frame);
@@ -313,13 +329,10 @@ impl SwitchBox {
 
     /// Count as a worker does, and read what leaves.
     fn end(&mut self, shard: usize, number: u64, verdict: Verdict, frame: Vec<u8>) {
-        let (outcome, sent) = match verdict {
-            Verdict::Transmit(port, outcome) => {
+        let (outcome, wire) = match verdict {
+            Verdict::Transmit(device, outcome) => {
                 assert!(!outcome.is_drop(), "{outcome:?} is sent");
-                if self.verify && frame[12..14] != [8, 6] {
-                    Seen::read(port, &frame);
-                }
-                (outcome, Some((port, frame)))
+                (outcome, Some((device, frame)))
             }
             Verdict::Drop(outcome) => {
                 assert!(outcome.is_drop(), "{outcome:?} is dropped");
@@ -327,8 +340,14 @@ impl SwitchBox {
             }
             Verdict::Redirect(_) | Verdict::Hold(_) => unreachable!("it goes on"),
         };
+        let sent = wire.as_ref().map(|(device, frame)| carrier::off_wire(*device, frame));
+        if let Some((port, frame)) = sent.as_ref().filter(|_| self.verify)
+            && frame[12..14] != [8, 6]
+        {
+            Seen::read(*port, frame);
+        }
         self.shards[shard].counters().count(outcome, 1);
-        let ended = Ended { outcome, shard: shard as u16, sent };
+        let ended = Ended { outcome, shard: shard as u16, sent, wire };
         assert!(self.ended.insert(number, ended).is_none(), "a packet ends once");
     }
 

@@ -6,19 +6,21 @@
 //! ```text
 //! clients 10.9.0.0/24 ── port 0 (uplink) ┐   ┌ port 1 (access) ── VM "old", locator 10.8.0.11
 //! 10.77.0.0/16 ── router 10.9.0.254 ─────┘box├ port 2 (access) ── VM "new", locator 10.8.0.12
-//!                                            └ port 3 (access) ── bystander 10.7.0.33
+//!                                            └ port 3 (access) ── bystander 10.7.0.33, ends of tunnels
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tidegate_dataplane::{
-    packet::{Mac, Tags},
+    packet::Mac,
     session::{SessionRecord, SessionState},
     steering::{
-        Backend, BackendSlot, IpPrefix, ManagedAddress, Neighbour, NextHop, Port, PortId, PortRole,
-        Rewrite, Routing, Snapshot,
+        Backend, BackendSlot, IpPrefix, Link, ManagedAddress, Neighbour, NextHop, Port, PortId,
+        PortRole, Rewrite, Routing, Snapshot,
     },
 };
+
+use super::carrier;
 
 pub(crate) const UPLINK: PortId = PortId(0);
 pub(crate) const OLD_PORT: PortId = PortId(1);
@@ -39,7 +41,15 @@ pub(crate) const ROUTER: u32 = 0x0a09_00fe;
 /// On the uplink's link, MAC not known.
 pub(crate) const SILENT: u32 = 0x0a09_0077;
 pub(crate) const BYSTANDER: u32 = 0x0a07_0021;
+/// The box's own address on the uplink's VLAN.
+pub(crate) const BOX_TAGGED: u32 = 0x0a0a_0001;
+/// A client there.
+pub(crate) const TAGGED_CLIENT: u32 = 0x0a0a_0002;
+/// The box's own address inside each tunnel.
+pub(crate) const GATEWAY: u32 = 0x0a08_0001;
 pub(crate) const UNROUTED: u32 = 0x0808_0808;
+/// Locators of VMs behind other ports are this and the port's number.
+const FIRST_LOCATOR: u32 = 0x0a08_0100;
 const OLD_LOCATOR: u32 = 0x0a08_000b;
 const NEW_LOCATOR: u32 = 0x0a08_000c;
 
@@ -98,6 +108,17 @@ impl Vm {
         Self::on(NEW_PORT, NEW_LOCATOR, slot, mode)
     }
 
+    /// A VM behind any other port.
+    pub(crate) fn behind(port: PortId, slot: u32, mode: Mode) -> Self {
+        let mut vm = Self::on(port, FIRST_LOCATOR + u32::from(port.0), slot, mode);
+        if let Link::Tunnel(tunnel) = carrier::link(port)
+            && !tunnel.encap.carries_frames()
+        {
+            vm.backend.mac = carrier::NO_MAC;
+        }
+        vm
+    }
+
     fn on(port: PortId, locator: u32, slot: u32, mode: Mode) -> Self {
         let rewrite = match mode {
             Mode::Nat => Rewrite::Nat(ip(locator)),
@@ -149,17 +170,25 @@ pub(crate) fn snapshot(
             mac: port_mac(PortId(id)),
             addresses: addresses.iter().map(|address| ip(*address)).collect(),
             role,
-            device: PortId(id),
-            tags: Tags::NONE,
+            link: carrier::link(PortId(id)),
             twin: None,
         })
     };
-    let ports = vec![
+    let mut ports = vec![
         port(0, &[BOX], PortRole::Uplink),
         port(1, &[], PortRole::Access),
         port(2, &[], PortRole::Access),
         port(3, &[BOX_INSIDE], PortRole::Access),
+        port(4, &[], PortRole::Access),
+        port(5, &[], PortRole::Access),
+        port(6, &[BOX_TAGGED], PortRole::Uplink),
     ];
+    if let Some(other) = &mut ports[3] {
+        other.addresses.extend(carrier::local_ends());
+    }
+    ports.resize(usize::from(carrier::TUNNELS[0].0), None);
+    let tunnels = carrier::TUNNELS.into_iter().chain([carrier::SILENT_TUNNEL]);
+    ports.extend(tunnels.map(|tunnel| port(tunnel.0, &[GATEWAY], PortRole::Access)));
     let route = |address, len, port, via: Option<u32>| {
         let len = if crate::OVER_IPV6 { 96 + len } else { len };
         let prefix = IpPrefix::new(ip(address), len).expect("a prefix");
@@ -171,7 +200,11 @@ pub(crate) fn snapshot(
         route(BOX_INSIDE, 24, OTHER_PORT, None),
         route(OLD_LOCATOR, 32, OLD_PORT, None),
         route(NEW_LOCATOR, 32, NEW_PORT, None),
+        route(BOX_TAGGED, 24, carrier::UPLINK_VLAN, None),
     ];
+    let to_silent = IpPrefix::host(carrier::outer_ip(carrier::SILENT_REMOTE, false));
+    let to_silent = (to_silent, NextHop { port: OTHER_PORT, via: None });
+    let routes = routes.into_iter().chain([to_silent]);
     let neighbour = |address, port| (ip(address), Neighbour { port, mac: host_mac(address) });
     let neighbours = [
         neighbour(CLIENT, UPLINK),
@@ -180,7 +213,9 @@ pub(crate) fn snapshot(
         neighbour(BYSTANDER, OTHER_PORT),
         neighbour(OLD_LOCATOR, OLD_PORT),
         neighbour(NEW_LOCATOR, NEW_PORT),
+        neighbour(TAGGED_CLIENT, carrier::UPLINK_VLAN),
     ];
+    let neighbours = neighbours.into_iter().chain(carrier::remote_ends());
     let routing = Routing::plain(&ports, routes, neighbours);
     Snapshot::new(generation, ports, addresses, routing).expect("snapshot")
 }

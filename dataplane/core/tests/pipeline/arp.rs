@@ -11,9 +11,10 @@ use tidegate_dataplane::{
 
 use crate::switch_box::{
     Ended, SwitchBox, assert_moved,
+    carrier::{TUNNELS, UPLINK_VLAN, VLAN, onto_wire},
     world::{
-        BOX, BOX_INSIDE, BYSTANDER, CLIENT, CLIENT_2, Mode, OLD_PORT, OTHER_PORT, SERVICE, SILENT,
-        UNROUTED, UPLINK, Vm, host_mac, ip, port_mac,
+        BOX, BOX_INSIDE, BYSTANDER, CLIENT, CLIENT_2, GATEWAY, Mode, OLD_PORT, OTHER_PORT, SERVICE,
+        SILENT, TAGGED_CLIENT, UNROUTED, UPLINK, Vm, host_mac, ip, port_mac,
     },
 };
 
@@ -39,7 +40,7 @@ fn request(sender: u32, target: u32) -> Vec<u8> {
 }
 
 fn ask(switch_box: &mut SwitchBox, port: PortId, sender: u32, target: u32) -> Ended {
-    switch_box.frames(vec![(port, request(sender, target))]).remove(0)
+    switch_box.frames(vec![onto_wire(port, request(sender, target))]).remove(0)
 }
 
 /// Assert that `ended` says "`target` is at `mac`" to `asker`, out of `port`.
@@ -154,4 +155,28 @@ fn senders_that_cannot_be_neighbours_are_not_learned() {
     let group = frame(ArpOperation::REPLY, SILENT, Mac::BROADCAST, BOX, port_mac(UPLINK));
     switch_box.frames(vec![(UPLINK, group)]);
     assert_eq!(switch_box.take_punts(), []);
+}
+
+#[test]
+fn a_hosted_address_is_answered_for_with_tags() {
+    let mut switch_box = hosting();
+    let ended = ask(&mut switch_box, UPLINK_VLAN, TAGGED_CLIENT, SERVICE);
+    assert_answer(&ended, UPLINK_VLAN, TAGGED_CLIENT, SERVICE);
+    assert_eq!(ended.wire.expect("sent").0, UPLINK);
+    let ended = ask(&mut switch_box, VLAN, TAGGED_CLIENT, SERVICE);
+    assert_eq!(ended.outcome, Outcome::ArpSeen, "not towards guests");
+}
+
+/// A guest behind VXLAN asks who its gateway is, as on any link.
+#[test]
+fn the_gateway_is_answered_for_inside_vxlan() {
+    for port in [TUNNELS[2], TUNNELS[5]] {
+        let guest = Vm::behind(port, 1, Mode::L2).locator;
+        let mut switch_box = hosting();
+        let ended = ask(&mut switch_box, port, guest, GATEWAY);
+        assert_answer(&ended, port, guest, GATEWAY);
+        assert_eq!(ended.wire.expect("sent").0, OTHER_PORT);
+        ask(&mut switch_box, port, guest, GATEWAY + 7);
+        assert_moved!(switch_box, NeighbourAnswered 1, ArpSeen 1);
+    }
 }

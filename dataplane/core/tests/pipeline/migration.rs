@@ -4,8 +4,9 @@ use tidegate_dataplane::{packet::TcpFlags, session::SessionState, steering::Unkn
 
 use crate::switch_box::{
     SwitchBox,
+    carrier::{QINQ, TUNNELS, VLAN},
     traffic::{ACK, Body, FIN_ACK, Flow, SYN, SYN_ACK, segment},
-    world::{CLIENT, CLIENT_2, FAR_CLIENT, Mode, SERVICE, Vm},
+    world::{CLIENT, CLIENT_2, FAR_CLIENT, Mode, OLD_PORT, SERVICE, Vm},
 };
 
 /// Clients that keep talking, and the VM each must be talking to.
@@ -135,6 +136,30 @@ fn old_new_old_new() {
             }
             let epochs = switch_box.sessions().iter().map(|it| it.birth_epoch).collect::<Vec<_>>();
             assert!(epochs.iter().all(|&epoch| epoch == 4), "{epochs:?}");
+            switch_box.moved();
+        }
+    }
+}
+
+/// Behind tunnels, VLANs and devices, there and back.
+#[test]
+fn between_access_switches() {
+    let pairs = TUNNELS.map(|tunnel| (OLD_PORT, tunnel)).into_iter().chain([
+        (VLAN, QINQ),
+        (QINQ, TUNNELS[2]),
+        (TUNNELS[0], TUNNELS[1]),
+        (TUNNELS[5], TUNNELS[2]),
+    ]);
+    for (number, (here, there)) in pairs.enumerate() {
+        for mode in [Mode::Nat, Mode::L2] {
+            let mut source = Vm::behind(here, 1, mode);
+            let mut switch_box = SwitchBox::new(1 + number as u16 % 3, source);
+            let mut talks = Talks { open: Vec::new(), next_port: 1 };
+            for (slot, port) in [(2, there), (3, here)] {
+                let destination = Vm::behind(port, slot, mode);
+                migrate(&mut switch_box, &mut talks, source, destination);
+                source = destination;
+            }
             switch_box.moved();
         }
     }

@@ -51,23 +51,14 @@ fn goes_through_a_router() {
 }
 
 #[test]
-fn time_to_live_ends() {
-    let (mut switch_box, _) = at_rest(Mode::L2);
-    for ttl in [0, 1] {
-        let packet = Flow::new(CLIENT, 7).to(BYSTANDER, Body::Udp).with_ttl(ttl);
-        assert_eq!(switch_box.one(&packet).outcome, Outcome::TtlExpired);
-    }
-    assert_moved!(switch_box, TtlExpired 2);
-}
-
-#[test]
 fn nat_is_a_hop_and_l2_is_none_towards_the_vm() {
     let flow = Flow::new(CLIENT, 7);
     let (mut nat, home) = at_rest(Mode::Nat);
     assert_eq!(nat.one(&flow.to_service(Body::Udp)).seen().ttl, 63);
     assert_eq!(nat.one(&flow.sent_by(home, Body::Udp)).seen().ttl, 63);
-    assert_eq!(nat.one(&flow.to_service(Body::Udp).with_ttl(1)).outcome, Outcome::TtlExpired);
-    assert_eq!(nat.one(&flow.sent_by(home, Body::Udp).with_ttl(1)).outcome, Outcome::TtlExpired);
+    let ended = Outcome::TtlExpiredAnswered;
+    assert_eq!(nat.one(&flow.to_service(Body::Udp).with_ttl(1)).outcome, ended);
+    assert_eq!(nat.one(&flow.sent_by(home, Body::Udp).with_ttl(1)).outcome, ended);
     let (mut l2, home) = at_rest(Mode::L2);
     assert_eq!(l2.one(&flow.to_service(Body::Udp).with_ttl(1)).seen().ttl, 1);
     assert_eq!(l2.one(&flow.sent_by(home, Body::Udp).with_ttl(1)).seen().ttl, 1);

@@ -7,6 +7,7 @@ mod switch_box;
 
 mod aging;
 mod bound;
+mod complaints;
 mod counting;
 mod direct;
 mod extensions;
@@ -21,5 +22,7 @@ mod migration;
 mod new_sessions;
 mod rewriting;
 mod routing;
+mod tunnels;
 mod unknown_tcp;
 mod unsupported;
+mod vlan;

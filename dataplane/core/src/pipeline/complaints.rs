@@ -1,0 +1,80 @@
+//! Telling the sender of a packet why it goes no further: the packet becomes the ICMP error about it.
+
+use super::{Outcome, Verdict, egress, shard::Desk};
+use crate::{
+    packet::{
+        Packet, PacketBuf,
+        icmp::{self, Complaint},
+    },
+    steering::{Family, LinkHop, Path, PortId, Snapshot},
+};
+
+/// Who sent a packet, and hears of it when it cannot be sent on.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Origin<'a, A> {
+    /// A client of this managed address, which the box speaks for.
+    ClientOf(A),
+    /// The backend at the end of this path.
+    Backend(&'a Path<A>),
+    /// Whoever has the source address.
+    Anyone,
+}
+
+/// Send the packet back as the error about it, or drop it where that must not or cannot be.
+#[cold]
+#[inline(never)]
+pub(super) fn complain<A: Family, B: PacketBuf>(
+    packet: &mut B,
+    complaint: Complaint,
+    origin: Origin<'_, A>,
+    on: (&Snapshot, PortId),
+    desk: &mut Desk,
+) -> Verdict {
+    let (dropped, answered) = match complaint {
+        Complaint::TooBig { .. } => (Outcome::TooBig, Outcome::TooBigAnswered),
+        Complaint::TimeExceeded => (Outcome::TtlExpired, Outcome::TtlExpiredAnswered),
+    };
+    // It was parsed before; what is needed here was not kept.
+    let Ok(parsed) = A::parse(packet.as_ref()) else { return Verdict::Drop(dropped) };
+    let back = way_back(packet, &parsed, origin, on, desk);
+    let Some((link, name)) = back.filter(|_| desk.complaints.take(desk.now_ms)) else {
+        return Verdict::Drop(dropped);
+    };
+    let (snapshot, _) = on;
+    let most = snapshot.mtu(link.port);
+    let ends = (name, parsed.source());
+    if !icmp::complain(packet, parsed.headers.total_len, complaint, ends, most) {
+        return Verdict::Drop(Outcome::NoHeadroom);
+    }
+    match A::parse(packet.as_ref()) {
+        Ok(error) => {
+            egress::dispatch::<A, B>(packet, &error.headers, link, answered, snapshot, desk)
+        }
+        Err(_) => Verdict::Drop(dropped),
+    }
+}
+
+/// By which link, and under which address of the box, the sender of a packet is told; `None` when it must not be.
+fn way_back<'a, A: Family, B: PacketBuf>(
+    packet: &B,
+    parsed: &Packet<A>,
+    origin: Origin<'a, A>,
+    (snapshot, id): (&'a Snapshot, PortId),
+    desk: &mut Desk,
+) -> Option<(&'a LinkHop, A)> {
+    if !icmp::may_complain(packet.as_ref(), parsed) {
+        return None;
+    }
+    let link = match origin {
+        Origin::Backend(path) => &path.link,
+        Origin::ClientOf(_) | Origin::Anyone => {
+            let source = parsed.source();
+            egress::resolved(source, snapshot.route(source), &mut desk.punts).ok()?
+        }
+    };
+    let name = match origin {
+        Origin::ClientOf(address) => address,
+        Origin::Backend(_) | Origin::Anyone => snapshot.own_address(id)?,
+    };
+    Some((link, name))
+}
