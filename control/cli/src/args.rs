@@ -1,6 +1,9 @@
 //! The command line.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use tidegate_api::{
@@ -127,6 +130,14 @@ pub enum GuestCommand {
     Show {
         /// Its name.
         name: String,
+    },
+    /// List the sessions a running guest takes part in, as its guest agent knows them.
+    Sockets {
+        /// Its name.
+        name: String,
+        /// At this address of the guest only.
+        #[arg(long)]
+        address: Option<IpAddr>,
     },
     /// End a guest's process.
     Delete {

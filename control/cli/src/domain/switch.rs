@@ -142,19 +142,6 @@ pub struct Session {
     pub worker: u32,
 }
 
-impl Session {
-    /// The protocol's usual name, or its number.
-    #[must_use]
-    pub fn protocol_name(&self) -> String {
-        match self.protocol {
-            1 => "icmp".to_owned(),
-            6 => "tcp".to_owned(),
-            17 => "udp".to_owned(),
-            other => other.to_string(),
-        }
-    }
-}
-
 impl TryFrom<proto::Session> for Session {
     type Error = Invalid;
 

@@ -58,6 +58,9 @@ pub(crate) struct World {
     pub(crate) qemu_versions: BTreeMap<String, String>,
     pub(crate) twin_free_bytes: u64,
     pub(crate) capture_refusal: Option<Status>,
+    /// The source's.
+    pub(crate) sockets: Vec<tidegate_api::host::Socket>,
+    pub(crate) lists_asked: Vec<tidegate_api::host::ListSocketsRequest>,
     /// What a release says it cut.
     pub(crate) forgotten_sessions: u64,
     /// Drain streams to break after one event.
