@@ -68,6 +68,7 @@ pub struct Address {
     pub home_sessions: u64,
     pub destination: Option<Backend>,
     pub destination_sessions: u64,
+    pub tracked_ms: u64,
 }
 
 /// Where an address's packets can go.
@@ -121,6 +122,7 @@ impl TryFrom<proto::Address> for Address {
             home_sessions: address.home_sessions,
             destination: address.destination.map(Backend::try_from).transpose()?,
             destination_sessions: address.destination_sessions,
+            tracked_ms: address.tracked_ms,
         })
     }
 }

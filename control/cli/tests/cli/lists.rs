@@ -187,6 +187,7 @@ impl Switch for FakeSwitch {
             destination: Some(destination),
             home_sessions: 7,
             destination_sessions: 3,
+            tracked_ms: 90_500,
         };
         Ok(Response::new(switch::ListAddressesResponse { addresses: vec![address] }))
     }
@@ -209,6 +210,13 @@ impl Switch for FakeSwitch {
         &self,
         _: Request<switch::SetDestinationRequest>,
     ) -> Result<Response<Address>, Status> {
+        unscripted()
+    }
+
+    async fn import_sessions(
+        &self,
+        _: Request<switch::ImportSessionsRequest>,
+    ) -> Result<Response<switch::ImportSessionsResponse>, Status> {
         unscripted()
     }
 
