@@ -1,11 +1,15 @@
 //! The command line.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    str::FromStr,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use tidegate_api::{
     endpoint::Endpoint,
-    manager::{DestinationKind, FinishMode, MigrationSpec},
+    manager::{DestinationKind, FinishMode, MigrationSpec, SessionList},
 };
 
 /// What `--help` says at the end.
@@ -128,6 +132,14 @@ pub enum GuestCommand {
         /// Its name.
         name: String,
     },
+    /// List the sessions a running guest takes part in, as its guest agent knows them.
+    Sockets {
+        /// Its name.
+        name: String,
+        /// At this address of the guest only.
+        #[arg(long)]
+        address: Option<IpAddr>,
+    },
     /// End a guest's process.
     Delete {
         /// Its name.
@@ -204,6 +216,14 @@ pub struct Migrate {
     /// Abort when old sessions are left after so long; nothing is cut.
     #[arg(long, value_name = "SECONDS")]
     pub drain_deadline: Option<u32>,
+    /// Where the switch box learns of sessions it has not seen.
+    ///
+    /// auto: from the guest agent in the source, if there is one. agent: the same, and without it there is no
+    /// migration. conntrack: from the kernel of the source's host, through which its packets must go.
+    /// file:PATH: from a file on the manager's machine with what `ss -tun` prints in the source; it is read again
+    /// right before cutover. none: from nobody.
+    #[arg(long, value_name = "FROM", default_value = "auto")]
+    pub sessions: Sessions,
     /// Make every check and change nothing.
     #[arg(long, conflicts_with = "detach")]
     pub dry_run: bool,
@@ -224,6 +244,35 @@ pub struct Kind {
     pub boot: bool,
 }
 
+/// Where the list of the source's sessions comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sessions {
+    /// One of the sources that need no more words.
+    From(SessionList),
+    /// A file.
+    File(PathBuf),
+}
+
+impl FromStr for Sessions {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "auto" => Self::From(SessionList::Auto),
+            "agent" => Self::From(SessionList::Agent),
+            "conntrack" => Self::From(SessionList::Conntrack),
+            "none" => Self::From(SessionList::None),
+            _ => match text.strip_prefix("file:").filter(|path| !path.is_empty()) {
+                // Most often the manager runs here, in another directory.
+                Some(path) => {
+                    Self::File(std::path::absolute(path).map_err(|error| error.to_string())?)
+                }
+                None => return Err("use auto, agent, conntrack, file:PATH or none".to_owned()),
+            },
+        })
+    }
+}
+
 /// What happens at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Finish {
@@ -241,6 +290,10 @@ impl Migrate {
         let finish = match self.finish {
             Finish::Merge => FinishMode::Merge,
             Finish::None => FinishMode::None,
+        };
+        let (list, path) = match &self.sessions {
+            Sessions::From(list) => (*list, String::new()),
+            Sessions::File(path) => (SessionList::File, path.display().to_string()),
         };
         MigrationSpec {
             address: self.address.to_string(),
@@ -262,6 +315,8 @@ impl Migrate {
             drain_deadline_s: self.drain_deadline.unwrap_or_default(),
             destination_boot_wait_s: self.boot_wait.unwrap_or_default(),
             destination_ready_text: self.ready_text.clone().unwrap_or_default(),
+            session_list: list.into(),
+            session_list_path: path,
         }
     }
 }
@@ -333,6 +388,22 @@ mod tests {
     }
 
     #[test]
+    fn sessions_come_from_where_they_are_said_to() {
+        let from = |more: &str| {
+            let order = order(&format!("{CLONE} {more}"));
+            (order.session_list(), order.session_list_path)
+        };
+        let plain = |list| (list, String::new());
+        assert_eq!(from(""), plain(SessionList::Auto));
+        assert_eq!(from("--sessions agent"), plain(SessionList::Agent));
+        assert_eq!(from("--sessions conntrack"), plain(SessionList::Conntrack));
+        assert_eq!(from("--sessions none"), plain(SessionList::None));
+        assert_eq!(from("--sessions file:/run/ss"), (SessionList::File, "/run/ss".to_owned()));
+        let here = std::env::current_dir().expect("a directory").join("ss");
+        assert_eq!(from("--sessions file:ss"), (SessionList::File, here.display().to_string()));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_usage() {
         let boot = CLONE.replace("--clone", "--boot --mac 02:00:00:00:00:02");
         let wrong = [
@@ -346,6 +417,8 @@ mod tests {
             CLONE.replace("10.0.0.1", "ten"),
             format!("{CLONE} --dry-run --detach"),
             format!("{CLONE} --finish later"),
+            format!("{CLONE} --sessions some"),
+            format!("{CLONE} --sessions file:"),
             format!("{CLONE} --manager nowhere"),
             "tidegate".to_owned(),
             "tidegate guest start".to_owned(),

@@ -9,7 +9,8 @@ use crate::{
     args::GuestCommand,
     domain::{
         Invalid,
-        guest::{Guest, GuestSpec},
+        guest::{Guest, GuestSpec, Socket},
+        protocol_name,
     },
     error::{Error, Exit},
     output::Output,
@@ -51,6 +52,19 @@ pub async fn run(
             let answer = client.get_guest(request).await?;
             show(&answer.into_inner().try_into()?, output)?;
         }
+        GuestCommand::Sockets { name, address } => {
+            let request = proto::ListSocketsRequest {
+                guest: name.clone(),
+                addresses: address.iter().map(ToString::to_string).collect(),
+                source: proto::SocketSource::Agent.into(),
+            };
+            let mut stream = client.list_sockets(request).await?.into_inner();
+            let mut sockets = Vec::new();
+            while let Some(socket) = stream.message().await? {
+                sockets.push(Socket::try_from(socket)?);
+            }
+            sockets_table(&sockets, output)?;
+        }
         GuestCommand::Delete { name, purge } => {
             let request = proto::DeleteGuestRequest { name: name.clone(), purge: *purge };
             client.delete_guest(request).await?;
@@ -82,6 +96,27 @@ fn guests_table(guests: &[Guest], output: &mut Output) -> Result<(), Error> {
     Ok(())
 }
 
+fn sockets_table(sockets: &[Socket], output: &mut Output) -> Result<(), Error> {
+    for socket in sockets {
+        output.object(socket)?;
+    }
+    let row = |socket: &Socket| {
+        [
+            protocol_name(socket.protocol),
+            end(&socket.local_address, socket.local_port),
+            end(&socket.remote_address, socket.remote_port),
+            socket.state.to_owned(),
+        ]
+    };
+    let rows: Vec<_> = sockets.iter().map(row).collect();
+    output.text(&table(["PROTO", "LOCAL", "REMOTE", "STATE"], &rows))?;
+    Ok(())
+}
+
+fn end(address: &str, port: u32) -> String {
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}
+
 fn show(guest: &Guest, output: &mut Output) -> Result<(), Error> {
     output.object(guest)?;
     let mut rows = vec![
@@ -92,6 +127,7 @@ fn show(guest: &Guest, output: &mut Output) -> Result<(), Error> {
         ("RAM file", guest.ram_path.clone()),
         ("console", guest.console_path.clone()),
         ("QMP socket", guest.qmp_socket.clone()),
+        ("guest agent", if guest.spec.guest_agent { "channel" } else { "none" }.to_owned()),
         ("kernel", guest.spec.kernel.clone()),
         ("command line", guest.spec.cmdline.clone()),
     ];

@@ -32,7 +32,11 @@ impl<'a> Show<'a> {
     pub fn plan(&mut self, plan: &Plan) -> io::Result<()> {
         self.output.event("plan", plan)?;
         for check in &plan.checks {
-            let mark = if check.ok { "ok  " } else { "FAIL" };
+            let mark = match (check.ok, check.warning) {
+                (false, _) => "FAIL",
+                (true, true) => "warn",
+                (true, false) => "ok  ",
+            };
             let line = format!("{mark}  {}: {}", check.name, check.detail);
             self.line(line.trim_end_matches(": "))?;
         }
@@ -136,6 +140,7 @@ impl<'a> Show<'a> {
             let ms = |ns: u64| elapsed(ns / 1000);
             rows.extend([
                 ("old sessions at cutover", figures.old_sessions_at_cutover.to_string()),
+                ("sessions imported", figures.imported_sessions.to_string()),
                 ("memory copied", HumanBytes(figures.copied_bytes).to_string()),
                 ("source paused for capture", ms(figures.pause_ns)),
                 ("changed since capture", HumanBytes(figures.diff_bytes).to_string()),
@@ -144,6 +149,9 @@ impl<'a> Show<'a> {
                 ("conflicts", figures.conflicts.to_string()),
                 ("sessions cut by the release", figures.forgotten_sessions.to_string()),
             ]);
+        }
+        if !figures.session_list_missing.is_empty() {
+            rows.push(("sessions not counted", figures.session_list_missing.clone()));
         }
         let total = migration.phases.iter().map(|phase| phase.elapsed_us).sum();
         rows.push(("time", elapsed(total)));

@@ -7,7 +7,10 @@ use tidegate_api::{
 
 use crate::{
     args::SwitchCommand,
-    domain::switch::{Address, Backend, Counters, Port, Session, Status},
+    domain::{
+        protocol_name,
+        switch::{Address, Backend, Counters, Port, Session, Status},
+    },
     error::{Error, Exit},
     output::Output,
     table::{list, table},
@@ -115,7 +118,7 @@ fn sessions_table(sessions: &[Session], output: &mut Output) -> Result<(), Error
     }
     let row = |session: &Session| {
         [
-            session.protocol_name(),
+            protocol_name(session.protocol),
             format!("{}:{}", session.client, session.client_port),
             format!("{}:{}", session.address, session.address_port),
             session.owner.clone(),

@@ -77,6 +77,14 @@ pub enum HostError {
         /// What happened.
         reason: String,
     },
+    /// The agent in a guest does not answer as it should.
+    #[error("the guest agent of `{guest}` cannot say which sockets there are: {reason}")]
+    Agent {
+        /// The guest.
+        guest: String,
+        /// What happened.
+        reason: String,
+    },
     /// A file of ours could not be read or written.
     #[error("cannot {what} {}: {source}", path.display())]
     File {
@@ -154,9 +162,10 @@ impl From<HostError> for Status {
             | HostError::Stopping
             | HostError::Memory(MemoryError::Connection { .. }) => Code::Unavailable,
             HostError::Memory(MemoryError::Digest { .. }) => Code::DataLoss,
-            HostError::Qemu { .. } | HostError::Refused { .. } | HostError::Monitor { .. } => {
-                Code::FailedPrecondition
-            }
+            HostError::Qemu { .. }
+            | HostError::Refused { .. }
+            | HostError::Monitor { .. }
+            | HostError::Agent { .. } => Code::FailedPrecondition,
             HostError::Memory(_)
             | HostError::File { .. }
             | HostError::Listen { .. }

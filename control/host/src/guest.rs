@@ -50,6 +50,8 @@ pub(crate) struct Guest {
     pub(crate) places: Places,
     /// Held for a piece of work on its monitor: pause, capture, merge, end.
     pub(crate) monitor: Mutex<()>,
+    /// Held while its agent is talked to.
+    pub(crate) agent: Mutex<()>,
 }
 
 /// What a guest's processors do.
@@ -122,7 +124,7 @@ impl Guest {
 
     /// A guest from its record.
     pub(crate) fn adopt(record: Record, places: Places) -> Self {
-        Self { record, places, monitor: Mutex::default() }
+        Self { record, places, monitor: Mutex::default(), agent: Mutex::default() }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -287,15 +289,17 @@ async fn monitor_answers(
 
 /// What QEMU would only wait for silently.
 fn check_sockets(spec: &GuestSpec, places: &Places) -> Result<(), HostError> {
-    let qmp = places.qmp();
-    let len = qmp.as_os_str().len();
-    if len > qemu::MAX_SOCKET_PATH {
-        return Err(HostError::Precondition(format!(
-            "the monitor's socket {} has {len} bytes, {} are possible; use a shorter state_dir or \
-             guest name",
-            qmp.display(),
-            qemu::MAX_SOCKET_PATH
-        )));
+    let agent = spec.guest_agent.then(|| ("guest agent", places.agent()));
+    for (whose, path) in agent.into_iter().chain([("monitor", places.qmp())]) {
+        let len = path.as_os_str().len();
+        if len > qemu::MAX_SOCKET_PATH {
+            return Err(HostError::Precondition(format!(
+                "the {whose}'s socket {} has {len} bytes, {} are possible; use a shorter state_dir \
+                 or guest name",
+                path.display(),
+                qemu::MAX_SOCKET_PATH
+            )));
+        }
     }
     for nic in &spec.nics {
         if !Path::new(&nic.vhost_socket).exists() {

@@ -3,6 +3,7 @@
 //! [`Host::start`] runs everything `tidegate-hostd` does, in any process.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod capture;
 mod config;
 mod connections;
@@ -20,6 +21,7 @@ mod receive;
 mod records;
 mod send;
 mod service;
+mod sockets;
 mod spec;
 
 pub use config::{ApiConfig, DataConfig, HostConfig, QemuConfig};

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::spec::{Accel, GuestSpec, MAX_NAME_BYTES};
+use crate::{
+    agent,
+    spec::{Accel, GuestSpec, MAX_NAME_BYTES},
+};
 
 /// Bytes of a Unix socket's path, without the zero at its end.
 pub(crate) const MAX_SOCKET_PATH: usize = 107;
@@ -17,7 +20,7 @@ const NO_OFFLOADS: &str = "csum=off,gso=off,guest_csum=off,guest_tso4=off,guest_
 /// Where a guest's files are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Places {
-    /// Record, monitor socket, console, log.
+    /// Record, sockets of monitor and agent, console, log.
     pub(crate) state: PathBuf,
     /// RAM and regions.
     pub(crate) memory: PathBuf,
@@ -26,6 +29,10 @@ pub(crate) struct Places {
 impl Places {
     pub(crate) fn qmp(&self) -> PathBuf {
         self.state.join("qmp.sock")
+    }
+
+    pub(crate) fn agent(&self) -> PathBuf {
+        self.state.join("agent.sock")
     }
 
     pub(crate) fn console(&self) -> PathBuf {
@@ -84,6 +91,13 @@ pub(crate) fn arguments(
         );
         // `master=on`, or QEMU refuses to save the guest's state.
         args.option("-device", format!("ivshmem-plain,memdev={id},master=on"));
+    }
+    if spec.guest_agent {
+        let path = escaped(&places.agent());
+        args.option("-chardev", format!("socket,id=agent,path={path},server=on,wait=off"));
+        args.option("-device", "virtio-serial-pci,id=serial0");
+        let port = format!("virtserialport,bus=serial0.0,chardev=agent,name={}", agent::PORT);
+        args.option("-device", port);
     }
     // A clone gets an identity of its own.
     args.option("-device", "vmgenid,guid=auto");
@@ -168,6 +182,7 @@ mod tests {
             nics: vec![Nic { vhost_socket: "/run/a,b".into(), mac: "52:54:00:00:00:01".into() }],
             regions: vec![Region { name: "counts".into(), size_bytes: 65536 }],
             extra_args: vec!["-trace".into(), "x".into()],
+            guest_agent: true,
         }
     }
 
@@ -183,15 +198,18 @@ mod tests {
             "virtio-net-pci,netdev=net0,mac=52:54:00:00:00:01,vectors=0",
             "id=region0,share=on,size=65536,mem-path=/m/web/region-counts",
             "ivshmem-plain,memdev=region0,master=on",
+            "socket,id=agent,path=/s/web/agent.sock,server=on,wait=off",
+            "virtserialport,bus=serial0.0,chardev=agent,name=org.qemu.guest_agent.0",
             "name=opt/tidegate/guest,string=web ",
             "-kernel /boot/vmlinuz -append console=ttyS0 quiet",
             "-incoming defer -trace x",
         ] {
             assert!(line.contains(part), "`{part}` in {line}");
         }
-        let private = GuestSpec { memory_shared: false, ..spec() };
+        let private = GuestSpec { memory_shared: false, guest_agent: false, ..spec() };
         let line = arguments(&private, &places, false, true).join(" ");
         assert!(!line.contains("ram0") && line.contains("-S"), "{line}");
+        assert!(!line.contains("agent") && !line.contains("serial0"), "{line}");
     }
 
     #[test]

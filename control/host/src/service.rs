@@ -1,6 +1,7 @@
 //! The gRPC service: requests in, answers out; the work is elsewhere.
 
 use std::{
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -15,6 +16,7 @@ use crate::{
     HostError,
     inner::Inner,
     ready::Ready,
+    sockets::Source,
     spec::{GuestSpec, checked_migration, checked_name},
 };
 
@@ -55,6 +57,27 @@ fn endpoint(text: String) -> Result<String, HostError> {
     }
     let reason = format!("`{text}` is not `host:port`");
     Err(HostError::Invalid { field: "data_endpoint", reason })
+}
+
+fn address(text: &str) -> Result<IpAddr, HostError> {
+    let address = text.parse::<IpAddr>().map_err(|_| HostError::Invalid {
+        field: "addresses",
+        reason: format!("`{}` is not an address", text.escape_debug()),
+    })?;
+    Ok(address.to_canonical())
+}
+
+fn source_of_sockets(value: i32) -> Result<Source, HostError> {
+    match api::SocketSource::try_from(value) {
+        Ok(api::SocketSource::Unspecified | api::SocketSource::Agent) => Ok(Source::Agent),
+        Ok(api::SocketSource::Conntrack) => Ok(Source::Conntrack),
+        Err(_) => Err(HostError::Invalid {
+            field: "source",
+            reason: format!(
+                "{value} is unknown; use SOCKET_SOURCE_AGENT or SOCKET_SOURCE_CONNTRACK"
+            ),
+        }),
+    }
 }
 
 #[tonic::async_trait]
@@ -123,6 +146,21 @@ impl host_server::Host for Service {
             Ok(api::DeleteGuestResponse {})
         })
         .await
+    }
+
+    type ListSocketsStream = Pin<Box<dyn Stream<Item = Result<api::Socket, Status>> + Send>>;
+
+    async fn list_sockets(
+        &self,
+        request: Request<api::ListSocketsRequest>,
+    ) -> Answer<Self::ListSocketsStream> {
+        let api::ListSocketsRequest { guest, addresses, source } = request.into_inner();
+        let guest = self.0.guest(&guest)?;
+        let addresses = addresses.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
+        // Not detached: it changes nothing, and whoever gives up needs no answer.
+        let sockets = guest.sockets(source_of_sockets(source)?, addresses).await?;
+        let sockets = sockets.into_iter().map(|socket| Ok(socket.into()));
+        Ok(Response::new(Box::pin(tokio_stream::iter(sockets))))
     }
 
     async fn check_capture(

@@ -25,6 +25,9 @@ pub(crate) struct GuestSpec {
     pub(crate) nics: Vec<Nic>,
     pub(crate) regions: Vec<Region>,
     pub(crate) extra_args: Vec<String>,
+    /// Records of earlier versions have none.
+    #[serde(default)]
+    pub(crate) guest_agent: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +132,7 @@ impl TryFrom<Option<api::GuestSpec>> for GuestSpec {
             nics,
             regions,
             extra_args: spec.extra_args,
+            guest_agent: spec.guest_agent,
         })
     }
 }
@@ -169,6 +173,7 @@ impl From<GuestSpec> for api::GuestSpec {
                 .map(|region| api::Region { name: region.name, size_bytes: region.size_bytes })
                 .collect(),
             extra_args: spec.extra_args,
+            guest_agent: spec.guest_agent,
         }
     }
 }
@@ -199,10 +204,20 @@ mod tests {
 
     #[test]
     fn a_good_spec_survives_the_round_trip() {
-        let spec = GuestSpec::try_from(Some(good())).expect("valid");
-        assert_eq!(spec.cpus, 1);
+        let asked = api::GuestSpec { guest_agent: true, ..good() };
+        let spec = GuestSpec::try_from(Some(asked)).expect("valid");
+        assert!(spec.cpus == 1 && spec.guest_agent);
         let back = GuestSpec::try_from(Some(spec.clone().into())).expect("valid");
         assert_eq!(back, spec);
+    }
+
+    #[test]
+    fn records_of_earlier_versions_are_read() {
+        let spec = GuestSpec::try_from(Some(good())).expect("valid");
+        let record = serde_json::to_string(&spec).expect("record");
+        let earlier = record.replace(r#","guest_agent":false"#, "");
+        assert_ne!(earlier, record);
+        assert_eq!(serde_json::from_str::<GuestSpec>(&earlier).expect("read"), spec);
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::{fmt, net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use tidegate_api::{Code, endpoint::EndpointError};
 
-use crate::{fold::FoldError, phase::Phase, record::MigrationId, spec::InvalidSpec};
+use crate::{
+    fold::FoldError, phase::Phase, record::MigrationId, sessions::ListError, spec::InvalidSpec,
+};
 
 /// A switch or a host, as messages name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +115,9 @@ pub enum Error {
         /// What is wrong and what to do.
         detail: String,
     },
+    /// The file with the source's sessions.
+    #[error(transparent)]
+    SessionList(#[from] ListError),
     /// The journal lacks what a step needs: an earlier phase's figures.
     #[error("the journal has no figures of phase {phase}; this is a defect of the manager")]
     Missing {

@@ -48,6 +48,11 @@ fn end_state(end: End) -> proto::MigrationState {
 fn figures(progress: &Progress) -> proto::Figures {
     let mut figures = proto::Figures::default();
     for done in &progress.finished {
+        if let Some(import) = done.outcome.import() {
+            figures.imported_sessions += import.imported;
+            // The last list is the one that counts.
+            figures.session_list_missing = import.shortfall().unwrap_or_default();
+        }
         match &done.outcome {
             Outcome::Capture { pause_ns, ram_bytes, device_state_bytes, .. } => {
                 figures.pause_ns = *pause_ns;
@@ -55,7 +60,7 @@ fn figures(progress: &Progress) -> proto::Figures {
                 figures.device_state_bytes = *device_state_bytes;
             }
             Outcome::Copy { sent_bytes, .. } => figures.copied_bytes = *sent_bytes,
-            Outcome::Cutover { epoch, old_sessions, elapsed_ns } => {
+            Outcome::Cutover { epoch, old_sessions, elapsed_ns, .. } => {
                 figures.epoch = *epoch;
                 figures.old_sessions_at_cutover = *old_sessions;
                 figures.cutover_ns = *elapsed_ns;

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     record::{MigrationId, Resumer},
+    sessions::{Import, SessionList},
     spec::{DestinationKind, FinishMode, Mac},
 };
 
@@ -26,6 +27,7 @@ pub(crate) fn order() -> Spec {
         keep_tracking: false,
         boot_wait_s: 0,
         ready_text: None,
+        session_list: SessionList::Agent,
         drain_deadline_s: None,
     }
 }
@@ -153,7 +155,7 @@ fn records_keep_their_json() {
         fact: Fact::Finished {
             phase: Phase::Cutover,
             elapsed_us: 17,
-            outcome: Outcome::Cutover { epoch: 2, old_sessions: 50, elapsed_ns: 9 },
+            outcome: Outcome::Cutover { epoch: 2, old_sessions: 50, elapsed_ns: 9, import: None },
         },
     };
     let json = serde_json::to_string(&record).expect("json");
@@ -167,11 +169,11 @@ fn records_keep_their_json() {
 
 #[test]
 fn records_of_earlier_versions_are_read() {
-    // The order had no ready text.
-    let accepted =
-        Record { sequence: 0, unix_ms: 1, fact: Fact::Accepted { spec: Box::new(order()) } };
+    // The order had no ready text, and did not say where a list of sessions comes from.
+    let spec = Box::new(Spec { session_list: SessionList::Auto, ..order() });
+    let accepted = Record { sequence: 0, unix_ms: 1, fact: Fact::Accepted { spec } };
     let json = serde_json::to_string(&accepted).expect("json");
-    let earlier = json.replace(r#""ready_text":null,"#, "");
+    let earlier = json.replace(r#""ready_text":null,"session_list":"auto","#, "");
     assert_ne!(earlier, json);
     assert_eq!(serde_json::from_str::<Record>(&earlier).expect("read"), accepted);
     // The copy kept where it went.
@@ -181,6 +183,13 @@ fn records_of_earlier_versions_are_read() {
     else {
         panic!("{earlier}")
     };
+    // The takeover had no figures.
+    let earlier: Outcome = serde_json::from_str(r#"{"outcome":"takeover"}"#).expect("read");
+    assert_eq!(earlier, Outcome::Takeover { import: None });
+    let import = Import { listed: 3, imported: 2, known: 1, ..Import::default() };
+    let now = Outcome::Takeover { import: Some(import) };
+    let json = serde_json::to_string(&now).expect("json");
+    assert_eq!(serde_json::from_str::<Outcome>(&json).expect("back"), now);
     let copy = Outcome::Copy { sent_bytes: 2, covered_bytes: 3, digest: "d".to_owned() };
     assert_eq!(outcome, copy);
 }

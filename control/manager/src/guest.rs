@@ -19,6 +19,8 @@ pub struct GuestSpec {
     nics: Vec<Nic>,
     regions: Vec<Region>,
     extra_args: Vec<String>,
+    #[serde(default)]
+    guest_agent: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +63,7 @@ impl GuestSpec {
                 .map(|region| Region { name: region.name.clone(), size_bytes: region.size_bytes })
                 .collect(),
             extra_args: source.extra_args.clone(),
+            guest_agent: source.guest_agent,
         }
     }
 
@@ -85,6 +88,7 @@ impl GuestSpec {
             nics: self.nics.iter().map(nic).collect(),
             regions: self.regions.iter().map(region).collect(),
             extra_args: self.extra_args.clone(),
+            guest_agent: self.guest_agent,
         }
     }
 }

@@ -21,5 +21,6 @@ pub mod preflight;
 pub mod record;
 pub mod server;
 pub mod service;
+pub mod sessions;
 pub mod spec;
 pub mod steps;

@@ -1,6 +1,7 @@
 //! Everything that can be checked before anything changes.
 
 mod rules;
+mod sessions;
 
 pub use rules::state_word;
 use rules::{clone_card, regions, rewrite};
@@ -25,6 +26,8 @@ pub struct Check {
     pub name: &'static str,
     /// What was found; or what is wrong, and what to do.
     pub result: Result<String, String>,
+    /// Good, and yet something to know.
+    pub warning: bool,
 }
 
 /// All checks, and what they settled when all are good.
@@ -62,8 +65,12 @@ impl Findings {
 
     fn note(&mut self, name: &'static str, result: Result<String, String>) -> bool {
         let ok = result.is_ok();
-        self.checks.push(Check { name, result });
+        self.checks.push(Check { name, result, warning: false });
         ok
+    }
+
+    fn warn(&mut self, name: &'static str, detail: String) {
+        self.checks.push(Check { name, result: Ok(detail), warning: true });
     }
 
     fn take<T>(&mut self, name: &'static str, result: Result<(T, String), String>) -> Option<T> {
@@ -85,8 +92,11 @@ pub async fn check(order: &Spec, inventory: &Inventory, busy: Option<String>) ->
         Some(id) => Err(format!("migration {id} of {} runs; watch or abort it", order.address)),
     };
     findings.note("address free", free);
-    let home = switch_checks(order, inventory, ours, &mut findings).await;
+    let switch = switch_checks(order, inventory, ours, &mut findings).await;
     let source = source_checks(order, inventory, &mut findings).await;
+    if let (Some(switch), Some(_)) = (&switch, &source) {
+        sessions::check(order, inventory, switch, &mut findings).await;
+    }
     let destination = destination_checks(order, inventory, &mut findings).await;
     if let (Some(source), Some(destination), DestinationKind::Clone) =
         (&source, &destination, order.kind)
@@ -106,8 +116,8 @@ pub async fn check(order: &Spec, inventory: &Inventory, busy: Option<String>) ->
         DestinationKind::Clone => findings.take("network card", clone_card(order, &source.spec)),
         DestinationKind::Boot => order.mac,
     };
-    if let Some(home) = &home {
-        findings.note("rewrite", rewrite(order, home, mac));
+    if let Some(switch) = &switch {
+        findings.note("rewrite", rewrite(order, &switch.home, mac));
     }
     let Some(mac) = mac else { return findings };
     findings.settled = Some(Outcome::Preflight {
@@ -119,12 +129,18 @@ pub async fn check(order: &Spec, inventory: &Inventory, busy: Option<String>) ->
     findings
 }
 
+struct Switch {
+    longest_silence_ms: u64,
+    home: switch_proto::Backend,
+    address: switch_proto::Address,
+}
+
 async fn switch_checks(
     order: &Spec,
     inventory: &Inventory,
     ours: bool,
     findings: &mut Findings,
-) -> Option<switch_proto::Backend> {
+) -> Option<Switch> {
     let (peer, status) =
         findings.take("switch reachable", switch_status(order, inventory).await)?;
     let address = findings.take("address known", address(order, peer).await)?;
@@ -146,11 +162,11 @@ async fn switch_checks(
             ))
         },
     );
-    let home = address.home;
-    if home.is_none() {
+    let Some(home) = address.home.clone() else {
         findings.note("home", Err(format!("{} has no home backend", order.address)));
-    }
-    home
+        return None;
+    };
+    Some(Switch { longest_silence_ms: status.longest_silence_ms, home, address })
 }
 
 fn unsteered(order: &Spec, peer: &Peer, address: &switch_proto::Address) -> Result<String, String> {

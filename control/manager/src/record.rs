@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     guest::GuestSpec,
     phase::Phase,
+    sessions::Import,
     spec::{Mac, Spec},
 };
 
@@ -170,7 +171,11 @@ pub enum Outcome {
         twin_bytes: u64,
     },
     /// The address is hosted and the destination known.
-    Takeover,
+    Takeover {
+        /// Sessions of the source told to the switch, if they were to be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        import: Option<Import>,
+    },
     /// T0.
     Capture {
         /// How long the source stood still.
@@ -204,6 +209,9 @@ pub enum Outcome {
         old_sessions: u64,
         /// Until the last worker acknowledged.
         elapsed_ns: u64,
+        /// Sessions of the source told to the switch right before, if they were to be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        import: Option<Import>,
     },
     /// The last old session is gone.
     Drain {
@@ -246,6 +254,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// What became of a list of the source's sessions.
+    #[must_use]
+    pub fn import(&self) -> Option<&Import> {
+        match self {
+            Self::Takeover { import } | Self::Cutover { import, .. } => import.as_ref(),
+            _ => None,
+        }
+    }
+
     /// One line for people.
     #[must_use]
     pub fn detail(&self) -> String {
@@ -254,7 +271,9 @@ impl Outcome {
             Self::Preflight { regions, twin_bytes, .. } => {
                 format!("{} region(s), {twin_bytes} bytes to capture", regions.len())
             }
-            Self::Takeover => String::new(),
+            Self::Takeover { import } => {
+                import.as_ref().map(ToString::to_string).unwrap_or_default()
+            }
             Self::Release { forgotten_sessions: 0 } => String::new(),
             Self::Release { forgotten_sessions } => {
                 format!(
@@ -266,8 +285,12 @@ impl Outcome {
                 format!("{sent_bytes} bytes sent for {covered_bytes}")
             }
             Self::Destination { pid } => format!("running, process {pid}"),
-            Self::Cutover { epoch, old_sessions, .. } => {
-                format!("epoch {epoch}, {old_sessions} old session(s)")
+            Self::Cutover { epoch, old_sessions, import, .. } => {
+                let import = import.as_ref().map(|import| format!("; {import}"));
+                format!(
+                    "epoch {epoch}, {old_sessions} old session(s){}",
+                    import.unwrap_or_default()
+                )
             }
             Self::Drain { new_sessions } => {
                 format!("no old session left, {new_sessions} at the destination")

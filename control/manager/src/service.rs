@@ -72,6 +72,7 @@ impl Manager for Service {
         let checks = findings.checks.into_iter().map(|check| proto::Check {
             name: check.name.to_owned(),
             ok: check.result.is_ok(),
+            warning: check.warning,
             detail: check.result.unwrap_or_else(|problem| problem),
         });
         let steps = Phase::sequence(spec.finish).map(|phase| phase.name().to_owned());

@@ -5,6 +5,8 @@ use std::{fmt, net::Ipv4Addr, path::PathBuf, str::FromStr};
 use serde::{Deserialize, Serialize};
 use tidegate_api::manager as proto;
 
+use crate::sessions::SessionList;
+
 /// How long a booted destination is given when the order does not say.
 const DEFAULT_BOOT_WAIT_S: u32 = 10;
 
@@ -120,6 +122,9 @@ pub struct Spec {
     /// What a booted destination's console shows when it serves; it is waited for instead of `boot_wait_s`.
     #[serde(default)]
     pub ready_text: Option<String>,
+    /// Where the list of the source's sessions comes from.
+    #[serde(default)]
+    pub session_list: SessionList,
     /// When the drain takes longer the migration is aborted.
     pub drain_deadline_s: Option<u32>,
 }
@@ -247,6 +252,7 @@ impl Spec {
                 reason: format!("`{}` is not an absolute path", vhost_socket.display()),
             });
         }
+        let session_list = session_list(spec.session_list, spec.session_list_path)?;
         let address = required("address", spec.address, "give the managed address")?;
         Ok(Self {
             address: ipv4("address", &address)?,
@@ -279,6 +285,7 @@ impl Spec {
                 (DestinationKind::Boot, seconds) => seconds,
             },
             ready_text,
+            session_list,
             drain_deadline_s: Some(spec.drain_deadline_s).filter(|&seconds| seconds > 0),
         })
     }
@@ -293,6 +300,13 @@ impl Spec {
         let finish = match self.finish {
             FinishMode::Merge => proto::FinishMode::Merge,
             FinishMode::None => proto::FinishMode::None,
+        };
+        let (list, path) = match &self.session_list {
+            SessionList::Auto => (proto::SessionList::Auto, String::new()),
+            SessionList::Agent => (proto::SessionList::Agent, String::new()),
+            SessionList::Conntrack => (proto::SessionList::Conntrack, String::new()),
+            SessionList::File(path) => (proto::SessionList::File, path.display().to_string()),
+            SessionList::None => (proto::SessionList::None, String::new()),
         };
         proto::MigrationSpec {
             address: self.address.to_string(),
@@ -314,8 +328,36 @@ impl Spec {
             drain_deadline_s: self.drain_deadline_s.unwrap_or_default(),
             destination_boot_wait_s: self.boot_wait_s,
             destination_ready_text: self.ready_text.clone().unwrap_or_default(),
+            session_list: list.into(),
+            session_list_path: path,
         }
     }
+}
+
+fn session_list(value: i32, path: String) -> Result<SessionList, InvalidSpec> {
+    let field = "session_list_path";
+    let invalid = |field, reason| Err(InvalidSpec::Value { field, reason });
+    let list = match proto::SessionList::try_from(value) {
+        Ok(proto::SessionList::Unspecified | proto::SessionList::Auto) => SessionList::Auto,
+        Ok(proto::SessionList::Agent) => SessionList::Agent,
+        Ok(proto::SessionList::Conntrack) => SessionList::Conntrack,
+        Ok(proto::SessionList::None) => SessionList::None,
+        Ok(proto::SessionList::File) => {
+            let path = required(field, path, "say where the list is, on the manager's machine")?;
+            if !path.starts_with('/') {
+                return invalid(field, format!("`{path}` is not an absolute path"));
+            }
+            return Ok(SessionList::File(path.into()));
+        }
+        Err(_) => {
+            let reason = format!("{value} is unknown; say AUTO, AGENT, CONNTRACK, FILE or NONE");
+            return invalid("session_list", reason);
+        }
+    };
+    if path.is_empty() {
+        return Ok(list);
+    }
+    invalid(field, format!("`{path}` goes only with FILE; leave it out"))
 }
 
 fn required(

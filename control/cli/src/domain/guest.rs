@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use tidegate_api::host::{self as proto, GuestState};
+use tidegate_api::host::{self as proto, GuestState, SocketState};
 
 use super::Invalid;
 use crate::error::Error;
@@ -34,6 +34,9 @@ pub struct GuestSpec {
     pub regions: Vec<Region>,
     #[serde(default)]
     pub extra_args: Vec<String>,
+    /// A guest without it cannot be asked for its sessions.
+    #[serde(default)]
+    pub guest_agent: bool,
 }
 
 /// A network card.
@@ -89,6 +92,7 @@ impl GuestSpec {
             nics: self.nics.into_iter().map(nic).collect(),
             regions: self.regions.into_iter().map(region).collect(),
             extra_args: self.extra_args,
+            guest_agent: self.guest_agent,
         }
     }
 
@@ -108,6 +112,7 @@ impl GuestSpec {
             nics: spec.nics.into_iter().map(nic).collect(),
             regions: spec.regions.into_iter().map(region).collect(),
             extra_args: spec.extra_args,
+            guest_agent: spec.guest_agent,
         }
     }
 }
@@ -140,6 +145,43 @@ pub struct RegionFile {
     pub name: String,
     pub path: String,
     pub size_bytes: u64,
+}
+
+/// A guest's end of a session.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // the fields of Socket in host.proto
+pub struct Socket {
+    pub protocol: u32,
+    pub local_address: String,
+    pub local_port: u32,
+    pub remote_address: String,
+    pub remote_port: u32,
+    pub state: &'static str,
+}
+
+impl TryFrom<proto::Socket> for Socket {
+    type Error = Invalid;
+
+    fn try_from(socket: proto::Socket) -> Result<Self, Invalid> {
+        let state = match socket.state() {
+            SocketState::Opening => "opening",
+            SocketState::Established => "established",
+            SocketState::ClosedLocally => "closed-locally",
+            SocketState::ClosedRemotely => "closed-remotely",
+            SocketState::Closing => "closing",
+            SocketState::Unspecified => {
+                return Err(Invalid::Unknown { field: "state", value: socket.state });
+            }
+        };
+        Ok(Self {
+            protocol: socket.protocol,
+            local_address: socket.local_address,
+            local_port: socket.local_port,
+            remote_address: socket.remote_address,
+            remote_port: socket.remote_port,
+            state,
+        })
+    }
 }
 
 impl TryFrom<proto::Guest> for Guest {
@@ -185,6 +227,7 @@ memory_mib = 128
 kernel = "/boot/vmlinuz"
 initrd = "/srv/initrd"
 cmdline = "console=ttyS0"
+guest_agent = true
 
 [[nics]]
 vhost_socket = "/run/vm0.sock"
@@ -195,13 +238,13 @@ name = "counts"
 size_bytes = 1048576
 "#;
         let spec: GuestSpec = tidegate_config::parse(Path::new("a.toml"), text).expect("good");
-        assert!(spec.memory_shared && spec.cpus == 1);
+        assert!(spec.memory_shared && spec.cpus == 1 && spec.guest_agent);
         assert_eq!(GuestSpec::from_proto(spec.clone().into_proto()), spec);
 
         let wrong = text.replace("size_bytes", "size");
         let error = tidegate_config::parse::<GuestSpec>(Path::new("a.toml"), &wrong);
         let message = error.expect_err("unknown key").to_string();
-        assert!(message.starts_with("a.toml:14:1: unknown key `size`"), "{message}");
+        assert!(message.starts_with("a.toml:15:1: unknown key `size`"), "{message}");
         assert!(message.contains("`name`, `size_bytes`"), "{message}");
     }
 }

@@ -82,12 +82,16 @@ pub struct Check {
     pub ok: bool,
     /// What was found, or what is wrong and what to do.
     pub detail: String,
+    /// Good, and yet something to know.
+    pub warning: bool,
 }
 
 impl From<proto::Plan> for Plan {
     fn from(plan: proto::Plan) -> Self {
-        let check =
-            |check: proto::Check| Check { name: check.name, ok: check.ok, detail: check.detail };
+        let check = |check: proto::Check| {
+            let proto::Check { name, ok, detail, warning } = check;
+            Check { name, ok, detail, warning }
+        };
         Self {
             ok: plan.ok,
             checks: plan.checks.into_iter().map(check).collect(),
@@ -156,6 +160,8 @@ pub struct Figures {
     pub epoch: u32,
     pub conflicts: u64,
     pub forgotten_sessions: u64,
+    pub imported_sessions: u64,
+    pub session_list_missing: String,
 }
 
 impl TryFrom<proto::Migration> for Migration {
@@ -189,6 +195,8 @@ impl TryFrom<proto::Migration> for Migration {
                 epoch: figures.epoch,
                 conflicts: figures.conflicts,
                 forgotten_sessions: figures.forgotten_sessions,
+                imported_sessions: figures.imported_sessions,
+                session_list_missing: figures.session_list_missing,
             },
         })
     }

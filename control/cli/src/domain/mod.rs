@@ -24,3 +24,14 @@ pub enum Invalid {
         value: i32,
     },
 }
+
+/// A protocol's usual name, or its number.
+#[must_use]
+pub fn protocol_name(number: u32) -> String {
+    match number {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        other => other.to_string(),
+    }
+}

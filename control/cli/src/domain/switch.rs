@@ -68,6 +68,7 @@ pub struct Address {
     pub home_sessions: u64,
     pub destination: Option<Backend>,
     pub destination_sessions: u64,
+    pub tracked_ms: u64,
 }
 
 /// Where an address's packets can go.
@@ -121,6 +122,7 @@ impl TryFrom<proto::Address> for Address {
             home_sessions: address.home_sessions,
             destination: address.destination.map(Backend::try_from).transpose()?,
             destination_sessions: address.destination_sessions,
+            tracked_ms: address.tracked_ms,
         })
     }
 }
@@ -140,19 +142,6 @@ pub struct Session {
     pub state: &'static str,
     pub idle_ms: u64,
     pub worker: u32,
-}
-
-impl Session {
-    /// The protocol's usual name, or its number.
-    #[must_use]
-    pub fn protocol_name(&self) -> String {
-        match self.protocol {
-            1 => "icmp".to_owned(),
-            6 => "tcp".to_owned(),
-            17 => "udp".to_owned(),
-            other => other.to_string(),
-        }
-    }
 }
 
 impl TryFrom<proto::Session> for Session {

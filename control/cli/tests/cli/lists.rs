@@ -109,6 +109,15 @@ async fn guests() {
     assert_eq!(text, "GUEST  STATE    PID  MIB  MAC  REGIONS\nvm-a   running   42   64\n");
     let (_, objects) = processes.run_json("guest show vm-a").await;
     assert_eq!(objects[0]["spec"]["memory_mib"], 64);
+    let (_, text) = processes.run("guest sockets vm-a").await;
+    assert_eq!(
+        text,
+        "PROTO  LOCAL               REMOTE          STATE\n\
+         tcp    10.0.0.1:7000       10.0.0.9:40000  established\n\
+         tcp    [2001:db8::1]:7000  10.0.0.9:40000  established\n"
+    );
+    let (_, objects) = processes.run_json("guest sockets vm-a --address 2001:db8::1").await;
+    assert_eq!((objects.len(), &objects[0]["local_address"]), (1, &"2001:db8::1".into()));
     let (_, text) = processes.run("guest delete vm-a --purge").await;
     assert_eq!(text, "guest vm-a deleted\n");
     let (result, _) = processes.run("guest show vm-z").await;
@@ -178,6 +187,7 @@ impl Switch for FakeSwitch {
             destination: Some(destination),
             home_sessions: 7,
             destination_sessions: 3,
+            tracked_ms: 90_500,
         };
         Ok(Response::new(switch::ListAddressesResponse { addresses: vec![address] }))
     }
@@ -200,6 +210,13 @@ impl Switch for FakeSwitch {
         &self,
         _: Request<switch::SetDestinationRequest>,
     ) -> Result<Response<Address>, Status> {
+        unscripted()
+    }
+
+    async fn import_sessions(
+        &self,
+        _: Request<switch::ImportSessionsRequest>,
+    ) -> Result<Response<switch::ImportSessionsResponse>, Status> {
         unscripted()
     }
 
@@ -280,6 +297,25 @@ fn guest() -> Guest {
 #[tonic::async_trait]
 impl Host for FakeHost {
     type SendTwinStream = Stream<host::SendProgress>;
+    type ListSocketsStream = Stream<host::Socket>;
+
+    async fn list_sockets(
+        &self,
+        request: Request<host::ListSocketsRequest>,
+    ) -> Result<Response<Self::ListSocketsStream>, Status> {
+        let socket = |local: &str| host::Socket {
+            protocol: 6,
+            local_address: local.to_owned(),
+            local_port: 7000,
+            remote_address: "10.0.0.9".to_owned(),
+            remote_port: 40000,
+            state: host::SocketState::Established.into(),
+        };
+        let addresses = request.into_inner().addresses;
+        let mut sockets = vec![socket("10.0.0.1"), socket("2001:db8::1")];
+        sockets.retain(|it| addresses.is_empty() || addresses.contains(&it.local_address));
+        Ok(Response::new(iter(sockets.into_iter().map(Ok).collect::<Vec<_>>())))
+    }
 
     async fn get_status(
         &self,

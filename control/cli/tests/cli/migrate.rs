@@ -19,10 +19,12 @@ fn plan(ok: bool) -> Plan {
         name: name.to_owned(),
         ok,
         detail: detail.to_owned(),
+        warning: name == "session list",
     };
     Plan {
         checks: vec![
             check("switch reachable", true, "switch `edge`, version 0.1.0"),
+            check("session list", true, "none: there is no agent"),
             check("destination port", ok, "switch `edge` has no port `vm1`; it has up, vm0"),
         ],
         ok,
@@ -54,6 +56,8 @@ fn migration(state: MigrationState) -> Migration {
             copied_bytes: 4096,
             merged_bytes: 96,
             forgotten_sessions: 3,
+            imported_sessions: 20,
+            session_list_missing: "2 refused: the table is full".to_owned(),
             ..Figures::default()
         }),
         started_unix_ms: 1000,
@@ -101,12 +105,15 @@ async fn a_completed_migration_in_lines() {
     assert_eq!(exit.expect("no error"), Exit::Done);
     for line in [
         "ok    switch reachable: switch `edge`, version 0.1.0",
+        "warn  session list: none: there is no agent",
         "migration m-1",
         "takeover         1.5 ms  done",
         "drain                    7 old session(s) left, 3 new",
         "state                         completed",
         "memory copied                 4.00 KiB",
         "sessions cut by the release   3",
+        "sessions imported             20",
+        "sessions not counted          2 refused: the table is full",
     ] {
         assert!(text.lines().any(|there| there == line), "{line:?} in\n{text}");
     }
@@ -154,7 +161,8 @@ async fn every_event_is_an_object_and_the_last_is_the_migration() {
                 "ram_bytes": 0, "copied_bytes": 4096, "device_state_bytes": 0, "diff_bytes": 0,
                 "merged_bytes": 96, "pause_ns": 0, "destination_pause_ns": 0,
                 "old_sessions_at_cutover": 0, "cutover_ns": 0, "epoch": 0, "conflicts": 0,
-                "forgotten_sessions": 3,
+                "forgotten_sessions": 3, "imported_sessions": 20,
+                "session_list_missing": "2 refused: the table is full",
             },
         })
     );

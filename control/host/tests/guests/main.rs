@@ -7,3 +7,4 @@ mod ready;
 mod refusals;
 mod restart;
 mod rig;
+mod sockets;

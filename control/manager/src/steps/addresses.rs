@@ -2,7 +2,7 @@
 
 use tidegate_api::switch::{self as proto, AddressState, Rewrite};
 
-use super::Work;
+use super::{Work, import::import};
 use crate::{error::Error, pace::CALL, phase::Phase, record::Outcome};
 
 /// Host the address and tell the switch the destination.
@@ -14,8 +14,8 @@ pub(super) async fn takeover(work: &Work) -> Result<Outcome, Error> {
         peer.answer("Takeover", CALL, switch.takeover(request)).await?;
     }
     let backend = destination(work)?;
-    match found.destination {
-        Some(there) if there == backend => {}
+    match &found.destination {
+        Some(there) if *there == backend => {}
         Some(there) => {
             return Err(Error::Unexpected {
                 peer: peer.title().clone(),
@@ -28,7 +28,9 @@ pub(super) async fn takeover(work: &Work) -> Result<Outcome, Error> {
             peer.answer("SetDestination", CALL, switch.set_destination(request)).await?;
         }
     }
-    Ok(Outcome::Takeover)
+    // From here on the switch sees what begins and ends: the list is of the time before.
+    let import = import(work, peer, &mut switch, &found).await?;
+    Ok(Outcome::Takeover { import })
 }
 
 fn destination(work: &Work) -> Result<proto::Backend, Error> {
@@ -55,8 +57,10 @@ pub(super) async fn cutover(work: &Work) -> Result<Outcome, Error> {
             epoch: found.epoch,
             old_sessions: found.home_sessions,
             elapsed_ns: 0,
+            import: None,
         });
     }
+    let import = import(work, peer, &mut switch, &found).await?;
     let request = proto::CutoverRequest {
         address: work.address(),
         unknown_tcp: proto::UnknownTcp::Source.into(),
@@ -67,6 +71,7 @@ pub(super) async fn cutover(work: &Work) -> Result<Outcome, Error> {
         epoch: answer.epoch,
         old_sessions: answer.old_sessions,
         elapsed_ns: answer.elapsed_ns,
+        import,
     })
 }
 

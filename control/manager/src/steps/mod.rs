@@ -5,6 +5,7 @@
 mod addresses;
 pub mod drain;
 mod guests;
+mod import;
 mod memory;
 pub mod undo;
 

@@ -7,3 +7,4 @@ mod preflight;
 mod process;
 mod ready;
 mod service;
+mod sessions;

@@ -1,6 +1,6 @@
 //! What the core tells about itself.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use tidegate_dataplane::{pipeline::Outcome, session::SessionRecord};
 
@@ -15,6 +15,8 @@ use crate::{
 pub struct AddressReport {
     /// Its record.
     pub address: Address,
+    /// For how long its sessions have been recorded, if they are.
+    pub tracked: Option<Duration>,
     /// Live sessions of the home.
     pub home_sessions: u64,
     /// Live sessions of the destination.
@@ -95,6 +97,7 @@ impl Core {
         let destination = address.destination.as_ref();
         AddressReport {
             address: address.clone(),
+            tracked: address.tracked.then(|| address.tracked_since.elapsed()),
             // What the shards have yet to forget of an untracked address is no session any more.
             home_sessions: if address.tracked { self.live(address.home.slot) } else { 0 },
             destination_sessions: destination.map_or(0, |target| self.live(target.placed.slot)),

@@ -1,7 +1,11 @@
 //! What the core says, as messages.
 
 use tidegate_api::switch as proto;
-use tidegate_dataplane::{pipeline::Outcome, session::SessionState, steering::Rewrite};
+use tidegate_dataplane::{
+    pipeline::{Import, Outcome},
+    session::SessionState,
+    steering::Rewrite,
+};
 
 use super::BoxInfo;
 use crate::{
@@ -33,6 +37,7 @@ pub(super) fn status(report: StatusReport, info: &BoxInfo) -> proto::Status {
         hosted_addresses: report.hosted as u64,
         migrations: report.migrations as u64,
         sessions: report.sessions,
+        longest_silence_ms: info.network.timeouts().longest_ms(),
     }
 }
 
@@ -57,6 +62,9 @@ pub(super) fn address(report: &AddressReport, network: &Network) -> proto::Addre
             .map(|target| backend(&target.placed.spec, network)),
         home_sessions: report.home_sessions,
         destination_sessions: report.destination_sessions,
+        tracked_ms: report
+            .tracked
+            .map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
     }
 }
 
@@ -81,6 +89,19 @@ pub(super) fn cutover(report: &CutoverReport) -> proto::CutoverResponse {
         workers: report.workers as u32,
         elapsed_ns: u64::try_from(report.elapsed.as_nanos()).unwrap_or(u64::MAX),
     }
+}
+
+pub(super) fn import(import: Import) -> proto::ImportSessionsResponse {
+    let Import { imported, known, no_room, not_tracked } = import;
+    let refused = [
+        ("the session table has no room", no_room),
+        ("the address's sessions are not recorded any more", not_tracked),
+    ];
+    let refused = refused.into_iter().filter(|(_, count)| *count > 0);
+    let refused = refused
+        .map(|(reason, count)| proto::RefusedSessions { reason: reason.to_owned(), count })
+        .collect();
+    proto::ImportSessionsResponse { imported, known, refused }
 }
 
 pub(super) fn event(progress: Progress) -> proto::MigrationEvent {

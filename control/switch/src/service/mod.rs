@@ -11,7 +11,7 @@ use tidegate_api::{
     Request, Response, Status,
     switch::{self as proto, switch_server::Switch},
 };
-use tidegate_dataplane::pipeline::Capacity;
+use tidegate_dataplane::pipeline::{Capacity, Import};
 use tokio::sync::watch as latest;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 
@@ -144,6 +144,20 @@ impl Switch for SwitchService {
             "cut over"
         );
         Ok(Response::new(answer::cutover(&report)))
+    }
+
+    async fn import_sessions(
+        &self,
+        request: Request<proto::ImportSessionsRequest>,
+    ) -> Answer<proto::ImportSessionsResponse> {
+        let proto::ImportSessionsRequest { address, sessions } = request.into_inner();
+        let address = request::address(&address)?;
+        let sessions = request::sessions(address, sessions)?;
+        let work = move |core: &mut crate::core::Core| core.import(address, &sessions);
+        let import = self.core.call(work).await.map_err(status::of)?;
+        let Import { imported, known, .. } = import;
+        tracing::info!(%address, imported, known, "sessions imported");
+        Ok(Response::new(answer::import(import)))
     }
 
     async fn watch_migration(

@@ -4,7 +4,9 @@ use std::{net::IpAddr, time::Duration};
 
 use tidegate_api::switch as proto;
 use tidegate_dataplane::{
-    packet::MacError,
+    packet::{MacError, protocol},
+    pipeline::ImportedSession,
+    session::{ImportedState, Tuple},
     steering::{Rewrite, UnknownTcp},
 };
 
@@ -57,6 +59,23 @@ pub(super) enum Invalid {
     /// Too long.
     #[error("datagram_max_age_s: {0} is too long; use at most 604800, a week, or 0 for no limit")]
     DatagramMaxAge(u32),
+    /// Too many.
+    #[error("sessions: {0} are too many for one call; send at most {MOST_SESSIONS} at a time")]
+    Sessions(usize),
+    /// Not a protocol whose sessions sockets tell of.
+    #[error("{field}: {value} cannot be imported; 6 (TCP) and 17 (UDP) can")]
+    Protocol { field: String, value: u32 },
+    /// Not a port.
+    #[error("{field}: {value} is not a port; use 1 to 65535")]
+    Port { field: String, value: u32 },
+    /// A client has the family of the address it talks to.
+    #[error("{field}: {client} is of another IP family than {address}")]
+    ClientFamily { field: String, client: IpAddr, address: IpAddr },
+    /// Not a state, or not one of the protocol.
+    #[error(
+        "{field}: {value} is not a state to import; use IMPORTED_STATE_ESTABLISHED, or with TCP one of its closed ones"
+    )]
+    ImportedState { field: String, value: i32 },
     /// Too long.
     #[error("interval_ms: {0} is too long; use at most 60000, or 0 for 200")]
     Interval(u32),
@@ -65,6 +84,8 @@ pub(super) enum Invalid {
 const DEFAULT_INTERVAL_MS: u32 = 200;
 const MAX_INTERVAL_MS: u32 = 60_000;
 const MAX_AGE_S: u32 = 604_800;
+/// The most sessions of one import, so that no request keeps the workers from their packets for long.
+const MOST_SESSIONS: usize = 10_000;
 
 /// A managed address.
 pub(super) fn address(text: &str) -> Result<IpAddr, Invalid> {
@@ -109,6 +130,54 @@ fn unknown_tcp(value: i32) -> Result<UnknownTcp, Invalid> {
         Ok(proto::UnknownTcp::Drop) => Ok(UnknownTcp::Drop),
         Err(_) => Err(Invalid::UnknownTcp(value)),
     }
+}
+
+/// A list of sessions of `address`.
+pub(super) fn sessions(
+    address: IpAddr,
+    messages: Vec<proto::ImportedSession>,
+) -> Result<Vec<ImportedSession>, Invalid> {
+    if messages.len() > MOST_SESSIONS {
+        return Err(Invalid::Sessions(messages.len()));
+    }
+    let numbered = messages.into_iter().enumerate();
+    numbered.map(|(number, message)| session(address, number, &message)).collect()
+}
+
+fn session(
+    address: IpAddr,
+    number: usize,
+    message: &proto::ImportedSession,
+) -> Result<ImportedSession, Invalid> {
+    let within = |part: &str| format!("sessions[{number}].{part}");
+    let port = |part: &str, value: u32| {
+        let port = u16::try_from(value).ok().filter(|port| *port != 0);
+        port.ok_or_else(|| Invalid::Port { field: within(part), value })
+    };
+    let client = ip(within("client"), &message.client)?;
+    if client.is_ipv4() != address.is_ipv4() {
+        return Err(Invalid::ClientFamily { field: within("client"), client, address });
+    }
+    let protocol = match message.protocol {
+        6 => protocol::TCP,
+        17 => protocol::UDP,
+        value => return Err(Invalid::Protocol { field: within("protocol"), value }),
+    };
+    let state = match (proto::ImportedState::try_from(message.state), protocol) {
+        (Ok(proto::ImportedState::Unspecified | proto::ImportedState::Established), _) => {
+            ImportedState::Established
+        }
+        (Ok(proto::ImportedState::ClosedByClient), protocol::TCP) => ImportedState::ClosedByClient,
+        (Ok(proto::ImportedState::ClosedByBackend), protocol::TCP) => {
+            ImportedState::ClosedByBackend
+        }
+        (Ok(proto::ImportedState::Closing), protocol::TCP) => ImportedState::Closing,
+        _ => return Err(Invalid::ImportedState { field: within("state"), value: message.state }),
+    };
+    let client_port = port("client_port", message.client_port)?;
+    let address_port = port("address_port", message.address_port)?;
+    let tuple = Tuple { client, client_port, address, address_port, protocol };
+    Ok(ImportedSession { tuple, state })
 }
 
 /// The backend of `address` in the message field `field`.

@@ -1,6 +1,6 @@
 //! One managed address.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, time::Instant};
 
 use tidegate_dataplane::{
     packet::Mac,
@@ -99,6 +99,8 @@ pub struct Address {
     pub hosted: bool,
     /// Whether sessions are recorded.
     pub tracked: bool,
+    /// Since when they are, if they are.
+    pub tracked_since: Instant,
     /// Its steering generation; never goes back.
     pub epoch: u32,
     /// Where it lives; the source, during a migration.
@@ -136,7 +138,15 @@ impl fmt::Display for AddressState {
 
 impl Address {
     pub(super) fn new(address: IpAddr, home: Placed) -> Self {
-        Self { address, hosted: false, tracked: true, epoch: 1, home, destination: None }
+        Self {
+            address,
+            hosted: false,
+            tracked: true,
+            tracked_since: Instant::now(),
+            epoch: 1,
+            home,
+            destination: None,
+        }
     }
 
     /// Its state.

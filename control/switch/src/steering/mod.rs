@@ -18,7 +18,7 @@ mod refused;
 mod routes;
 mod slots;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 pub use address::{
     Address, AddressState, BackendSpec, DrainPolicy, NAME_RULE, Placed, Target, is_name, is_unicast,
@@ -247,6 +247,7 @@ impl Steering {
         let slot = self.slots.take(in_use)?;
         let record = self.get_mut(address)?;
         record.tracked = true;
+        record.tracked_since = Instant::now();
         let before = std::mem::replace(&mut record.home.slot, slot);
         self.slots.give_back(before);
         Ok(())

@@ -91,6 +91,12 @@ impl Network {
         Self { ports, routes, fixed, timeouts: config.timeouts }
     }
 
+    /// How long its silent sessions are kept.
+    #[must_use]
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
     /// Its ports, by [`PortId`].
     #[must_use]
     pub fn ports(&self) -> &[NetworkPort] {

@@ -3,6 +3,7 @@
 
 mod daemon;
 mod double;
+mod importing;
 mod interface;
 mod life;
 mod links;

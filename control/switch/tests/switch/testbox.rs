@@ -138,6 +138,18 @@ impl TestBox {
         self.client.cutover(request).await.map(tonic::Response::into_inner)
     }
 
+    /// Import TCP sessions from client 192.0.2.7 and these ports, to port 80.
+    pub(crate) async fn import(
+        &mut self,
+        ports: std::ops::Range<u32>,
+    ) -> Result<proto::ImportSessionsResponse, Status> {
+        let request = proto::ImportSessionsRequest {
+            address: ADDRESS.into(),
+            sessions: ports.map(imported).collect(),
+        };
+        self.client.import_sessions(request).await.map(tonic::Response::into_inner)
+    }
+
     pub(crate) async fn abort(&mut self) -> Result<Address, Status> {
         let request = proto::AbortRequest { address: ADDRESS.into() };
         self.client.abort(request).await.map(tonic::Response::into_inner)
@@ -190,6 +202,12 @@ impl TestBox {
         };
         timeout(PATIENCE, reached).await.expect("the state is reached")
     }
+}
+
+/// A TCP session to import.
+pub(crate) fn imported(client_port: u32) -> proto::ImportedSession {
+    let client = "192.0.2.7".to_owned();
+    proto::ImportedSession { protocol: 6, client, client_port, address_port: 80, state: 0 }
 }
 
 pub(crate) fn east() -> Backend {

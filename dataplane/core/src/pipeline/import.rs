@@ -5,7 +5,7 @@ use std::ops::AddAssign;
 use super::{Shard, lane::Lane, shard::Desk};
 use crate::{
     packet::Address,
-    session::{Session, SessionKey, SessionState, Tuple},
+    session::{ImportedState, Session, SessionKey, Tuple},
     steering::{Family, Snapshot},
 };
 
@@ -15,7 +15,7 @@ pub struct ImportedSession {
     /// Client, managed address and protocol.
     pub tuple: Tuple,
     /// Where it is in its life.
-    pub state: SessionState,
+    pub state: ImportedState,
 }
 
 /// What became of a list of sessions.
@@ -82,7 +82,7 @@ impl<A: Family> Lane<A> {
         }
         let epoch = service.epoch - u32::from(service.cut_over.is_some());
         let (owner, state) = (service.home.slot, session.state);
-        let session = Session::new(&key, owner, epoch, state, false, now_ms);
+        let session = Session::imported(&key, owner, epoch, state, now_ms);
         match self.begin(desk, snapshot, session, hash) {
             Ok(_) => |import| &mut import.imported,
             Err(_) => |import| &mut import.no_room,

@@ -18,7 +18,7 @@ use std::mem;
 use zerocopy::FromZeros;
 
 use super::{
-    SessionKey, SessionState, Tuple,
+    ImportedState, SessionKey, SessionState, Tuple,
     life::{Life, Marks},
 };
 use crate::{
@@ -66,6 +66,23 @@ impl<A: Address> Session<A> {
             birth_epoch,
             marks: [0; 2],
         }
+    }
+
+    /// A session of `owner` that began before the box saw it, and is silent from now on.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn imported(
+        key: &SessionKey<A>,
+        owner: BackendSlot,
+        birth_epoch: u32,
+        state: ImportedState,
+        now_ms: u64,
+    ) -> Self {
+        let established = SessionState::Established;
+        let session = Self::new(key, owner, birth_epoch, established, false, now_ms);
+        Self { life: Life::imported(state), ..session }
     }
 
     /// Whether this is the session with `key`. A free place is none: it is between two addresses of zero.

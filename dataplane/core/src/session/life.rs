@@ -40,6 +40,19 @@ pub enum SessionState {
     Lingering,
 }
 
+/// Where a session is that the box is told of. One that is opening is not told: what establishes it passes the box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImportedState {
+    /// In use.
+    Established,
+    /// TCP: the client has sent its FIN, and the backend has acknowledged it.
+    ClosedByClient,
+    /// TCP: the other way round.
+    ClosedByBackend,
+    /// TCP: both have sent their FIN, and not all is acknowledged.
+    Closing,
+}
+
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros)]
 #[repr(transparent)]
@@ -88,6 +101,16 @@ impl Life {
             SessionState::Lingering => LINGERING,
         };
         Self(code | if begun_by_vm { BEGUN_BY_VM } else { 0 })
+    }
+
+    /// Of a session that the box has not seen so far.
+    pub(super) fn imported(state: ImportedState) -> Self {
+        Self(match state {
+            ImportedState::Established => ESTABLISHED,
+            ImportedState::ClosedByClient => CLOSING | SENT | ACKNOWLEDGED,
+            ImportedState::ClosedByBackend => CLOSING | SENT << 1 | ACKNOWLEDGED << 1,
+            ImportedState::Closing => ENDING,
+        })
     }
 
     #[inline]

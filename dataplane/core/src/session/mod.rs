@@ -9,5 +9,5 @@ mod table;
 pub use entry::{Session, SessionRecord};
 pub(crate) use half_open::HalfOpen;
 pub use key::{Endpoint, SessionKey, Tuple};
-pub use life::SessionState;
+pub use life::{ImportedState, SessionState};
 pub use table::SessionTable;

@@ -21,6 +21,25 @@ pub struct Timeouts {
     pub echo_ms: u64,
 }
 
+impl Timeouts {
+    /// The longest a silent session is kept, whatever it is.
+    #[must_use]
+    pub fn longest_ms(&self) -> u64 {
+        let Self {
+            tcp_syn_ms,
+            tcp_opening_ms,
+            tcp_established_ms,
+            tcp_closing_ms,
+            tcp_reset_ms,
+            linger_ms,
+            udp_ms,
+            echo_ms,
+        } = *self;
+        let tcp = tcp_syn_ms.max(tcp_opening_ms).max(tcp_established_ms).max(tcp_closing_ms);
+        tcp.max(tcp_reset_ms).max(linger_ms).max(udp_ms).max(echo_ms)
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {

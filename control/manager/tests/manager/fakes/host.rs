@@ -73,6 +73,20 @@ fn no_guest(name: &str) -> Status {
 #[tonic::async_trait]
 impl Host for FakeHost {
     type SendTwinStream = Iter<std::vec::IntoIter<Result<proto::SendProgress, Status>>>;
+    type ListSocketsStream = Iter<std::vec::IntoIter<Result<proto::Socket, Status>>>;
+
+    async fn list_sockets(
+        &self,
+        request: Request<proto::ListSocketsRequest>,
+    ) -> Result<Response<Self::ListSocketsStream>, Status> {
+        let request = request.into_inner();
+        self.act("ListSockets", |world| {
+            world.lists_asked.push(request.clone());
+            let mut sockets = world.sockets.clone();
+            sockets.retain(|socket| request.addresses.contains(&socket.local_address));
+            Ok(iter(sockets.into_iter().map(Ok).collect::<Vec<_>>()))
+        })
+    }
 
     async fn get_status(
         &self,

@@ -16,7 +16,7 @@ use tidegate_api::{
     endpoint::{Endpoint, Listener},
     host::{Guest, host_server::HostServer},
     manager::{self as proto, Migration, MigrationSpec},
-    switch::{Address, AddressState, switch_server::SwitchServer},
+    switch::{Address, AddressState, ImportedSession, switch_server::SwitchServer},
 };
 use tidegate_manager::{
     journal::Journal,
@@ -33,6 +33,8 @@ pub(crate) use host::guest;
 /// How an injected failure happens.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
+    /// It goes well this time.
+    None,
     /// Instead of acting.
     Refuse(Status),
     /// After acting: the answer is lost.
@@ -58,6 +60,14 @@ pub(crate) struct World {
     pub(crate) qemu_versions: BTreeMap<String, String>,
     pub(crate) twin_free_bytes: u64,
     pub(crate) capture_refusal: Option<Status>,
+    /// The source's.
+    pub(crate) sockets: Vec<tidegate_api::host::Socket>,
+    pub(crate) lists_asked: Vec<tidegate_api::host::ListSocketsRequest>,
+    /// What the switch knows by importing it, by client, its port, and the address's port.
+    pub(crate) imported: BTreeMap<(String, u32, u32), ImportedSession>,
+    /// Sessions the switch has no room for.
+    pub(crate) no_room: BTreeSet<u32>,
+    pub(crate) longest_silence_ms: u64,
     /// What a release says it cut.
     pub(crate) forgotten_sessions: u64,
     /// Drain streams to break after one event.
@@ -244,7 +254,7 @@ impl World {
                 self.kill_source();
                 Ok(Some(status))
             }
-            None => Ok(None),
+            Some(Fault::None) | None => Ok(None),
         }
     }
 }

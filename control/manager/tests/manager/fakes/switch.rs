@@ -1,4 +1,5 @@
 use std::{
+    collections::btree_map::Entry,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -66,6 +67,7 @@ impl Switch for FakeSwitch {
         Ok(Response::new(proto::Status {
             version: "0.1.0".to_owned(),
             ports: vec![port("up"), port("vm0"), port("vm1")],
+            longest_silence_ms: self.world.lock().expect("world").longest_silence_ms,
             ..proto::Status::default()
         }))
     }
@@ -141,6 +143,37 @@ impl Switch for FakeSwitch {
             world.address.set_state(AddressState::Draining);
             let epoch = world.address.epoch;
             Ok(proto::CutoverResponse { epoch, old_sessions, workers: 2, elapsed_ns: 1000 })
+        })
+    }
+
+    async fn import_sessions(
+        &self,
+        request: Request<proto::ImportSessionsRequest>,
+    ) -> Result<Response<proto::ImportSessionsResponse>, Status> {
+        let proto::ImportSessionsRequest { address, sessions } = request.into_inner();
+        self.act("ImportSessions", &address, |world| {
+            if world.address.state() != AddressState::Hosted {
+                return Err(Status::failed_precondition("not tracked, or cut over"));
+            }
+            assert!(sessions.len() <= 10_000, "{}", sessions.len());
+            let mut answer = proto::ImportSessionsResponse::default();
+            let mut no_room = 0;
+            for it in sessions {
+                let key = (it.client.clone(), it.client_port, it.address_port);
+                if world.no_room.contains(&it.client_port) {
+                    no_room += 1;
+                } else if let Entry::Vacant(free) = world.imported.entry(key) {
+                    free.insert(it);
+                    answer.imported += 1;
+                } else {
+                    answer.known += 1;
+                }
+            }
+            if no_room > 0 {
+                let reason = "the table is full".to_owned();
+                answer.refused = vec![proto::RefusedSessions { reason, count: no_room }];
+            }
+            Ok(answer)
         })
     }
 
