@@ -21,6 +21,7 @@ mod limits;
 mod malformed;
 mod migration;
 mod new_sessions;
+mod requirements;
 mod rewriting;
 mod routing;
 mod unknown_tcp;

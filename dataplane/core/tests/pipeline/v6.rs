@@ -19,6 +19,7 @@ mod imported;
 mod limits;
 mod migration;
 mod new_sessions;
+mod requirements;
 mod rewriting;
 mod routing;
 mod unknown_tcp;
