@@ -59,7 +59,7 @@ impl Measured {
     /// Where the manager's figures differ from these by more than measuring can.
     #[must_use]
     pub fn disagreements(&self, mode: Mode, migration: &Migration) -> Vec<String> {
-        let says = migration.figures.unwrap_or_default();
+        let says = migration.figures.clone().unwrap_or_default();
         let mut found = Vec::new();
         let mut within = |what: &str, said: f64, least: f64, most: f64| {
             if !(least..=most).contains(&said) {

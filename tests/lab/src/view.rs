@@ -60,7 +60,7 @@ impl View {
         let phase =
             migration.map_or("before", |migration| phase_name(migration.phase().as_str_name()));
         let copied = migration
-            .and_then(|migration| migration.figures)
+            .and_then(|migration| migration.figures.as_ref())
             .map_or(0, |figures| figures.copied_bytes);
         print!(
             "\r\x1b[K{:7.2} s  {phase:<12} {open:>4} sessions open  {answered:>7} answered  {failed} failed  {} copied",
