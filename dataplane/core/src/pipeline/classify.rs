@@ -85,7 +85,7 @@ pub(super) fn from_direct_client<'a, A: Address>(
         _ => Decision::Begin {
             owner: path,
             birth_epoch: service.epoch,
-            state: if adopted { SessionState::Established } else { SessionState::Opening },
+            state: flags.filter(|_| adopted).map_or(SessionState::Opening, state_of_adopted),
             adopted,
         },
     }
@@ -140,14 +140,14 @@ fn adopt<A: Address>(service: &Service<A>, flags: TcpFlags) -> Decision<'_, A> {
     Decision::Begin {
         owner: &service.home,
         birth_epoch: service.epoch - u32::from(cut_over),
-        // What begins with a FIN is about to end, and must not hold a drain for hours.
-        state: if flags.has(TcpFlags::FIN) {
-            SessionState::Closing
-        } else {
-            SessionState::Established
-        },
+        state: state_of_adopted(flags),
         adopted: true,
     }
+}
+
+/// What is known by a FIN is about to end, and must not hold a drain for hours.
+fn state_of_adopted(flags: TcpFlags) -> SessionState {
+    if flags.has(TcpFlags::FIN) { SessionState::Closing } else { SessionState::Established }
 }
 
 /// What cannot be steered, whoever sent it.

@@ -145,6 +145,10 @@ impl<A: Family> Lane<A> {
         if sender.is_some_and(|sender| sender.slot != path.slot) {
             return Verdict::Drop(Outcome::OtherOwner);
         }
+        if sender.is_some() && path.locator.is_some() && !is_locator {
+            // It quotes a packet as nobody sent it one.
+            return Verdict::Drop(Outcome::IcmpUnmatched);
+        }
         let outward = path.outward.as_ref().filter(|_| is_locator);
         if outward.is_some() && parsed.headers.ttl <= 1 {
             return Verdict::Drop(Outcome::TtlExpired);

@@ -77,8 +77,12 @@ impl<A: Family> Lane<A> {
             return |import| &mut import.not_tracked;
         };
         let hash = self.table.hash(&key);
-        if self.table.find(&key, hash).is_some() {
-            return |import| &mut import.known;
+        if let Some(at) = self.table.find(&key, hash) {
+            if service.path(self.table[at].owner()).is_some() {
+                return |import| &mut import.known;
+            }
+            // What the sweep has yet to forget is no reason to miss one.
+            self.remove(desk, at);
         }
         let epoch = service.epoch - u32::from(service.cut_over.is_some());
         let (owner, state) = (service.home.slot, session.state);

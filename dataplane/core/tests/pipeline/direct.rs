@@ -7,7 +7,7 @@ use tidegate_dataplane::{
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
-    traffic::{ACK, Body, Flow, GIVEN_UP, REFUSED, RST, SYN, SYN_ACK, tcp},
+    traffic::{ACK, Body, FIN_ACK, Flow, GIVEN_UP, REFUSED, RST, SYN, SYN_ACK, tcp},
     world::{CLIENT, Mode, SERVICE, Vm},
 };
 
@@ -84,6 +84,16 @@ fn follow_a_closed_session_with_the_service_on_the_same_port() {
     switch_box.one(&flow.to(old.locator, tcp(SYN)));
     let seen = switch_box.one(&flow.sent_by(old, tcp(SYN_ACK))).seen();
     assert_eq!(seen.source, old.locator);
+}
+
+/// As with the managed address, a late FIN must not hold a drain for hours.
+#[test]
+fn known_by_a_fin_are_soon_over() {
+    let (mut switch_box, old, _) = migrating();
+    switch_box.one(&Flow::new(CLIENT, 1).to(old.locator, tcp(FIN_ACK)));
+    switch_box.advance(switch_box.timeouts.tcp_closing_ms + 1);
+    switch_box.sweep();
+    assert_eq!(switch_box.entries(old), 0);
 }
 
 #[test]

@@ -160,6 +160,14 @@ fn the_other_clone_may_not_speak_of_it() {
     }
 }
 
+/// With a locator of its own a VM is sent nothing in the managed address's name.
+#[test]
+fn a_vm_may_only_speak_of_what_reached_it() {
+    let mut it = conversation(2, Mode::Nat, CONVERSATIONS[1]);
+    let error = about(&it.from_client[0], 1000, ERRORS[0], it.vm.locator, CLIENT).on(OLD_PORT);
+    assert_eq!(it.switch_box.one(&error).outcome, Outcome::IcmpUnmatched);
+}
+
 #[test]
 fn to_a_locator_that_the_client_chose_nothing_is_translated() {
     let vm = Vm::old(1, Mode::Nat);

@@ -111,6 +111,19 @@ fn what_both_have_closed_is_soon_over() {
     assert_eq!(switch_box.live(old), 0);
 }
 
+/// What the sweep has yet to forget is of a time that counts no more.
+#[test]
+fn those_of_an_earlier_time_are_not_known() {
+    let vm = Vm::old(1, Mode::L2);
+    let mut switch_box = SwitchBox::new(1, vm);
+    switch_box.import(&established(0..3));
+    let again = ManagedAddress { home: Vm::old(2, Mode::L2).backend, ..switch_box.address };
+    switch_box.install(again, &[]);
+    assert_eq!(switch_box.import(&established(0..3)).imported, 3);
+    switch_box.sweep();
+    assert_eq!((switch_box.entries(vm), switch_box.live(Vm::old(2, Mode::L2))), (0, 3));
+}
+
 /// A silent session is neither missed nor waited for past its own timeout.
 #[test]
 fn silent_ones_are_waited_for_as_long_as_others() {
