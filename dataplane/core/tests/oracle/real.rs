@@ -9,7 +9,9 @@ use std::{
 
 use tidegate_dataplane::{
     counters::ShardCounters,
-    pipeline::{Capacity, Import, ImportedSession, Outcome, Punt, Shard, ShardSelector, Verdict},
+    pipeline::{
+        Capacity, Import, ImportedSession, Origin, Outcome, Punt, Shard, ShardSelector, Verdict,
+    },
     session::{SessionRecord, Tuple},
     steering::{BackendSlot, ManagedAddress, PortId, Snapshot, Timeouts},
 };
@@ -76,7 +78,7 @@ impl RealBox {
         let mut ended: Vec<_> = burst.iter().map(|_| None).collect();
         let mut rings: Vec<Vec<(usize, Frame)>> = self.shards.iter().map(|_| Vec::new()).collect();
         let arrived = burst.iter().cloned().enumerate().collect();
-        for (index, verdict, frame) in self.process(at, now_ms, arrived) {
+        for (index, verdict, frame) in self.process(at, now_ms, Origin::Port, arrived) {
             if let Verdict::Redirect(to) = verdict {
                 assert_ne!(usize::from(to), at, "redirected to itself");
                 rings[usize::from(to)].push((index, frame));
@@ -85,7 +87,7 @@ impl RealBox {
             }
         }
         for (shard, ring) in rings.into_iter().enumerate() {
-            for (index, verdict, frame) in self.process(shard, now_ms, ring) {
+            for (index, verdict, frame) in self.process(shard, now_ms, Origin::Worker, ring) {
                 assert!(ended[index].is_none(), "ended twice");
                 ended[index] = Some(self.end(shard, verdict, frame));
             }
@@ -97,13 +99,15 @@ impl RealBox {
         &mut self,
         shard: usize,
         now_ms: u64,
+        origin: Origin,
         arrived: Vec<(usize, Frame)>,
     ) -> Vec<(usize, Verdict, Frame)> {
         let (indices, frames): (Vec<_>, Vec<_>) = arrived.into_iter().unzip();
         let (mut ports, mut frames): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
         let mut verdicts = vec![Verdict::Redirect(u16::MAX); indices.len()];
         let snapshot = &self.snapshot;
-        self.shards[shard].process(snapshot, now_ms, &mut frames, &mut ports, &mut verdicts);
+        let shard = &mut self.shards[shard];
+        shard.process(snapshot, now_ms, origin, &mut frames, &mut ports, &mut verdicts);
         let frames = ports.into_iter().zip(frames);
         let ended = indices.into_iter().zip(verdicts).zip(frames);
         ended.map(|((index, verdict), frame)| (index, verdict, frame)).collect()
@@ -115,6 +119,7 @@ impl RealBox {
             Verdict::Transmit(device, outcome) => (outcome, Some((device, frame.1))),
             Verdict::Drop(outcome) => (outcome, None),
             Verdict::Redirect(to) => panic!("redirected again, from {shard} to {to}"),
+            Verdict::Hold(_) => panic!("nothing here is a fragment"),
         };
         assert_eq!(outcome.is_drop(), sent.is_none(), "{outcome:?}");
         self.shards[shard].counters().count(outcome, 1);

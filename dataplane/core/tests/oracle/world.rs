@@ -15,8 +15,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tidegate_dataplane::{
     packet::{Mac, Tags},
     steering::{
-        Backend, BackendSlot, IpPrefix, Neighbour, NextHop, Port, PortId, PortRole, Rewrite,
-        Routing,
+        Backend, BackendSlot, ETHERNET_MTU, IpPrefix, Link, Neighbour, NextHop, Port, PortId,
+        PortRole, Rewrite, Routing,
     },
 };
 
@@ -203,7 +203,8 @@ pub(crate) fn ports() -> Vec<Option<Port>> {
         };
         let both = |number: &u32| [ip(Family::V4, *number), ip(Family::V6, *number)];
         let addresses = addresses.iter().flat_map(both).collect();
-        Some(Port { mac: port_mac(PortId(id)), addresses, role, device, tags, twin: None })
+        let link = Link::Device { device, tags, mtu: ETHERNET_MTU };
+        Some(Port { mac: port_mac(PortId(id)), addresses, role, link, twin: None })
     };
     (0..DEVICES.len() as u16).map(port).collect()
 }
