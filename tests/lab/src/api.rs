@@ -119,6 +119,27 @@ impl Api {
         })
     }
 
+    /// The sockets of a guest with this local address, by the guest's agent.
+    ///
+    /// # Errors
+    /// When the host does not answer, or has no answer from the guest.
+    pub fn sockets(&self, guest: &str, address: &str) -> anyhow::Result<Vec<host::Socket>> {
+        self.ask("sockets", async {
+            let mut client = HostClient::new(connect(&self.host).await?);
+            let request = host::ListSocketsRequest {
+                guest: guest.to_owned(),
+                addresses: vec![address.to_owned()],
+                source: host::SocketSource::Agent.into(),
+            };
+            let mut stream = client.list_sockets(request).await?.into_inner();
+            let mut sockets = Vec::new();
+            while let Some(socket) = stream.message().await? {
+                sockets.push(socket);
+            }
+            Ok(sockets)
+        })
+    }
+
     /// All migrations the manager knows.
     ///
     /// # Errors

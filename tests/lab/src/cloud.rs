@@ -192,6 +192,7 @@ memory_mib = {MEMORY_MIB}
 memory_shared = {}
 cpus = 1
 accel = "tcg"
+guest_agent = true
 kernel = "{}"
 initrd = "{}"
 cmdline = "{}"

@@ -59,8 +59,16 @@ impl Migrating {
     /// # Errors
     /// When the manager refuses it.
     pub fn start(rig: &Rig) -> anyhow::Result<Self> {
+        Self::start_with(rig, &[])
+    }
+
+    /// As [`Self::start`], with these arguments after the usual ones.
+    ///
+    /// # Errors
+    /// When the manager refuses it.
+    pub fn start_with(rig: &Rig, more: &[&str]) -> anyhow::Result<Self> {
         let mut command: Command = rig.cloud.tidegate(["--json"])?;
-        command.args(arguments(rig));
+        command.args(arguments(rig)).args(more);
         let known: Vec<String> = rig.api.migrations()?.into_iter().map(|known| known.id).collect();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let hearing = Arc::clone(&heard);

@@ -18,6 +18,8 @@ pub const SOURCE: &str = "vm-a";
 /// Name of the destination guest.
 pub const DESTINATION: &str = "vm-b";
 const BOOT: Duration = Duration::from_secs(60);
+/// Longer than a session waits for an answer.
+const ANSWER: Duration = Duration::from_secs(40);
 
 /// How the managed address's packets are rewritten, and with it how the destination is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +85,8 @@ pub struct Options {
     pub memory_shared: bool,
     /// Processors of the box's workers.
     pub cpus: &'static [u32],
+    /// How long the box keeps an established TCP session that is silent, in seconds, if not as usual.
+    pub silence_s: Option<u32>,
     /// What differs at the manager and host.
     pub cloud: CloudOptions,
 }
@@ -91,7 +95,13 @@ impl Options {
     /// The usual rig.
     #[must_use]
     pub fn new(mode: Mode) -> Self {
-        Self { mode, memory_shared: true, cpus: ONE_WORKER, cloud: CloudOptions::default() }
+        Self {
+            mode,
+            memory_shared: true,
+            cpus: ONE_WORKER,
+            silence_s: None,
+            cloud: CloudOptions::default(),
+        }
     }
 }
 
@@ -117,7 +127,7 @@ impl Rig {
     pub fn start(options: &Options) -> anyhow::Result<Self> {
         let mode = options.mode;
         let lab = Lab::new()?;
-        let switch = SwitchBox::start(&lab, mode, options.cpus)?;
+        let switch = SwitchBox::start(&lab, options)?;
         let cloud = Cloud::start(&lab, &switch.endpoint, &options.cloud)?;
         let api = Api::new(&cloud.switch, &cloud.manager, &cloud.host)?;
         let rig = Self { mode, api, cloud, switch, lab };
@@ -169,9 +179,15 @@ impl Rig {
         guest: &str,
         session: u32,
     ) -> anyhow::Result<()> {
-        use crate::client::Order;
+        use crate::client::{Order, Record};
         clients.order(&Order::Open { first: session, count: 1, interval_ms: 20 })?;
-        std::thread::sleep(Duration::from_millis(200));
+        // A guest that has just begun may take its time; one that does not answer has an error in its record.
+        wait_until("the session is answered or fails", ANSWER, || {
+            let records = clients.report()?.records;
+            let record = records.iter().rfind(|record| record.session == session);
+            let known = |record: &Record| record.answered > 2 || record.error.is_some();
+            Ok(record.is_some_and(known).then_some(()))
+        })?;
         let report = clients.order(&Order::Close { sessions: vec![session] })?;
         let record = report.records.iter().rfind(|record| record.session == session);
         let record = record.context("no record")?;

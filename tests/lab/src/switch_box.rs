@@ -13,7 +13,7 @@ use crate::{
     clients,
     lab::Lab,
     process::{self, Process, built},
-    rig::{Mode, SOURCE},
+    rig::{Mode, Options, SOURCE},
 };
 
 /// The box's uplink, which is moved to the clients.
@@ -44,13 +44,13 @@ pub struct SwitchBox {
 }
 
 impl SwitchBox {
-    /// Write the configuration, start the box with a worker on each of `cpus`, and give its uplink to the clients.
+    /// Write the configuration, start the box, and give its uplink to the clients.
     ///
     /// # Errors
     /// When it does not become ready.
-    pub fn start(lab: &Lab, mode: Mode, cpus: &[u32]) -> anyhow::Result<Self> {
+    pub fn start(lab: &Lab, options: &Options) -> anyhow::Result<Self> {
         let file = config_file(lab.dir());
-        fs::write(&file, config_on(lab.dir(), mode, cpus))
+        fs::write(&file, config_with(lab.dir(), options))
             .with_context(|| format!("write {}", file.display()))?;
         Ok(Self { process: run(lab)?, endpoint: endpoint(lab.dir()) })
     }
@@ -123,11 +123,11 @@ fn endpoint(dir: &Path) -> String {
 /// The configuration of the lab's box, as it usually is.
 #[must_use]
 pub fn config(dir: &Path, mode: Mode) -> String {
-    config_on(dir, mode, ONE_WORKER)
+    config_with(dir, &Options::new(mode))
 }
 
-/// The configuration of the lab's box with a worker on each of `cpus`.
-fn config_on(dir: &Path, mode: Mode, cpus: &[u32]) -> String {
+fn config_with(dir: &Path, options: &Options) -> String {
+    let Options { mode, cpus, silence_s, .. } = options;
     let (endpoint, home) = (endpoint(dir), mode.home());
     let mut text = format!(
         r#"[eal]
@@ -178,5 +178,8 @@ home = {{ name = "{SOURCE}", port = "vm0", mac = "{}"{home} }}
 "#,
         mode.mac(0)
     );
+    if let Some(seconds) = silence_s {
+        text += &format!("\n[timeouts]\ntcp_established = {seconds}\n");
+    }
     text
 }

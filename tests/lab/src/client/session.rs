@@ -15,6 +15,9 @@ use super::{Record, Records, locked, unix_us};
 /// Longer than any pause of a migration; what takes longer is lost.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
+/// How soon a silent session notices that it is to be closed.
+const CLOSE_CHECK: Duration = Duration::from_millis(100);
+
 /// What a session does.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
@@ -100,7 +103,9 @@ fn talk(number: u32, plan: Plan, close: &OnceLock<u16>, record: &Mutex<Record>) 
         drop(record);
         // After a pause, go on from now instead of catching up in a burst.
         next = (next + plan.interval).max(Instant::now());
-        thread::sleep(next.saturating_duration_since(Instant::now()));
+        while close.get().is_none() && Instant::now() < next {
+            thread::sleep(next.saturating_duration_since(Instant::now()).min(CLOSE_CHECK));
+        }
     }
     if let Some(ms) = close.get().copied().filter(|ms| *ms != 0) {
         (&stream).write_all(format!("{}\n", Line::Linger { ms }).as_bytes())?;
