@@ -87,6 +87,9 @@ pub enum Command {
     /// Look at a switch box.
     #[command(subcommand)]
     Switch(SwitchCommand),
+    /// Steer a managed address by hand, where no manager does.
+    #[command(subcommand)]
+    Address(AddressCommand),
     /// Start, list and delete guests of a host.
     #[command(subcommand)]
     Guest(GuestCommand),
@@ -103,7 +106,7 @@ pub enum SwitchCommand {
     Sessions {
         /// Of this address only.
         #[arg(long)]
-        address: Option<Ipv4Addr>,
+        address: Option<IpAddr>,
         /// At most so many; 0: all.
         #[arg(long, default_value_t = 0)]
         limit: u32,
@@ -114,6 +117,102 @@ pub enum SwitchCommand {
         #[arg(long)]
         all: bool,
     },
+}
+
+/// Steer a managed address by hand; the order is add, takeover, destination, cutover, release.
+#[derive(Debug, Subcommand)]
+pub enum AddressCommand {
+    /// Manage an address: its sessions are recorded from now on.
+    Add {
+        /// Managed address.
+        address: IpAddr,
+        /// Where it lives.
+        #[command(flatten)]
+        home: BackendArgs,
+    },
+    /// Forget an address and its sessions.
+    Remove {
+        /// Managed address.
+        address: IpAddr,
+    },
+    /// Show one address.
+    Show {
+        /// Managed address.
+        address: IpAddr,
+    },
+    /// Answer for the address, and announce it.
+    Takeover {
+        /// Managed address.
+        address: IpAddr,
+    },
+    /// Say where the address is to move.
+    Destination {
+        /// Managed address.
+        address: IpAddr,
+        /// Where it is to move.
+        #[command(flatten)]
+        destination: BackendArgs,
+    },
+    /// Send new sessions to the destination from now on.
+    Cutover {
+        /// Managed address.
+        address: IpAddr,
+        /// Who gets TCP of a session the box does not know.
+        #[arg(long, value_enum, default_value_t = Policy::Source)]
+        unknown_tcp: Policy,
+    },
+    /// Follow the address's migration to its end.
+    Watch {
+        /// Managed address.
+        address: IpAddr,
+        /// Between two counts.
+        #[arg(long, value_name = "MILLISECONDS", default_value_t = 200)]
+        interval_ms: u32,
+    },
+    /// Give everything back to the source.
+    Abort {
+        /// Managed address.
+        address: IpAddr,
+    },
+    /// Leave the address to the destination.
+    Release {
+        /// Managed address.
+        address: IpAddr,
+        /// Go on recording sessions.
+        #[arg(long)]
+        keep_tracking: bool,
+        /// Although old sessions are left, which are forgotten.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// Where an address's packets can go.
+#[derive(Clone, Debug, Args)]
+pub struct BackendArgs {
+    /// The backend's name, as a rule the guest's.
+    #[arg(long)]
+    pub name: String,
+    /// Port of the switch box that it is behind.
+    #[arg(long, value_name = "NAME")]
+    pub port: String,
+    /// Its MAC address.
+    #[arg(long)]
+    pub mac: String,
+    /// Its own address: packets are rewritten to it (nat). Left out: l2.
+    #[arg(long, value_name = "IP")]
+    pub locator: Option<IpAddr>,
+}
+
+/// Who gets TCP of a session that the box does not know, after cutover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Policy {
+    /// The source: it existed before the box looked.
+    Source,
+    /// The destination.
+    Destination,
+    /// Nobody.
+    Drop,
 }
 
 /// Start, list and delete guests of a host.

@@ -1,9 +1,10 @@
 //! tidegate: the operator's command line.
 //!
 //! [`args`] is what can be asked; [`domain`] what is answered, and the JSON's shape; one module for each
-//! process that is asked: [`migrations`], [`switch`], [`guest`].
+//! process that is asked: [`migrations`], [`switch`] and [`address`], [`guest`].
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod args;
 pub mod domain;
 pub mod error;
@@ -32,6 +33,7 @@ pub async fn run(cli: &Cli, output: &mut Output) -> Result<Exit, Error> {
         Command::Resume { id } => migrations::resume(&cli.manager, id, output).await,
         Command::Inventory => migrations::inventory(&cli.manager, output).await,
         Command::Switch(command) => switch::run(&cli.switch, command, output).await,
+        Command::Address(command) => address::run(&cli.switch, command, output).await,
         Command::Guest(command) => guest::run(&cli.host, command, output).await,
     }
 }

@@ -1,6 +1,7 @@
 //! Commands to a switch box.
 
 use tidegate_api::{
+    Channel,
     endpoint::{self, Endpoint},
     switch::{self as proto, switch_client::SwitchClient},
 };
@@ -16,6 +17,18 @@ use crate::{
     table::{list, table},
 };
 
+/// A client of a switch box.
+pub(crate) type Client = SwitchClient<Channel>;
+
+pub(crate) async fn connect(switch: &Endpoint) -> Result<Client, Error> {
+    let channel = endpoint::connect(switch).await.map_err(|source| Error::Unreachable {
+        source,
+        process: "tidegated",
+        option: "--switch",
+    })?;
+    Ok(SwitchClient::new(channel))
+}
+
 /// Carry out `command`.
 ///
 /// # Errors
@@ -25,12 +38,7 @@ pub async fn run(
     command: &SwitchCommand,
     output: &mut Output,
 ) -> Result<Exit, Error> {
-    let channel = endpoint::connect(switch).await.map_err(|source| Error::Unreachable {
-        source,
-        process: "tidegated",
-        option: "--switch",
-    })?;
-    let mut client = SwitchClient::new(channel);
+    let mut client = connect(switch).await?;
     match command {
         SwitchCommand::Status => {
             let answer = client.get_status(proto::GetStatusRequest {}).await?;
@@ -88,7 +96,7 @@ fn status(status: &Status, output: &mut Output) -> Result<(), Error> {
     Ok(())
 }
 
-fn addresses_table(addresses: &[Address], output: &mut Output) -> Result<(), Error> {
+pub(crate) fn addresses_table(addresses: &[Address], output: &mut Output) -> Result<(), Error> {
     for address in addresses {
         output.object(address)?;
     }

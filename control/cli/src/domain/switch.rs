@@ -1,7 +1,7 @@
 //! A switch box.
 
 use serde::Serialize;
-use tidegate_api::switch::{self as proto, AddressState, Rewrite, SessionState};
+use tidegate_api::switch::{self as proto, AddressState, MigrationState, Rewrite, SessionState};
 
 use super::Invalid;
 
@@ -124,6 +124,35 @@ impl TryFrom<proto::Address> for Address {
             destination_sessions: address.destination_sessions,
             tracked_ms: address.tracked_ms,
         })
+    }
+}
+
+/// How a migration stands at the box.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // the fields of MigrationEvent in switch.proto
+pub struct MigrationEvent {
+    pub state: &'static str,
+    pub epoch: u32,
+    pub old_sessions: u64,
+    pub new_sessions: u64,
+}
+
+impl TryFrom<proto::MigrationEvent> for MigrationEvent {
+    type Error = Invalid;
+
+    fn try_from(event: proto::MigrationEvent) -> Result<Self, Invalid> {
+        let state = match event.state() {
+            MigrationState::Preparing => "preparing",
+            MigrationState::Draining => "draining",
+            MigrationState::Drained => "drained",
+            MigrationState::Released => "released",
+            MigrationState::Aborted => "aborted",
+            MigrationState::Unspecified => {
+                return Err(Invalid::Unknown { field: "state", value: event.state });
+            }
+        };
+        let proto::MigrationEvent { epoch, old_sessions, new_sessions, .. } = event;
+        Ok(Self { state, epoch, old_sessions, new_sessions })
     }
 }
 

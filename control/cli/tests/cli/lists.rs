@@ -3,9 +3,10 @@ use std::sync::{Arc, Mutex};
 use tidegate_api::{
     Request, Response, Status,
     host::{self, Guest, GuestSpec, GuestState, host_server::Host},
-    manager::{DestinationKind, Figures, Migration, MigrationSpec, MigrationState, Phase},
+    manager::{self, DestinationKind, Figures, Migration, MigrationSpec, Phase},
     switch::{
-        self, Address, AddressState, Backend, MigrationEvent, Rewrite, switch_server::Switch,
+        self, Address, AddressState, Backend, MigrationEvent, MigrationState, Rewrite, UnknownTcp,
+        switch_server::Switch,
     },
 };
 use tidegate_cli::error::Exit;
@@ -37,7 +38,7 @@ async fn migrations_and_inventory() {
                 kind: DestinationKind::Clone.into(),
                 ..MigrationSpec::default()
             }),
-            state: MigrationState::Running.into(),
+            state: manager::MigrationState::Running.into(),
             phase: Phase::Drain.into(),
             figures: Some(Figures::default()),
             ..Migration::default()
@@ -86,6 +87,26 @@ async fn switch_tables_and_objects() {
     assert!(text.contains("bad_checksum"), "{text}");
     let (_, objects) = processes.run_json("switch counters").await;
     assert_eq!(objects[0]["received"], 10);
+}
+
+#[tokio::test]
+async fn an_address_is_steered_by_hand() {
+    let processes = Processes::new().await;
+    let home = "--name vm-a --port vm0 --mac 02:00:00:00:00:0a";
+    let (_, objects) = processes.run_json(&format!("address add 2001:db8::1 {home}")).await;
+    assert_eq!(
+        (&objects[0]["state"], &objects[0]["home"]["rewrite"]),
+        (&"tracked".into(), &"l2".into())
+    );
+    let nat = format!("address add 10.0.0.1 {home} --locator 10.1.0.2");
+    let (_, objects) = processes.run_json(&nat).await;
+    assert_eq!(objects[0]["home"]["locator"], "10.1.0.2");
+    let (_, objects) = processes.run_json("address cutover 10.0.0.1 --unknown-tcp drop").await;
+    assert_eq!(objects[0]["old_sessions"], 7);
+    let (_, text) = processes.run("address watch 10.0.0.1").await;
+    assert_eq!(text, "draining: 7 old session(s), 3 new\ndrained: 0 old session(s), 3 new\n");
+    let (result, _) = processes.run("address abort 10.0.0.1").await;
+    assert_eq!(result.expect_err("refused").to_string(), "not scripted");
 }
 
 #[tokio::test]
@@ -150,9 +171,11 @@ impl Switch for FakeSwitch {
 
     async fn add_address(
         &self,
-        _: Request<switch::AddAddressRequest>,
+        request: Request<switch::AddAddressRequest>,
     ) -> Result<Response<Address>, Status> {
-        unscripted()
+        let switch::AddAddressRequest { address, home } = request.into_inner();
+        let state = AddressState::Tracked.into();
+        Ok(Response::new(Address { address, state, home, ..Address::default() }))
     }
 
     async fn remove_address(
@@ -222,16 +245,28 @@ impl Switch for FakeSwitch {
 
     async fn cutover(
         &self,
-        _: Request<switch::CutoverRequest>,
+        request: Request<switch::CutoverRequest>,
     ) -> Result<Response<switch::CutoverResponse>, Status> {
-        unscripted()
+        assert_eq!(request.into_inner().unknown_tcp(), UnknownTcp::Drop);
+        Ok(Response::new(switch::CutoverResponse {
+            epoch: 2,
+            old_sessions: 7,
+            workers: 1,
+            elapsed_ns: 12_000,
+        }))
     }
 
     async fn watch_migration(
         &self,
         _: Request<switch::WatchMigrationRequest>,
     ) -> Result<Response<Self::WatchMigrationStream>, Status> {
-        unscripted()
+        let event = |state: MigrationState, old_sessions| {
+            Ok(MigrationEvent { state: state.into(), epoch: 2, old_sessions, new_sessions: 3 })
+        };
+        Ok(Response::new(iter(vec![
+            event(MigrationState::Draining, 7),
+            event(MigrationState::Drained, 0),
+        ])))
     }
 
     async fn abort(&self, _: Request<switch::AbortRequest>) -> Result<Response<Address>, Status> {

@@ -1,0 +1,165 @@
+//! Steering by hand: what the manager does for a migration, one step at a time.
+
+use serde::Serialize;
+use tidegate_api::{
+    endpoint::Endpoint,
+    switch::{self as proto, Rewrite},
+};
+
+use crate::{
+    args::{AddressCommand, BackendArgs, Policy},
+    domain::{
+        Invalid,
+        switch::{Address, MigrationEvent},
+    },
+    error::{Error, Exit},
+    output::Output,
+    switch::{Client, addresses_table, connect},
+    table::list,
+};
+
+/// Carry out `command`.
+///
+/// # Errors
+/// [`Error`].
+pub async fn run(
+    switch: &Endpoint,
+    command: &AddressCommand,
+    output: &mut Output,
+) -> Result<Exit, Error> {
+    let mut client = connect(switch).await?;
+    let changed = match command {
+        AddressCommand::Add { address, home } => {
+            let address = address.to_string();
+            let request = proto::AddAddressRequest { address, home: Some(home.backend()) };
+            client.add_address(request).await?.into_inner()
+        }
+        AddressCommand::Remove { address } => {
+            let address = address.to_string();
+            client.remove_address(proto::RemoveAddressRequest { address }).await?;
+            return Ok(Exit::Done);
+        }
+        AddressCommand::Show { address } => {
+            let address = address.to_string();
+            client.get_address(proto::GetAddressRequest { address }).await?.into_inner()
+        }
+        AddressCommand::Takeover { address } => {
+            let address = address.to_string();
+            client.takeover(proto::TakeoverRequest { address }).await?.into_inner()
+        }
+        AddressCommand::Destination { address, destination } => {
+            let address = address.to_string();
+            let destination = Some(destination.backend());
+            let request = proto::SetDestinationRequest { address, destination };
+            client.set_destination(request).await?.into_inner()
+        }
+        AddressCommand::Cutover { address, unknown_tcp } => {
+            let address = address.to_string();
+            let unknown_tcp = unknown_tcp.wire().into();
+            let request = proto::CutoverRequest { address, unknown_tcp };
+            cut_over(client.cutover(request).await?.into_inner(), output)?;
+            return Ok(Exit::Done);
+        }
+        AddressCommand::Watch { address, interval_ms } => {
+            let request = proto::WatchMigrationRequest {
+                address: address.to_string(),
+                interval_ms: *interval_ms,
+            };
+            return watch(&mut client, request, output).await;
+        }
+        AddressCommand::Abort { address } => {
+            let address = address.to_string();
+            client.abort(proto::AbortRequest { address }).await?.into_inner()
+        }
+        AddressCommand::Release { address, keep_tracking, force } => {
+            let request = proto::ReleaseRequest {
+                address: address.to_string(),
+                keep_tracking: *keep_tracking,
+                force: *force,
+            };
+            released(client.release(request).await?.into_inner(), output)?;
+            return Ok(Exit::Done);
+        }
+    };
+    addresses_table(&[changed.try_into()?], output)?;
+    Ok(Exit::Done)
+}
+
+/// What a cutover answers.
+#[derive(Serialize)]
+struct CutOver {
+    epoch: u32,
+    old_sessions: u64,
+    workers: u32,
+    elapsed_ns: u64,
+}
+
+fn cut_over(answer: proto::CutoverResponse, output: &mut Output) -> Result<(), Error> {
+    let proto::CutoverResponse { epoch, old_sessions, workers, elapsed_ns } = answer;
+    output.object(&CutOver { epoch, old_sessions, workers, elapsed_ns })?;
+    output.text(&list(&[
+        ("epoch", epoch.to_string()),
+        ("old sessions", old_sessions.to_string()),
+        ("workers", workers.to_string()),
+        ("took", format!("{} us", elapsed_ns / 1000)),
+    ]))?;
+    Ok(())
+}
+
+/// What a release answers.
+#[derive(Serialize)]
+struct Released {
+    #[serde(flatten)]
+    address: Address,
+    forgotten_sessions: u64,
+}
+
+fn released(answer: proto::ReleaseResponse, output: &mut Output) -> Result<(), Error> {
+    let missing = Invalid::Missing { message: "ReleaseResponse", field: "address" };
+    let address: Address = answer.address.ok_or(missing)?.try_into()?;
+    let forgotten_sessions = answer.forgotten_sessions;
+    output.text(&format!("{forgotten_sessions} session(s) forgotten\n"))?;
+    output.object(&Released { address, forgotten_sessions })?;
+    Ok(())
+}
+
+/// Show events until the migration has ended.
+async fn watch(
+    client: &mut Client,
+    request: proto::WatchMigrationRequest,
+    output: &mut Output,
+) -> Result<Exit, Error> {
+    let mut events = client.watch_migration(request).await?.into_inner();
+    while let Some(event) = events.message().await? {
+        let event = MigrationEvent::try_from(event)?;
+        output.text(&format!(
+            "{}: {} old session(s), {} new\n",
+            event.state, event.old_sessions, event.new_sessions
+        ))?;
+        output.object(&event)?;
+    }
+    Ok(Exit::Done)
+}
+
+impl BackendArgs {
+    fn backend(&self) -> proto::Backend {
+        let rewrite = if self.locator.is_some() { Rewrite::Nat } else { Rewrite::L2 };
+        proto::Backend {
+            name: self.name.clone(),
+            port: self.port.clone(),
+            mac: self.mac.clone(),
+            rewrite: rewrite.into(),
+            locator: self.locator.map(|locator| locator.to_string()).unwrap_or_default(),
+        }
+    }
+}
+
+impl Policy {
+    fn wire(self) -> proto::UnknownTcp {
+        match self {
+            Self::Source => proto::UnknownTcp::Source,
+            Self::Destination => proto::UnknownTcp::Destination,
+            Self::Drop => proto::UnknownTcp::Drop,
+        }
+    }
+}
