@@ -1,0 +1,267 @@
+"""What scenarios are written in: who sends what, who gets it, and as what the box counts it."""
+
+import functools
+import os
+import pathlib
+import time
+import unittest
+
+from scapy.layers.inet import IP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet
+
+from .cast import NEIGHBOURS, PORTS, roles
+from .judge import readdressed, require_same, require_sound, shown
+from .link import Link
+from .switch_box import SwitchBox
+
+#: Within what the box must have passed a frame on, on a busy machine.
+PATIENCE_S = 5.0
+#: Frames of the control core: announcements and requests.
+OWN = "originated"
+
+
+def everywhere(test):
+    """Make of `test(self, service)` one for each IP family and rewrite mode, each with an address of its own."""
+    test.is_for_everywhere = True
+    return test
+
+
+class Scenario(unittest.TestCase):
+    """A box of its own for each file of scenarios."""
+
+    ports = PORTS
+    neighbours = NEIGHBOURS
+    timeouts = {"linger": 1}
+    more = ""
+    number = 0
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        for name, test in list(vars(cls).items()):
+            if not getattr(test, "is_for_everywhere", False):
+                continue
+            delattr(cls, name)
+            for family in (4, 6):
+                for mode in ("nat", "l2"):
+                    setattr(cls, f"{name}_ipv{family}_{mode}", with_service(test, family, mode))
+
+    @classmethod
+    def setUpClass(cls):
+        # Nobody but the test may speak: the kernel's own IPv6 stays silent on whatever interfaces come.
+        pathlib.Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
+        cls.box = SwitchBox(cls.ports, cls.neighbours, cls.more, cls.timeouts)
+        cls.links = {}
+        for port in cls.ports:
+            interface = port["name"]
+            os.system(f"ip link set {interface} arp off up")
+            cls.links[interface] = Link(interface)
+
+    @classmethod
+    def tearDownClass(cls):
+        for link in cls.links.values():
+            link.close()
+        cls.box.stop()
+
+    def setUp(self):
+        self.own_frames = []
+        # What a test that failed left behind.
+        for name in self.links:
+            self.collect(name)
+            self.waiting(name).clear()
+
+    def tearDown(self):
+        """Whatever the test was about: each packet sent was received and had one outcome, and what came out was judged."""
+        received, outcomes, transmitted = self.settled(lambda received, own: received - own >= self.sent())
+        self.assertEqual(received - outcomes[OWN], self.sent(), "received, but not sent by this test")
+        for name, link in self.links.items():
+            self.collect(name)
+            self.assertEqual(transmitted[name], link.received, f"sent on {name}, and captured there")
+            self.assertEqual([shown(frame) for frame in self.waiting(name)], [], f"nobody expected this on {name}")
+
+    def sent(self):
+        return sum(link.sent for link in self.links.values())
+
+    def settled(self, enough):
+        """The counters, once `enough(received, originated)`."""
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            received, outcomes, transmitted = self.box.counters()
+            if enough(received, outcomes[OWN]) or time.monotonic() > end:
+                return received, outcomes, transmitted
+            time.sleep(0.002)
+
+    def waiting(self, name):
+        """Frames that came and were not asked for yet."""
+        return self.links[name].__dict__.setdefault("waiting", [])
+
+    def collect(self, name, timeout=0.0):
+        """Take in what has come on a link."""
+        while (frame := self.links[name].receive(timeout)) is not None:
+            ether = Ether(frame)
+            # What the control core sends by itself is looked at by those who test it.
+            if is_own(ether):
+                self.own_frames.append((name, ether))
+            else:
+                self.waiting(name).append(frame)
+            timeout = 0.0
+
+    def frame_at(self, name):
+        """The next frame on a link."""
+        end = time.monotonic() + PATIENCE_S
+        while not self.waiting(name) and time.monotonic() < end:
+            self.collect(name, 0.1)
+        if not self.waiting(name):
+            raise AssertionError(f"no frame came on {name}")
+        return self.waiting(name).pop(0)
+
+    def send(self, port, frame):
+        """Send a frame into a port of the box, and wait until it has ended in an outcome."""
+        before, outcomes_before, _ = self.box.counters()
+        target = before - outcomes_before[OWN] + 1
+        self.links[port].send(frame)
+        _, outcomes, _ = self.settled(lambda received, own: received - own >= target)
+        moved = {name: count - outcomes_before[name] for name, count in outcomes.items() if name != OWN}
+        return Sent(self, {name: count for name, count in moved.items() if count})
+
+
+def with_service(test, family, mode):
+    """A test of one family and mode."""
+
+    @functools.wraps(test)
+    def one(self):
+        test(self, Service(self, family, mode))
+
+    return one
+
+
+def is_own(ether):
+    """An announcement or request of the control core."""
+    if ARP in ether:
+        return ether[ARP].op == 1
+    return IPv6 in ether and ether[IPv6].nh == 58 and ether.dst.startswith("33:33:")
+
+
+class Sent:
+    """A frame that was sent, and what the box counted it as."""
+
+    def __init__(self, scenario, moved):
+        self.scenario, self.moved = scenario, moved
+
+    def is_counted(self, outcome):
+        if self.moved != {outcome: 1}:
+            raise AssertionError(f"expected one packet more as {outcome}, but there were {self.moved}")
+
+    def reaches(self, port, outcome, expected):
+        """It comes out of `port` as `expected`."""
+        self.is_counted(outcome)
+        require_same(self.scenario.frame_at(port), expected)
+
+    def is_dropped(self, outcome):
+        """It comes out nowhere."""
+        self.is_counted(outcome)
+
+
+class Service:
+    """A managed address that the box has been told of, and its parties."""
+
+    def __init__(self, scenario, family, mode):
+        Scenario.number += 1
+        self.scenario, self.box = scenario, scenario.box
+        self.roles = roles(family, mode, Scenario.number)
+        self.family, self.mode, self.address = family, mode, self.roles.address
+        self.client, self.source, self.destination = self.roles.client, self.roles.source, self.roles.destination
+        self.home = self.source
+        self.box.tidegate("address", "add", self.address, *self.backend(self.source))
+
+    def backend(self, vm):
+        words = ["--name", vm.name, "--port", vm.port, "--mac", vm.mac]
+        return words + (["--locator", vm.address] if self.mode == "nat" else [])
+
+    def is_taken_over(self):
+        self.box.tidegate("address", "takeover", self.address)
+
+    def has_destination(self):
+        self.box.tidegate("address", "destination", self.address, *self.backend(self.destination))
+
+    def is_cut_over(self, *words):
+        """How many old sessions the box counted."""
+        (answer,) = self.box.tidegate("address", "cutover", self.address, *words)
+        return answer["old_sessions"]
+
+    def begins_to_move(self, *words):
+        """Takeover, destination and cutover at once."""
+        self.is_taken_over()
+        self.has_destination()
+        return self.is_cut_over(*words)
+
+    def is_released(self, *words):
+        self.box.tidegate("address", "release", self.address, *words)
+        self.home = self.destination
+
+    def is_aborted(self):
+        self.box.tidegate("address", "abort", self.address)
+
+    def state(self):
+        """The address as the box describes it."""
+        return self.box.tidegate("address", "show", self.address)[0]
+
+    def comes_to(self, state):
+        """Wait until the address is in `state`."""
+        end = time.monotonic() + PATIENCE_S
+        while (now := self.state())["state"] != state:
+            if time.monotonic() > end:
+                raise AssertionError(f"expected to become {state}, but it is {now}")
+            time.sleep(0.01)
+
+    def packet(self, sender, layers, **fields):
+        """`layers` in an IP packet of this conversation as `sender` sends it."""
+        ip = IP if self.family == 4 else IPv6
+        if sender == self.client:
+            packet = ip(src=self.client.address, dst=self.address, **fields) / layers
+        else:
+            packet = ip(src=sender.address, dst=self.client.address, **fields) / layers
+        return ip(bytes(packet))
+
+    def sends(self, sender, layers, **fields):
+        """`sender` sends `layers` in an IP packet with these fields."""
+        packet = layers if isinstance(layers, (IP, IPv6)) else self.packet(sender, layers, **fields)
+        return Message(self, sender, packet)
+
+
+class Message:
+    """A packet that one party sends and another is expected to get."""
+
+    def __init__(self, service, sender, packet: Packet):
+        self.service, self.sender, self.packet = service, sender, packet
+        frame = Ether(dst=sender.gateway, src=sender.mac) / packet
+        self.sent = service.scenario.send(sender.port, frame)
+
+    def reaches(self, receiver):
+        """`receiver` gets it, rewritten as the mode demands and otherwise as it was sent."""
+        service = self.service
+        expected = self.seen_by(receiver)
+        if service.mode == "nat":
+            require_sound(expected)
+        if receiver == service.client:
+            outcome = "to_client"
+        else:
+            outcome = "to_source" if receiver == service.home else "to_destination"
+        ether = Ether(dst=receiver.mac, src=receiver.gateway) / expected
+        self.sent.reaches(receiver.port, outcome, ether)
+        return self
+
+    def seen_by(self, receiver):
+        service, hops = self.service, self.hops()
+        if receiver == service.client:
+            return readdressed(self.packet, hops, src=service.address)
+        return readdressed(self.packet, hops, dst=receiver.address)
+
+    def hops(self):
+        """The box is a hop for what it rewrites; a guest that owns the managed address is as on the client's own link."""
+        return 1 if self.service.mode == "nat" else 0
+
+    def is_dropped(self, outcome):
+        self.sent.is_dropped(outcome)
+        return self
