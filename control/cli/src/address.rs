@@ -53,10 +53,18 @@ pub async fn run(
             let request = proto::SetDestinationRequest { address, destination };
             client.set_destination(request).await?.into_inner()
         }
-        AddressCommand::Cutover { address, unknown_tcp } => {
-            let address = address.to_string();
-            let unknown_tcp = unknown_tcp.wire().into();
-            let request = proto::CutoverRequest { address, unknown_tcp };
+        AddressCommand::Cutover {
+            address,
+            unknown_tcp,
+            datagram_max_age,
+            ignore_begun_by_source,
+        } => {
+            let request = proto::CutoverRequest {
+                address: address.to_string(),
+                unknown_tcp: unknown_tcp.wire().into(),
+                datagram_max_age_s: *datagram_max_age,
+                ignore_begun_by_source: *ignore_begun_by_source,
+            };
             cut_over(client.cutover(request).await?.into_inner(), output)?;
             return Ok(Exit::Done);
         }

@@ -160,6 +160,12 @@ pub enum AddressCommand {
         /// Who gets TCP of a session the box does not know.
         #[arg(long, value_enum, default_value_t = Policy::Source)]
         unknown_tcp: Policy,
+        /// Old sessions that are not TCP end after so long at the latest; 0: whenever they fall silent.
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        datagram_max_age: u32,
+        /// The drain does not wait for sessions that the source began itself.
+        #[arg(long)]
+        ignore_begun_by_source: bool,
     },
     /// Follow the address's migration to its end.
     Watch {

@@ -10,13 +10,13 @@ SUMMED = ((IP, "chksum"), (TCP, "chksum"), (UDP, "chksum"), (ICMP, "chksum"), (_
 
 
 def summed(packet):
-    """`packet` with each of its checksums computed anew. A quoted packet is left as it is, and so is a UDP datagram over
-    IPv4 that has no checksum."""
+    """`packet` with each of its checksums computed anew. A quoted packet is left as it is, and so is a UDP datagram that
+    has no checksum."""
     packet = packet.copy()
     layer = packet
     while layer and not isinstance(layer, (IPerror, IPerror6)):
         for kind, field in SUMMED:
-            if isinstance(layer, kind) and not (kind is UDP and layer.chksum == 0 and IP in packet):
+            if isinstance(layer, kind) and not (kind is UDP and layer.chksum == 0):
                 delattr(layer, field)
         layer = layer.payload
     return packet.__class__(bytes(packet))

@@ -36,6 +36,8 @@ class Scenario(unittest.TestCase):
     timeouts = {"linger": 1}
     more = ""
     number = 0
+    #: As they were when last looked at.
+    outcomes = None
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -52,7 +54,7 @@ class Scenario(unittest.TestCase):
         # Nobody but the test may speak: the kernel's own IPv6 stays silent on whatever interfaces come.
         pathlib.Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
         cls.box = SwitchBox(cls.ports, cls.neighbours, cls.more, cls.timeouts)
-        cls.links = {}
+        cls.links, cls.outcomes = {}, None
         for port in cls.ports:
             interface = port["name"]
             os.system(f"ip link set {interface} arp off up")
@@ -73,24 +75,36 @@ class Scenario(unittest.TestCase):
 
     def tearDown(self):
         """Whatever the test was about: each packet sent was received and had one outcome, and what came out was judged."""
-        received, outcomes, transmitted = self.settled(lambda received, own: received - own >= self.sent())
-        self.assertEqual(received - outcomes[OWN], self.sent(), "received, but not sent by this test")
-        for name, link in self.links.items():
-            self.collect(name)
-            self.assertEqual(transmitted[name], link.received, f"sent on {name}, and captured there")
+        self.settled()
+        self.assertEqual(*self.transmitted_and_captured())
+        for name in self.links:
             self.assertEqual([shown(frame) for frame in self.waiting(name)], [], f"nobody expected this on {name}")
+
+    def transmitted_and_captured(self):
+        """Frames by port as the box counts them, and as they came; announcements may be between the two."""
+        end = time.monotonic() + 1
+        while True:
+            transmitted = self.box.counters()[2]
+            for name in self.links:
+                self.collect(name)
+            captured = {name: link.received for name, link in self.links.items()}
+            if transmitted == captured or time.monotonic() > end:
+                return transmitted, captured
 
     def sent(self):
         return sum(link.sent for link in self.links.values())
 
-    def settled(self, enough):
-        """The counters, once `enough(received, originated)`."""
+    def settled(self):
+        """The outcomes, once all that was sent was received and has one."""
         end = time.monotonic() + PATIENCE_S
         while True:
-            received, outcomes, transmitted = self.box.counters()
-            if enough(received, outcomes[OWN]) or time.monotonic() > end:
-                return received, outcomes, transmitted
-            time.sleep(0.002)
+            received, outcomes, _ = self.box.counters()
+            if received - outcomes[OWN] == self.sent() and sum(outcomes.values()) == received:
+                type(self).outcomes = outcomes
+                return outcomes
+            if time.monotonic() > end:
+                raise AssertionError(f"{self.sent()} sent, {received} received, and these outcomes: {outcomes}")
+            time.sleep(0.001)
 
     def waiting(self, name):
         """Frames that came and were not asked for yet."""
@@ -118,11 +132,9 @@ class Scenario(unittest.TestCase):
 
     def send(self, port, frame):
         """Send a frame into a port of the box, and wait until it has ended in an outcome."""
-        before, outcomes_before, _ = self.box.counters()
-        target = before - outcomes_before[OWN] + 1
+        before = self.outcomes or self.settled()
         self.links[port].send(frame)
-        _, outcomes, _ = self.settled(lambda received, own: received - own >= target)
-        moved = {name: count - outcomes_before[name] for name, count in outcomes.items() if name != OWN}
+        moved = {name: count - before[name] for name, count in self.settled().items() if name != OWN}
         return Sent(self, {name: count for name, count in moved.items() if count})
 
 
@@ -203,6 +215,10 @@ class Service:
     def is_aborted(self):
         self.box.tidegate("address", "abort", self.address)
 
+    def hops(self):
+        """The box is a hop for what it rewrites; a guest that owns the managed address is as on the client's own link."""
+        return 1 if self.mode == "nat" else 0
+
     def state(self):
         """The address as the box describes it."""
         return self.box.tidegate("address", "show", self.address)[0]
@@ -253,14 +269,10 @@ class Message:
         return self
 
     def seen_by(self, receiver):
-        service, hops = self.service, self.hops()
+        service, hops = self.service, self.service.hops()
         if receiver == service.client:
             return readdressed(self.packet, hops, src=service.address)
         return readdressed(self.packet, hops, dst=receiver.address)
-
-    def hops(self):
-        """The box is a hop for what it rewrites; a guest that owns the managed address is as on the client's own link."""
-        return 1 if self.service.mode == "nat" else 0
 
     def is_dropped(self, outcome):
         self.sent.is_dropped(outcome)

@@ -49,7 +49,7 @@ class Tcp:
 class Udp:
     """Datagrams that ask and answer."""
 
-    def __init__(self, service, port=40000, at=53, checksum=None):
+    def __init__(self, service, port=40000, at=9000, checksum=None):
         self.service, self.ports, self.checksum = service, (port, at), checksum
 
     def sends(self, sender, payload):

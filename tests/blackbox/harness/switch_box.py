@@ -92,8 +92,6 @@ class SwitchBox:
         """Packets received, packets by outcome, and frames sent by port."""
         (answer,) = self.tidegate("switch", "counters")
         outcomes = {each["name"]: each["packets"] for each in answer["outcomes"]}
-        if sum(outcomes.values()) != answer["received"]:
-            raise Failed(f"the sum of outcomes is not what was received: {answer}")
         transmitted = {each["name"]: each["tx_packets"] for each in answer["ports"]}
         return answer["received"], outcomes, transmitted
 

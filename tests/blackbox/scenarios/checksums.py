@@ -1,0 +1,76 @@
+"""Checksums after rewriting, where arithmetic has its corners."""
+
+from harness.judge import summed
+from harness.scenario import Scenario, everywhere
+from harness.sessions import Echo, Tcp, Udp
+from scapy.layers.inet import IP, UDP, IPOption_Router_Alert
+from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop
+from scapy.packet import Raw
+
+
+class Checksums(Scenario):
+    @everywhere
+    def test_payloads_of_every_small_length(self, service):
+        sessions = [kind(service) for kind in (Udp, Echo)]
+        tcp = Tcp(service).begins_with(service.source)
+        for length in range(10):
+            payload = bytes(range(0x80, 0x80 + length))
+            for session in sessions:
+                session.sends(service.client, payload).reaches(service.source)
+                session.sends(service.source, payload).reaches(service.client)
+            tcp.sends(service.client, "PA", payload).reaches(service.source)
+            tcp.sends(service.source, "PA", payload).reaches(service.client)
+
+    @everywhere
+    def test_a_datagram_without_checksum_stays_without(self, service):
+        # Over IPv6 that is what tunnels do (RFC 6935); a receiver that does not allow it drops it itself.
+        unchecked = Udp(service, checksum=0)
+        unchecked.sends(service.client, b"odd").reaches(service.source)
+        unchecked.sends(service.source, b"even").reaches(service.client)
+
+    @everywhere
+    def test_a_udp_checksum_of_zero_is_sent_as_ones(self, service):
+        for sender, receiver in ((service.client, service.source), (service.source, service.client)):
+            message = self.with_sum_of_zero(service, sender, receiver)
+            self.assertEqual(message.seen_by(receiver)[UDP].chksum, 0xFFFF)
+            service.sends(sender, message.packet).reaches(receiver)
+
+    def with_sum_of_zero(self, service, sender, receiver):
+        """A datagram whose checksum comes to zero once it is rewritten: what is added makes up for what is missing."""
+        ports = {"sport": 40000, "dport": 9000} if sender == service.client else {"sport": 9000, "dport": 40000}
+        layers = UDP(**ports) / Raw(b"\0\0")
+        plain = service.sends(sender, layers).reaches(receiver)
+        filling = plain.seen_by(receiver)[UDP].chksum
+        return service.sends(sender, UDP(**ports) / Raw(filling.to_bytes(2, "big"))).reaches(receiver)
+
+    @everywhere
+    def test_a_wrong_checksum_is_not_made_right(self, service):
+        # The receiver is to see that the packet was damaged before the box.
+        packet = service.packet(service.client, UDP(sport=40000, dport=9000) / Raw(b"damaged"))
+        packet[UDP].chksum ^= 0x0101
+        message = service.sends(service.client, packet)
+        message.sent.is_counted("to_source")
+        came = packet.__class__(self.frame_at(service.source.port)[14:])
+        self.assertNotEqual(came[UDP].chksum, summed(came)[UDP].chksum)
+        self.assertEqual(bytes(summed(came)), bytes(message.seen_by(service.source)))
+
+    @everywhere
+    def test_headers_with_options(self, service):
+        udp = UDP(sport=40000, dport=9000) / Raw(b"question")
+        if service.family == 4:
+            options = {"options": [IPOption_Router_Alert()], "tos": 0xB9, "id": 0xFFFF, "flags": "DF"}
+            service.sends(service.client, udp, **options).reaches(service.source)
+            return
+        for layers in (IPv6ExtHdrHopByHop() / udp, IPv6ExtHdrDestOpt() / udp, IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / udp):
+            service.sends(service.client, layers, tc=0xB9, fl=0xFFFFF).reaches(service.source)
+
+    @everywhere
+    def test_every_value_of_an_ipv4_identification(self, service):
+        # The header's checksum goes through all its values, among them those where a sum can be zero in two ways.
+        if service.family == 6:
+            return
+        for identification in range(0, 0x10000, 0x101):
+            udp = UDP(sport=40000, dport=9000) / Raw(b"question")
+            packet = service.packet(service.client, udp, id=identification)
+            if summed(packet)[IP].chksum in (0, 0xFFFF) or identification % 0x1010 == 0:
+                service.sends(service.client, packet).reaches(service.source)

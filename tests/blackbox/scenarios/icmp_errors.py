@@ -1,0 +1,141 @@
+"""ICMP errors find whoever sent the packet they quote, which is quoted as its sender knows it (RFC 5508, section 4)."""
+
+from harness.judge import readdressed
+from harness.scenario import Scenario, everywhere
+from harness.sessions import Echo, Tcp, Udp
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6PacketTooBig,
+    ICMPv6ParamProblem,
+    ICMPv6TimeExceeded,
+    IPv6,
+)
+from scapy.packet import Raw
+
+ROUTER = {4: "192.0.2.99", 6: "2001:db8:ffff::99"}
+
+
+def errors(family):
+    """One error of each kind there is."""
+    if family == 4:
+        return [
+            ICMP(type=3, code=1),
+            ICMP(type=3, code=3),
+            ICMP(type=3, code=4, nexthopmtu=1280),
+            ICMP(type=11, code=0),
+            ICMP(type=12, code=0, ptr=9),
+        ]
+    return [
+        ICMPv6DestUnreach(code=0),
+        ICMPv6DestUnreach(code=4),
+        ICMPv6PacketTooBig(mtu=1280),
+        ICMPv6TimeExceeded(code=0),
+        ICMPv6ParamProblem(code=0, ptr=6),
+    ]
+
+
+def ip(family, **fields):
+    return (IP if family == 4 else IPv6)(**fields)
+
+
+class IcmpErrors(Scenario):
+    def error(self, service, error, source, destination, quote):
+        """An ICMP error as one IP packet, and none of it left to scapy's guesses."""
+        packet = ip(service.family, src=source, dst=destination) / error / Raw(bytes(quote))
+        return packet.__class__(bytes(packet))
+
+    def expected(self, service, packet, quote, **addresses):
+        """`packet` readdressed, with `quote` instead of what it quotes."""
+        outer = readdressed(packet, service.hops() if addresses else 0, **addresses)
+        length = len(bytes(packet)) - len(bytes(quote))
+        changed = packet.__class__(bytes(outer)[:length] + bytes(quote))
+        return readdressed(changed)
+
+    def delivered(self, service, sender, receiver, packet, expected):
+        """`sender` sends the error, and `receiver` gets it as expected."""
+        from scapy.layers.l2 import Ether
+
+        outcome = "to_client" if receiver == service.client else "to_source"
+        sent = self.send(sender.port, Ether(dst=sender.gateway, src=sender.mac) / packet)
+        sent.reaches(receiver.port, outcome, Ether(dst=receiver.mac, src=receiver.gateway) / expected)
+
+    def about_answer(self, service, answer, length=None):
+        """A router on the client's side about what the source answered; the source gets it."""
+        for error in errors(service.family):
+            at_client = bytes(answer.seen_by(service.client))[:length]
+            at_source = bytes(readdressed(answer.seen_by(service.client), src=service.source.address))[:length]
+            packet = self.error(service, error, ROUTER[service.family], service.address, at_client)
+            expected = self.expected(service, packet, at_source, dst=service.source.address)
+            self.delivered(service, service.client, service.source, packet, expected)
+
+    def about_question(self, service, question, sender, length=None):
+        """The source or a router before it about what the client asked; the client gets it."""
+        for error in errors(service.family):
+            at_source = bytes(question.seen_by(service.source))[:length]
+            at_client = bytes(readdressed(question.seen_by(service.source), dst=service.address))[:length]
+            packet = self.error(service, error, sender, service.client.address, at_source)
+            new = service.address if sender == service.source.address else sender
+            expected = self.expected(service, packet, at_client, src=new)
+            self.delivered(service, service.source, service.client, packet, expected)
+
+    def conversations(self, service):
+        """A question of the client and an answer of the source, for each protocol."""
+        tcp = Tcp(service).begins_with(service.source)
+        yield (
+            tcp.sends(service.client, "PA", b"question").reaches(service.source),
+            tcp.sends(service.source, "PA", b"a long answer" * 20).reaches(service.client),
+        )
+        for session in (Udp(service), Udp(service, 40001, checksum=0), Echo(service)):
+            yield (
+                session.sends(service.client, b"question").reaches(service.source),
+                session.sends(service.source, b"a long answer" * 20).reaches(service.client),
+            )
+
+    @everywhere
+    def test_a_router_on_the_clients_side(self, service):
+        for _, answer in self.conversations(service):
+            self.about_answer(service, answer)
+
+    @everywhere
+    def test_the_source_itself(self, service):
+        for question, _ in self.conversations(service):
+            self.about_question(service, question, service.source.address)
+
+    @everywhere
+    def test_no_more_quoted_than_must_be(self, service):
+        headers = 20 if service.family == 4 else 40
+        for question, answer in self.conversations(service):
+            self.about_answer(service, answer, headers + 8)
+            self.about_question(service, question, service.source.address, headers + 8)
+
+    @everywhere
+    def test_they_follow_the_owner_after_cutover(self, service):
+        old = Udp(service, 41000)
+        old.begins_with(service.source)
+        answer = old.sends(service.source, b"answer").reaches(service.client)
+        service.begins_to_move()
+        self.about_answer(service, answer)
+
+    @everywhere
+    def test_about_no_session(self, service):
+        quoted = ip(service.family, src=service.address, dst=service.client.address) / UDP(sport=9000, dport=9)
+        packet = self.error(service, errors(service.family)[0], ROUTER[service.family], service.address, quoted)
+        service.sends(service.client, packet).is_dropped("icmp_unmatched")
+
+    @everywhere
+    def test_an_error_that_is_damaged(self, service):
+        answer = Udp(service).begins_with(service.source).sends(service.source, b"answer").reaches(service.client)
+        quote = answer.seen_by(service.client)
+        packet = self.error(service, errors(service.family)[0], ROUTER[service.family], service.address, quote)
+        damaged = bytearray(bytes(packet))
+        damaged[-1] ^= 1
+        service.sends(service.client, packet.__class__(bytes(damaged))).is_dropped("bad_icmp_checksum")
+
+    @everywhere
+    def test_a_quote_cut_short(self, service):
+        answer = Udp(service).begins_with(service.source).sends(service.source, b"answer").reaches(service.client)
+        quote = bytes(answer.seen_by(service.client))
+        for length in (0, 7, 19, 27):
+            packet = self.error(service, errors(service.family)[0], ROUTER[service.family], service.address, quote[:length])
+            service.sends(service.client, packet).is_dropped("icmp_quote_unreadable")
