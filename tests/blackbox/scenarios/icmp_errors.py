@@ -11,6 +11,7 @@ from scapy.layers.inet6 import (
     ICMPv6TimeExceeded,
     IPv6,
 )
+from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 ROUTER = {4: "192.0.2.99", 6: "2001:db8:ffff::99"}
@@ -54,8 +55,6 @@ class IcmpErrors(Scenario):
 
     def delivered(self, service, sender, receiver, packet, expected):
         """`sender` sends the error, and `receiver` gets it as expected."""
-        from scapy.layers.l2 import Ether
-
         outcome = "to_client" if receiver == service.client else "to_source"
         sent = self.send(sender.port, Ether(dst=sender.gateway, src=sender.mac) / packet)
         sent.reaches(receiver.port, outcome, Ether(dst=receiver.mac, src=receiver.gateway) / expected)
