@@ -17,9 +17,9 @@ mbufs = 4096
 args = ["--file-prefix=tidegate-blackbox"]
 
 [workers]
-cpus = {cpus}
-sessions = 4096
-sessions_ipv6 = 4096
+cpus = [0]
+sessions = {sessions}
+sessions_ipv6 = {sessions}
 
 [api]
 listen = ["{endpoint}"]
@@ -52,13 +52,13 @@ class Failed(AssertionError):
 class SwitchBox:
     """Started when made; `stop` ends it and says how it ended."""
 
-    def __init__(self, ports, neighbours, more="", timeouts=None, cpus=(0,)):
+    def __init__(self, ports, neighbours, more="", timeouts=None, sessions=4096):
         self.directory = pathlib.Path(os.environ["TIDEGATE_LAB"]) / "blackbox"
         self.directory.mkdir(exist_ok=True)
         self.endpoint = f"unix:{self.directory}/tidegated.sock"
         self.log = self.directory / "tidegated.log"
         seconds = "\n".join(f"{name} = {value}" for name, value in (timeouts or {}).items())
-        text = HEAD.format(cpus=list(cpus), endpoint=self.endpoint, timeouts=seconds)
+        text = HEAD.format(sessions=sessions, endpoint=self.endpoint, timeouts=seconds)
         text += "".join(PORT.format(**port) for port in ports)
         text += "".join(NEIGHBOUR.format(**neighbour) for neighbour in neighbours)
         file = self.directory / "tidegated.toml"
