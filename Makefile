@@ -36,6 +36,12 @@ demo: build guest ## Migrate real guests twice, with sessions open; report in ta
 test: build guest ## Run every test
 	@$(CARGO) test --locked --workspace --no-run
 	@$(LAB) $(CARGO) test --locked --offline --workspace
+	@$(LAB) tests/blackbox/run --programs $(BUILT)
+
+.PHONY: blackbox
+blackbox: packages ## Test a running box from outside with scapy and real traffic (BLACKBOX="NAME …")
+	@$(CARGO) build --locked -p tidegate-switch -p tidegate-cli
+	@$(LAB) tests/blackbox/run --programs $(BUILT) $(BLACKBOX)
 
 # Hugepages of 2 MiB for `bench`: two programs with buffers for a capture of a million packets.
 BENCH_HUGEPAGES ?= 3328

@@ -1,5 +1,6 @@
 """What scenarios are written in: who sends what, who gets it, and as what the box counts it."""
 
+import collections
 import functools
 import os
 import pathlib
@@ -36,8 +37,6 @@ class Scenario(unittest.TestCase):
     timeouts = {"linger": 1}
     more = ""
     number = 0
-    #: As they were when last looked at.
-    outcomes = None
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -54,7 +53,7 @@ class Scenario(unittest.TestCase):
         # Nobody but the test may speak: the kernel's own IPv6 stays silent on whatever interfaces come.
         pathlib.Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
         cls.box = SwitchBox(cls.ports, cls.neighbours, cls.more, cls.timeouts)
-        cls.links, cls.outcomes = {}, None
+        cls.links = {}
         for port in cls.ports:
             interface = port["name"]
             os.system(f"ip link set {interface} arp off up")
@@ -72,10 +71,11 @@ class Scenario(unittest.TestCase):
         for name in self.links:
             self.collect(name)
             self.waiting(name).clear()
+        self.before, self.expected = self.settled(), collections.Counter()
 
     def tearDown(self):
-        """Whatever the test was about: each packet sent was received and had one outcome, and what came out was judged."""
-        self.settled()
+        """Whatever the test was about: each packet sent had the outcome it was to have, and what came out was judged."""
+        self.require_outcomes()
         self.assertEqual(*self.transmitted_and_captured())
         for name in self.links:
             self.assertEqual([shown(frame) for frame in self.waiting(name)], [], f"nobody expected this on {name}")
@@ -100,11 +100,16 @@ class Scenario(unittest.TestCase):
         while True:
             received, outcomes, _ = self.box.counters()
             if received - outcomes[OWN] == self.sent() and sum(outcomes.values()) == received:
-                type(self).outcomes = outcomes
-                return outcomes
+                return collections.Counter({name: count for name, count in outcomes.items() if name != OWN})
             if time.monotonic() > end:
                 raise AssertionError(f"{self.sent()} sent, {received} received, and these outcomes: {outcomes}")
             time.sleep(0.001)
+
+    def require_outcomes(self):
+        """All that this test sent has ended as it was to end, and nothing else has."""
+        moved = self.settled() - self.before
+        if moved != self.expected:
+            raise AssertionError(f"expected {dict(self.expected)} packets, but there were {dict(moved)}")
 
     def waiting(self, name):
         """Frames that came and were not asked for yet."""
@@ -127,15 +132,14 @@ class Scenario(unittest.TestCase):
         while not self.waiting(name) and time.monotonic() < end:
             self.collect(name, 0.1)
         if not self.waiting(name):
+            self.require_outcomes()
             raise AssertionError(f"no frame came on {name}")
         return self.waiting(name).pop(0)
 
     def send(self, port, frame):
-        """Send a frame into a port of the box, and wait until it has ended in an outcome."""
-        before = self.outcomes or self.settled()
+        """Send a frame into a port of the box."""
         self.links[port].send(frame)
-        moved = {name: count - before[name] for name, count in self.settled().items() if name != OWN}
-        return Sent(self, {name: count for name, count in moved.items() if count})
+        return Sent(self)
 
 
 def with_service(test, family, mode):
@@ -156,19 +160,21 @@ def is_own(ether):
 
 
 class Sent:
-    """A frame that was sent, and what the box counted it as."""
+    """A frame that was sent, and has yet to be judged."""
 
-    def __init__(self, scenario, moved):
-        self.scenario, self.moved = scenario, moved
+    def __init__(self, scenario):
+        self.scenario = scenario
 
     def is_counted(self, outcome):
-        if self.moved != {outcome: 1}:
-            raise AssertionError(f"expected one packet more as {outcome}, but there were {self.moved}")
+        """It has ended in `outcome`, and all before it in theirs."""
+        self.scenario.expected[outcome] += 1
+        self.scenario.require_outcomes()
 
     def reaches(self, port, outcome, expected):
-        """It comes out of `port` as `expected`."""
-        self.is_counted(outcome)
-        require_same(self.scenario.frame_at(port), expected)
+        """It comes out of `port` as `expected`; that it was counted as `outcome` is seen at the next look at the counters."""
+        self.scenario.expected[outcome] += 1
+        frame = self.scenario.frame_at(port)
+        require_same(frame, expected)
 
     def is_dropped(self, outcome):
         """It comes out nowhere."""

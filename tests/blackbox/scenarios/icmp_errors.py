@@ -15,10 +15,11 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 ROUTER = {4: "192.0.2.99", 6: "2001:db8:ffff::99"}
+INNER_ROUTER = {4: "10.8.255.1", 6: "2001:db8:8:ffff::1"}
 
 
 def errors(family):
-    """One error of each kind there is."""
+    """One error of each kind there is; the third is about a packet that is too big."""
     if family == 4:
         return [
             ICMP(type=3, code=1),
@@ -46,36 +47,36 @@ class IcmpErrors(Scenario):
         packet = ip(service.family, src=source, dst=destination) / error / Raw(bytes(quote))
         return packet.__class__(bytes(packet))
 
-    def expected(self, service, packet, quote, **addresses):
+    def translated(self, service, packet, quote, **addresses):
         """`packet` readdressed, with `quote` instead of what it quotes."""
         outer = readdressed(packet, service.hops() if addresses else 0, **addresses)
         length = len(bytes(packet)) - len(bytes(quote))
         changed = packet.__class__(bytes(outer)[:length] + bytes(quote))
         return readdressed(changed)
 
-    def delivered(self, service, sender, receiver, packet, expected):
+    def delivered(self, service, sender, receiver, packet, expected, outcome=None):
         """`sender` sends the error, and `receiver` gets it as expected."""
-        outcome = "to_client" if receiver == service.client else "to_source"
+        outcome = outcome or ("to_client" if receiver == service.client else "to_source")
         sent = self.send(sender.port, Ether(dst=sender.gateway, src=sender.mac) / packet)
         sent.reaches(receiver.port, outcome, Ether(dst=receiver.mac, src=receiver.gateway) / expected)
 
-    def about_answer(self, service, answer, length=None):
+    def about_answer(self, service, answer, length=None, kinds=slice(2, 3)):
         """A router on the client's side about what the source answered; the source gets it."""
-        for error in errors(service.family):
+        for error in errors(service.family)[kinds]:
             at_client = bytes(answer.seen_by(service.client))[:length]
             at_source = bytes(readdressed(answer.seen_by(service.client), src=service.source.address))[:length]
             packet = self.error(service, error, ROUTER[service.family], service.address, at_client)
-            expected = self.expected(service, packet, at_source, dst=service.source.address)
+            expected = self.translated(service, packet, at_source, dst=service.source.address)
             self.delivered(service, service.client, service.source, packet, expected)
 
-    def about_question(self, service, question, sender, length=None):
+    def about_question(self, service, question, sender, length=None, kinds=slice(2, 3)):
         """The source or a router before it about what the client asked; the client gets it."""
-        for error in errors(service.family):
+        for error in errors(service.family)[kinds]:
             at_source = bytes(question.seen_by(service.source))[:length]
             at_client = bytes(readdressed(question.seen_by(service.source), dst=service.address))[:length]
             packet = self.error(service, error, sender, service.client.address, at_source)
             new = service.address if sender == service.source.address else sender
-            expected = self.expected(service, packet, at_client, src=new)
+            expected = self.translated(service, packet, at_client, src=new)
             self.delivered(service, service.source, service.client, packet, expected)
 
     def conversations(self, service):
@@ -92,6 +93,14 @@ class IcmpErrors(Scenario):
             )
 
     @everywhere
+    def test_errors_of_every_kind(self, service):
+        udp = Udp(service)
+        question = udp.sends(service.client, b"question").reaches(service.source)
+        answer = udp.sends(service.source, b"the answer").reaches(service.client)
+        self.about_answer(service, answer, kinds=slice(None))
+        self.about_question(service, question, service.source.address, kinds=slice(None))
+
+    @everywhere
     def test_a_router_on_the_clients_side(self, service):
         for _, answer in self.conversations(service):
             self.about_answer(service, answer)
@@ -100,6 +109,19 @@ class IcmpErrors(Scenario):
     def test_the_source_itself(self, service):
         for question, _ in self.conversations(service):
             self.about_question(service, question, service.source.address)
+
+    @everywhere
+    def test_a_router_before_the_source(self, service):
+        # It has an address of its own, which stays (RFC 5508, REQ-5).
+        router = INNER_ROUTER[service.family]
+        for question, _ in self.conversations(service):
+            if service.mode == "nat":
+                self.about_question(service, question, router)
+                continue
+            # Nothing was rewritten, so there is nothing to do but to route it.
+            quote = question.seen_by(service.source)
+            packet = self.error(service, errors(service.family)[2], router, service.client.address, quote)
+            self.delivered(service, service.source, service.client, packet, readdressed(packet, 1), "forwarded")
 
     @everywhere
     def test_no_more_quoted_than_must_be(self, service):

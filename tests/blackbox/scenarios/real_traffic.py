@@ -89,7 +89,11 @@ class RealTraffic(unittest.TestCase):
         self.assertEqual(new_download.servers, {"destination"})
         self.assertEqual(new_page.who(), "destination")
         new_shell.end()
+        retried(lambda: self.require_sum(town), AssertionError)
+
+    def require_sum(self, town):
         received, outcomes, _ = town.box.counters()
+        self.assertEqual(sum(outcomes.values()), received)
         self.assertEqual(outcomes["icmp_unmatched"] + outcomes["bad_icmp_checksum"], 0)
 
     def test_ipv4_nat(self):
