@@ -18,7 +18,7 @@ from .link import Link
 from .switch_box import SwitchBox
 
 #: Within what the box must have passed a frame on, on a busy machine.
-PATIENCE_S = 5.0
+PATIENCE_S = 3.0
 #: Frames of the control core: announcements and requests.
 OWN = "originated"
 

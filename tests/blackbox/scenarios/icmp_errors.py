@@ -41,24 +41,24 @@ def ip(family, **fields):
     return (IP if family == 4 else IPv6)(**fields)
 
 
-class IcmpErrors(Scenario):
-    def error(self, service, error, source, destination, quote):
-        """An ICMP error as one IP packet, and none of it left to scapy's guesses."""
-        packet = ip(service.family, src=source, dst=destination) / error / Raw(bytes(quote))
-        return packet.__class__(bytes(packet))
+def framed(service, source, destination, packet):
+    return Ether(src=source, dst=destination, type=0x0800 if service.family == 4 else 0x86DD) / Raw(packet)
 
-    def translated(self, service, packet, quote, **addresses):
-        """`packet` readdressed, with `quote` instead of what it quotes."""
-        outer = readdressed(packet, service.hops() if addresses else 0, **addresses)
-        length = len(bytes(packet)) - len(bytes(quote))
-        changed = packet.__class__(bytes(outer)[:length] + bytes(quote))
-        return readdressed(changed)
+
+class IcmpErrors(Scenario):
+    def error(self, service, error, source, destination, quote, hops=0):
+        """An ICMP error as one IP packet after `hops` hops. What it quotes is bytes: none of it is left to scapy's guesses."""
+        left = {"ttl": 64 - hops} if service.family == 4 else {"hlim": 64 - hops}
+        return bytes(ip(service.family, src=source, dst=destination, **left) / error / Raw(bytes(quote)))
 
     def delivered(self, service, sender, receiver, packet, expected, outcome=None):
         """`sender` sends the error, and `receiver` gets it as expected."""
         outcome = outcome or ("to_client" if receiver == service.client else "to_source")
-        sent = self.send(sender.port, Ether(dst=sender.gateway, src=sender.mac) / packet)
-        sent.reaches(receiver.port, outcome, Ether(dst=receiver.mac, src=receiver.gateway) / expected)
+        sent = self.send(sender.port, framed(service, sender.mac, sender.gateway, packet))
+        sent.reaches(receiver.port, outcome, framed(service, receiver.gateway, receiver.mac, expected))
+
+    def from_client(self, service, packet):
+        return self.send("uplink", framed(service, service.client.mac, service.client.gateway, packet))
 
     def about_answer(self, service, answer, length=None, kinds=slice(2, 3)):
         """A router on the client's side about what the source answered; the source gets it."""
@@ -66,7 +66,7 @@ class IcmpErrors(Scenario):
             at_client = bytes(answer.seen_by(service.client))[:length]
             at_source = bytes(readdressed(answer.seen_by(service.client), src=service.source.address))[:length]
             packet = self.error(service, error, ROUTER[service.family], service.address, at_client)
-            expected = self.translated(service, packet, at_source, dst=service.source.address)
+            expected = self.error(service, error, ROUTER[service.family], service.source.address, at_source, service.hops())
             self.delivered(service, service.client, service.source, packet, expected)
 
     def about_question(self, service, question, sender, length=None, kinds=slice(2, 3)):
@@ -76,7 +76,7 @@ class IcmpErrors(Scenario):
             at_client = bytes(readdressed(question.seen_by(service.source), dst=service.address))[:length]
             packet = self.error(service, error, sender, service.client.address, at_source)
             new = service.address if sender == service.source.address else sender
-            expected = self.translated(service, packet, at_client, src=new)
+            expected = self.error(service, error, new, service.client.address, at_client, service.hops())
             self.delivered(service, service.source, service.client, packet, expected)
 
     def conversations(self, service):
@@ -92,6 +92,7 @@ class IcmpErrors(Scenario):
                 session.sends(service.source, b"a long answer" * 20).reaches(service.client),
             )
 
+    # RFC 4787, REQ-12b.
     @everywhere
     def test_errors_of_every_kind(self, service):
         udp = Udp(service)
@@ -100,16 +101,34 @@ class IcmpErrors(Scenario):
         self.about_answer(service, answer, kinds=slice(None))
         self.about_question(service, question, service.source.address, kinds=slice(None))
 
+    # RFC 4787, REQ-12a; RFC 5508, REQ-4.
     @everywhere
     def test_a_router_on_the_clients_side(self, service):
         for _, answer in self.conversations(service):
             self.about_answer(service, answer)
 
+    # RFC 5508, REQ-5.
     @everywhere
     def test_the_source_itself(self, service):
         for question, _ in self.conversations(service):
             self.about_question(service, question, service.source.address)
 
+    # RFC 5508, REQ-3d.
+    @everywhere
+    def test_extensions_stay_as_they_are(self, service):
+        answer = Udp(service).begins_with(service.source).sends(service.source, b"answer").reaches(service.client)
+        # The quote is filled up to 128 bytes and its length told (in words of 4 or 8 bytes); an object of RFC 4884 follows.
+        extension = bytes.fromhex("2000 dff5 0008 0101 1896 9101")
+        at_client = bytes(answer.seen_by(service.client))
+        at_source = bytes(readdressed(answer.seen_by(service.client), src=service.source.address))
+        error = ICMP(type=11, length=32) if service.family == 4 else ICMPv6TimeExceeded(length=16)
+        ends = ROUTER[service.family], service.address
+        packet = self.error(service, error, *ends, at_client.ljust(128, b"\0") + extension)
+        ends = ROUTER[service.family], service.source.address
+        expected = self.error(service, error, *ends, at_source.ljust(128, b"\0") + extension, service.hops())
+        self.delivered(service, service.client, service.source, packet, expected)
+
+    # RFC 5508, REQ-5.
     @everywhere
     def test_a_router_before_the_source(self, service):
         # It has an address of its own, which stays (RFC 5508, REQ-5).
@@ -120,8 +139,9 @@ class IcmpErrors(Scenario):
                 continue
             # Nothing was rewritten, so there is nothing to do but to route it.
             quote = question.seen_by(service.source)
-            packet = self.error(service, errors(service.family)[2], router, service.client.address, quote)
-            self.delivered(service, service.source, service.client, packet, readdressed(packet, 1), "forwarded")
+            about = errors(service.family)[2], router, service.client.address, quote
+            packet, expected = self.error(service, *about), self.error(service, *about, hops=1)
+            self.delivered(service, service.source, service.client, packet, expected, "forwarded")
 
     @everywhere
     def test_no_more_quoted_than_must_be(self, service):
@@ -138,20 +158,21 @@ class IcmpErrors(Scenario):
         service.begins_to_move()
         self.about_answer(service, answer)
 
+    # RFC 5508, REQ-4.
     @everywhere
     def test_about_no_session(self, service):
         quoted = ip(service.family, src=service.address, dst=service.client.address) / UDP(sport=9000, dport=9)
         packet = self.error(service, errors(service.family)[0], ROUTER[service.family], service.address, quoted)
-        service.sends(service.client, packet).is_dropped("icmp_unmatched")
+        self.from_client(service, packet).is_dropped("icmp_unmatched")
 
+    # RFC 5508, REQ-3.
     @everywhere
     def test_an_error_that_is_damaged(self, service):
         answer = Udp(service).begins_with(service.source).sends(service.source, b"answer").reaches(service.client)
         quote = answer.seen_by(service.client)
         packet = self.error(service, errors(service.family)[0], ROUTER[service.family], service.address, quote)
-        damaged = bytearray(bytes(packet))
-        damaged[-1] ^= 1
-        service.sends(service.client, packet.__class__(bytes(damaged))).is_dropped("bad_icmp_checksum")
+        damaged = packet[:-1] + bytes([packet[-1] ^ 1])
+        self.from_client(service, damaged).is_dropped("bad_icmp_checksum")
 
     @everywhere
     def test_a_quote_cut_short(self, service):
@@ -159,4 +180,4 @@ class IcmpErrors(Scenario):
         quote = bytes(answer.seen_by(service.client))
         for length in (0, 7, 19, 27):
             packet = self.error(service, errors(service.family)[0], ROUTER[service.family], service.address, quote[:length])
-            service.sends(service.client, packet).is_dropped("icmp_quote_unreadable")
+            self.from_client(service, packet).is_dropped("icmp_quote_unreadable")

@@ -7,6 +7,7 @@ from harness.sessions import Echo, Tcp, Udp
 class Steering(Scenario):
     timeouts = {"linger": 1, "udp": 1, "icmp_echo": 1}
 
+    # RFC 5508, REQ-1, for echo.
     @everywhere
     def test_old_sessions_stay_and_new_ones_go(self, service):
         source, destination = service.source, service.destination

@@ -1,4 +1,4 @@
-//! ICMP errors go where the session they quote goes (RFC 5508, section 7): outer and quoted headers are translated alike.
+//! ICMP errors go where the session they quote goes (RFC 5508, section 4.2): outer and quoted headers are translated alike.
 //!
 //! | the quoted packet went | the error is for | translated |
 //! |---|---|---|

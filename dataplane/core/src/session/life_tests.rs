@@ -37,6 +37,7 @@ fn states_from_established(steps: &[(bool, TcpSegment)]) -> Vec<SessionState> {
     follow(&mut Life::new(Established, false), &mut [0; 2], steps)
 }
 
+/// RFC 7857, section 2.
 #[test]
 fn ordinary_life() {
     let life = [
@@ -62,6 +63,7 @@ fn the_vm_begins() {
 }
 
 /// RFC 9293, section 3.5, figure 7.
+/// RFC 5382, REQ-2a.
 #[test]
 fn simultaneous_open() {
     let life =

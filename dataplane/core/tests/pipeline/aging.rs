@@ -25,6 +25,7 @@ fn assert_kept_for(switch_box: &mut SwitchBox, home: Vm, limit_ms: u64) {
     assert!(switch_box.sessions().is_empty());
 }
 
+/// RFC 5382, REQ-5.
 #[test]
 fn each_kind_has_its_limit() {
     let flow = Flow::new(CLIENT, 7);
@@ -50,6 +51,7 @@ fn each_kind_has_its_limit() {
     }
 }
 
+/// RFC 7857, section 2.1.
 #[test]
 fn an_answer_and_both_fins_change_the_limit() {
     let flow = Flow::new(CLIENT, 7);
@@ -123,6 +125,7 @@ fn datagrams_of_the_source_end_at_their_deadline_and_begin_anew_at_the_destinati
     assert_eq!((switch_box.live(old), switch_box.live(new)), (1, 1));
 }
 
+/// RFC 4787, REQ-6.
 #[test]
 fn a_packet_of_either_side_keeps_a_session() {
     let (mut switch_box, home) = at_rest();
@@ -153,6 +156,7 @@ fn a_lingering_session_counts_no_more_but_is_still_listed() {
     assert_eq!((session.state, session.idle_ms), (SessionState::Lingering, 5));
 }
 
+/// RFC 4787, REQ-5b; RFC 5508, REQ-2a.
 #[test]
 fn timeouts_come_with_the_snapshot() {
     let (mut switch_box, home) = at_rest();

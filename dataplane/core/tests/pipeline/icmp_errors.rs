@@ -1,4 +1,4 @@
-//! ICMP errors find the session they quote, in both directions (RFC 5508, sections 7.1 and 7.2).
+//! ICMP errors find the session they quote, in both directions (RFC 5508, sections 4.2.1 and 4.2.2).
 //!
 //! What a translated error quotes must be what its receiver once sent, as the receiver sent it: that is what judges the
 //! translation here.
@@ -88,6 +88,7 @@ const CONVERSATIONS: [[Body; 2]; 4] = [
 /// As much as routers quote: the least there is, up to TCP's checksum and with it, and all.
 const QUOTED: [usize; 4] = [IP_LEN + 8, IP_LEN + 16, IP_LEN + 18, 1000];
 
+/// RFC 5508, REQ-4; RFC 5382, REQ-9.
 #[test]
 fn from_a_router_of_the_client_to_the_owner() {
     for (mode, bodies) in MODES.into_iter().flat_map(|mode| CONVERSATIONS.map(|it| (mode, it))) {
@@ -122,6 +123,7 @@ fn from_a_router_before_the_backend_to_the_client() {
     }
 }
 
+/// RFC 5508, REQ-5.
 #[test]
 fn from_the_backend_itself_to_the_client() {
     for (mode, bodies) in MODES.into_iter().flat_map(|mode| CONVERSATIONS.map(|it| (mode, it))) {
@@ -172,6 +174,7 @@ fn to_a_locator_that_the_client_chose_nothing_is_translated() {
     assert_eq!(ended.seen().source, vm.locator);
 }
 
+/// RFC 5508, REQ-4 and REQ-5.
 #[test]
 fn about_no_session_or_another_receiver() {
     for mode in MODES {
@@ -189,6 +192,7 @@ fn about_no_session_or_another_receiver() {
     }
 }
 
+/// RFC 5508, REQ-3.
 #[test]
 fn unreadable_quotes_and_wrong_checksums_are_named() {
     let mut it = conversation(2, Mode::Nat, CONVERSATIONS[0]);
@@ -226,6 +230,7 @@ fn before_and_after_tracking_the_home_gets_them() {
     }
 }
 
+/// RFC 5508, REQ-6; RFC 7857, section 7.1.
 #[test]
 fn errors_keep_no_session_alive() {
     let mut it = conversation(1, Mode::Nat, CONVERSATIONS[1]);
@@ -237,6 +242,52 @@ fn errors_keep_no_session_alive() {
     it.switch_box.sweep();
     assert!(it.switch_box.sessions().is_empty());
     assert_eq!(it.switch_box.one(&error).outcome, Outcome::IcmpUnmatched);
+}
+
+/// RFC 5382, REQ-10; RFC 4787, REQ-12; RFC 5508, REQ-6: nor do they end one.
+#[test]
+fn errors_end_no_session() {
+    for bodies in CONVERSATIONS {
+        let mut it = conversation(2, Mode::Nat, bodies);
+        let before = it.switch_box.sessions();
+        for body in ERRORS {
+            let service = it.flow.to_service(body).destination;
+            it.switch_box.one(&about(&it.from_vm[1], 1000, body, ROUTER, service));
+            it.switch_box.one(
+                &about(&it.from_client[1], 1000, body, it.vm.speaks_as(), CLIENT).on(OLD_PORT),
+            );
+        }
+        assert_moved!(it.switch_box, ToSource 4, ToClient 4);
+        let after = it.switch_box.sessions();
+        assert_eq!((before.len(), before[0].state), (after.len(), after[0].state), "{bodies:?}");
+        assert_eq!(it.switch_box.live(it.vm), 1);
+    }
+}
+
+/// RFC 5508, REQ-3b.
+#[test]
+fn options_of_a_quoted_header_are_passed_over() {
+    let vm = Vm::old(1, Mode::Nat);
+    let mut switch_box = SwitchBox::new(2, vm);
+    let flow = Flow::new(CLIENT, 7777);
+    switch_box.one(&flow.to_service(Body::Udp));
+    let answer = flow.sent_by(vm, Body::Udp).with_options().with_payload(b"an answer");
+    let at_client = switch_box.one(&answer).sent.expect("steered").1;
+    let error = about(&at_client, 1000, ERRORS[0], ROUTER, flow.to_service(ERRORS[0]).destination);
+    let ended = switch_box.one(&error);
+    assert_eq!(ended.outcome, Outcome::ToSource);
+    assert_quotes(&ended, &answer.frame(), 1000);
+}
+
+/// RFC 5508, REQ-3c: a router may quote a packet that was damaged behind its IP header; who sent it is to know all the same.
+#[test]
+fn the_checksum_of_a_quoted_transport_is_not_looked_at() {
+    let mut it = conversation(2, Mode::Nat, CONVERSATIONS[1]);
+    let checksum = 14 + IP_LEN + 6;
+    it.from_vm[1][checksum] ^= 0x55;
+    let service = it.flow.to_service(Body::Udp).destination;
+    let ended = it.switch_box.one(&about(&it.from_vm[1], 1000, ERRORS[0], ROUTER, service));
+    assert_eq!(ended.outcome, Outcome::ToSource);
 }
 
 #[test]

@@ -170,6 +170,7 @@ fn a_syn_on_lingering_ports_begins_anew_at_home_too() {
     assert_moved!(switch_box, ToSource 3);
 }
 
+/// RFC 7857, section 2.
 #[test]
 fn states_follow_both_directions() {
     let (old, _) = vms();

@@ -29,6 +29,7 @@ fn ports(flow: Flow, body: Body) -> (u16, u16) {
     (flow.client_port, if echo { flow.client_port } else { flow.service_port })
 }
 
+/// Queries as any other: RFC 5508, REQ-1.
 #[test]
 fn both_ways_in_both_modes() {
     for mode in [Mode::Nat, Mode::L2] {

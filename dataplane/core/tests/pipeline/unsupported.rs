@@ -8,6 +8,7 @@ use crate::switch_box::{
     world::{CLIENT, Mode, SERVICE, Vm},
 };
 
+/// RFC 5508, REQ-11.
 #[test]
 fn icmp_of_other_kinds() {
     for mode in [Mode::Nat, Mode::L2] {
