@@ -35,6 +35,7 @@ class Scenario(unittest.TestCase):
     ports = PORTS
     neighbours = NEIGHBOURS
     timeouts = {"linger": 1}
+    sessions = 4096
     more = ""
     number = 0
 
@@ -52,7 +53,7 @@ class Scenario(unittest.TestCase):
     def setUpClass(cls):
         # Nobody but the test may speak: the kernel's own IPv6 stays silent on whatever interfaces come.
         pathlib.Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
-        cls.box = SwitchBox(cls.ports, cls.neighbours, cls.more, cls.timeouts)
+        cls.box = SwitchBox(cls.ports, cls.neighbours, cls.more, cls.timeouts, cls.sessions)
         cls.links = {}
         for port in cls.ports:
             interface = port["name"]

@@ -373,7 +373,11 @@ impl<A: Family> Lane<A> {
         hash: u64,
     ) -> Result<u32, Outcome> {
         let is_half_open = session.state() == SessionState::Opening;
-        if is_half_open && self.half_open.is_full() && !self.evict_half_open(desk, snapshot) {
+        if is_half_open
+            && self.half_open.is_full()
+            && !self.evict_half_open(desk, snapshot)
+            && self.half_open.is_full()
+        {
             return Err(Outcome::HalfOpenLimited);
         }
         if self.table.is_full() && !self.evict_half_open(desk, snapshot) {
@@ -403,7 +407,7 @@ impl<A: Family> Lane<A> {
             }
             let service = snapshot.plane::<A>().service(key.address());
             if service.is_some_and(|service| service.is_old(session.birth_epoch())) {
-                self.half_open.remember(key);
+                self.half_open.pass_over();
                 continue;
             }
             self.remove(desk, at);

@@ -2,6 +2,9 @@
 //!
 //! A flood of first packets from spoofed addresses fills this quota and no more of the table. The oldest of them make
 //! room: an honest client's handshake is over before its turn comes, a spoofed one's never is.
+//!
+//! Those that a cutover has made old are not evicted. There may be a whole quota of them, a flood's or a name server's, so
+//! what begins after the cutover has a quota beside them.
 
 use std::io;
 
@@ -22,31 +25,40 @@ pub(crate) struct HalfOpen<A: Address> {
     /// Sessions that are half open.
     count: u32,
     quota: u32,
+    /// Old ones that were found where one was to be evicted: others have so much more room, up to a second quota.
+    passed_over: u32,
 }
 
 impl<A: Address> HalfOpen<A> {
     /// For a table of `capacity` sessions.
     pub(crate) fn new(capacity: u32) -> io::Result<Self> {
         let quota = (capacity / SHARE).max(LEAST);
-        Ok(Self { ring: HugeArray::zeroed(quota as usize)?, first: 0, len: 0, count: 0, quota })
+        Ok(Self {
+            ring: HugeArray::zeroed(quota as usize)?,
+            first: 0,
+            len: 0,
+            count: 0,
+            quota,
+            passed_over: 0,
+        })
     }
 
-    /// Whether there is no room for another.
+    /// Whether the oldest must make room for another.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.count >= self.quota
+        self.count >= self.quota + self.passed_over
     }
 
-    /// A session has begun and is half open.
+    /// One that was taken as the oldest must not be evicted. It is no more asked for, and ends by itself.
+    pub(crate) fn pass_over(&mut self) {
+        self.passed_over = self.quota.min(self.passed_over + 1);
+    }
+
+    /// A session has begun and is half open: the youngest. Where there is no room the oldest is forgotten, and expires by
+    /// itself.
     #[inline]
     pub(crate) fn begin(&mut self, key: SessionKey<A>) {
         self.count += 1;
-        self.remember(key);
-    }
-
-    /// Remember a half-open session as the youngest. Where there is no room the oldest is forgotten, and expires by itself.
-    #[inline]
-    pub(crate) fn remember(&mut self, key: SessionKey<A>) {
         if self.len == self.ring.len() {
             self.take_oldest();
         }
@@ -59,6 +71,7 @@ impl<A: Address> HalfOpen<A> {
     #[inline]
     pub(crate) fn end(&mut self) {
         self.count -= 1;
+        self.passed_over = self.passed_over.min(self.count);
     }
 
     /// The oldest that is remembered, which is forgotten now.
@@ -84,6 +97,23 @@ mod tests {
     }
 
     #[test]
+    fn old_ones_leave_others_a_quota_of_their_own_and_no_more() {
+        let mut half_open = HalfOpen::new(0).expect("memory");
+        (0..LEAST).for_each(|n| half_open.begin(key(n)));
+        assert!(half_open.is_full());
+        for n in LEAST..2 * LEAST {
+            half_open.pass_over();
+            assert!(!half_open.is_full());
+            half_open.begin(key(n));
+        }
+        half_open.pass_over();
+        assert!(half_open.is_full());
+        (0..2 * LEAST).for_each(|_| half_open.end());
+        (0..LEAST).for_each(|n| half_open.begin(key(n)));
+        assert!(half_open.is_full(), "nothing is left of the second quota");
+    }
+
+    #[test]
     fn the_oldest_come_first_and_the_ring_goes_round() {
         let mut half_open = HalfOpen::new(0).expect("memory");
         for round in 0..5 {
@@ -102,7 +132,8 @@ mod tests {
     #[test]
     fn what_is_forgotten_is_the_oldest() {
         let mut half_open = HalfOpen::new(0).expect("memory");
-        (0..LEAST + 3).for_each(|n| half_open.remember(key(n)));
+        (0..LEAST + 3).for_each(|n| half_open.begin(key(n)));
+        assert!(half_open.is_full());
         assert_eq!(half_open.take_oldest(), Some(key(3)));
         (1..LEAST).for_each(|_| assert!(half_open.take_oldest().is_some()));
         assert_eq!(half_open.take_oldest(), None);

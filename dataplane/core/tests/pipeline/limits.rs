@@ -64,12 +64,12 @@ fn half_open_sessions_make_room_but_not_the_old_ones() {
     switch_box.set_destination(new);
     assert_eq!(switch_box.cutover(UnknownTcp::Source), 30);
     switch_box.moved();
-    // The quota is 64, 10 of which the old ones have.
+    // The quota is 64, beside the 10 that the old ones have.
     for body in [tcp(SYN), Body::Udp, Body::EchoRequest, Body::Protocol(50)] {
         let flood: Vec<_> = (0..1000).map(|n| Flow::new(0x0b00_0000 + n, 7)).collect();
         switch_box.feed(&each(flood.into_iter(), body));
         assert_moved!(switch_box, ToDestination 1000);
-        assert_eq!((switch_box.live(old), switch_box.live(new)), (30, 54));
+        assert_eq!((switch_box.live(old), switch_box.live(new)), (30, 64));
     }
     for flow in flows(CLIENT, 0..10) {
         assert_eq!(switch_box.one(&flow.to_service(Body::Udp)).outcome, Outcome::ToSource);
@@ -78,19 +78,42 @@ fn half_open_sessions_make_room_but_not_the_old_ones() {
 }
 
 #[test]
-fn where_all_half_open_sessions_are_old_new_ones_are_refused() {
+fn where_all_half_open_sessions_are_old_new_ones_have_a_quota_of_their_own() {
     let (old, new) = (Vm::old(1, Mode::L2), Vm::new(2, Mode::L2));
-    let mut switch_box = SwitchBox::with_capacity(1, 200, old);
+    let mut switch_box = SwitchBox::with_capacity(1, 256, old);
+    // As a flood of SYNs leaves them, or a name server's clients: each asks once.
     switch_box.feed(&each(flows(CLIENT, 0..64), Body::Udp));
     switch_box.set_destination(new);
     assert_eq!(switch_box.cutover(UnknownTcp::Source), 64);
     switch_box.moved();
-    switch_box.feed(&each(flows(CLIENT_2, 0..10), tcp(SYN)));
+    switch_box.feed(&each(flows(CLIENT_2, 0..64), tcp(SYN)));
+    assert_eq!((switch_box.live(old), switch_box.live(new)), (64, 64));
+    // More of them make room for each other.
+    switch_box.feed(&each(flows(CLIENT_2, 64..1000), tcp(SYN)));
+    assert_moved!(switch_box, ToDestination 1000);
+    assert_eq!(switch_box.live(new), 64);
+    for flow in flows(CLIENT, 0..64) {
+        assert_eq!(switch_box.one(&flow.to_service(Body::Udp)).outcome, Outcome::ToSource);
+    }
+    assert_eq!(switch_box.live(old), 64);
+}
+
+#[test]
+fn half_open_sessions_of_two_cutovers_leave_no_room() {
+    let (old, new) = (Vm::old(1, Mode::L2), Vm::new(2, Mode::L2));
+    let mut switch_box = SwitchBox::with_capacity(1, 256, old);
+    switch_box.feed(&each(flows(CLIENT, 0..64), Body::Udp));
+    switch_box.set_destination(new);
+    switch_box.cutover(UnknownTcp::Source);
+    switch_box.feed(&each(flows(CLIENT_2, 0..64), Body::Udp));
+    switch_box.cutover(UnknownTcp::Source);
+    switch_box.moved();
+    switch_box.feed(&each(flows(CLIENT_2, 100..110), tcp(SYN)));
     assert_moved!(switch_box, HalfOpenLimited 10);
     // Adopted sessions are not half open.
-    switch_box.feed(&each(flows(CLIENT_2, 0..10), tcp(ACK)));
+    switch_box.feed(&each(flows(CLIENT_2, 100..110), tcp(ACK)));
     assert_moved!(switch_box, ToSource 10);
-    assert_eq!(switch_box.live(old), 74);
+    assert_eq!((switch_box.live(old), switch_box.live(new)), (74, 64));
 }
 
 #[test]
