@@ -51,6 +51,8 @@ class Scenario(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
+        # A new box knows no address yet.
+        Scenario.number = 0
         # Nobody but the test may speak: the kernel's own IPv6 stays silent on whatever interfaces come.
         pathlib.Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
         cls.box = SwitchBox(cls.ports, cls.neighbours, cls.more, cls.timeouts, cls.sessions)

@@ -77,6 +77,7 @@ fn assert_complains(switch_box: &mut SwitchBox, packet: &Packet, from: u32, abou
     ended
 }
 
+/// RFC 5508, REQ-10.
 #[test]
 fn time_to_live_ends() {
     let mut switch_box = SwitchBox::new(1, Vm::old(1, Mode::L2));
@@ -125,6 +126,7 @@ fn a_guest_that_owns_the_address_is_told_on_its_own_link() {
     }
 }
 
+/// RFC 4787, REQ-13.
 #[test]
 fn what_fits_and_what_does_not() {
     for mode in [Mode::Nat, Mode::L2] {
@@ -144,6 +146,7 @@ fn what_fits_and_what_does_not() {
     }
 }
 
+/// RFC 4787, REQ-13.
 #[test]
 fn links_without_tunnels_have_an_mtu_too() {
     for port in [Vm::old(1, Mode::L2), Vm::behind(VLAN, 1, Mode::L2)] {
@@ -189,6 +192,7 @@ fn about_some_packets_nothing_is_said() {
     }
 }
 
+/// RFC 5508, REQ-10.
 #[test]
 fn errors_are_limited() {
     let mut switch_box = SwitchBox::new(1, Vm::old(1, Mode::L2));

@@ -114,6 +114,7 @@ fn firstless(count: u32, from: u32) -> impl Iterator<Item = (PortId, Vec<u8>)> {
 }
 
 /// What the flood does not hit: a session with small and large packets, whose fragments come in any order.
+/// RFC 4787, REQ-14a.
 #[test]
 fn a_flood_of_firstless_fragments_costs_others_nothing() {
     for shards in [1, 4] {
@@ -155,6 +156,7 @@ fn a_flood_of_firstless_fragments_costs_others_nothing() {
 }
 
 /// First fragments are remembered by the newest: a flood of them delays nobody, and an honest datagram in order passes.
+/// RFC 4787, REQ-14a.
 #[test]
 fn a_flood_of_first_fragments() {
     let old = Vm::old(1, Mode::L2);

@@ -78,6 +78,7 @@ fn assert_arrived(seen: &Seen, packet: &Packet, port: PortId, source: u32, desti
 const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
 /// Every protocol with ports or an identifier, every order, both directions, both rewrite modes, 1 to 4 shards.
+/// RFC 4787, REQ-14.
 #[test]
 fn three_fragments_in_every_order() {
     for (mode, shards) in MODES.into_iter().flat_map(|mode| (1..5).map(move |it| (mode, it))) {
