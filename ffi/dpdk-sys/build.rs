@@ -18,6 +18,10 @@ const FUNCTIONS: &[&str] = &[
     "rte_mempool_avail_count",
     // hash tables
     "rte_hash_(create|free|add_key_data|del_key|lookup_bulk_data)",
+    // longest prefix match
+    "rte_fib_(create|free|add|delete|lookup_bulk|get_rib)",
+    "rte_rib_lookup_exact",
+    "rte_lpm6_(create|free|add|delete|lookup_bulk_func|is_rule_present)",
     // ports
     "rte_eth_dev_(configure|start|stop|close|info_get|socket_id|adjust_nb_rx_tx_desc)",
     "rte_eth_dev_(get_port_by_name|get_name_by_port|default_mac_addr_set|set_mtu|get_mtu)",
@@ -33,7 +37,8 @@ const CONSTANTS: &[&str] = &[
 ];
 
 /// Types behind pointers whose insides belong to DPDK.
-const OPAQUE: &[&str] = &["rte_mempool", "rte_device", "rte_mbuf", "rte_hash"];
+const OPAQUE: &[&str] =
+    &["rte_mempool", "rte_device", "rte_mbuf", "rte_hash", "rte_rib", "rte_rib_node"];
 
 fn main() {
     let dpdk = tidegate_dpdk_build::find().unwrap_or_else(|error| {

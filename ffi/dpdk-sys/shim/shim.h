@@ -15,11 +15,14 @@
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_ether.h>
+#include <rte_fib.h>
 #include <rte_hash.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
+#include <rte_lpm6.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
+#include <rte_rib.h>
 #include <rte_version.h>
 
 /* Per thread state. */

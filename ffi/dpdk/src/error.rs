@@ -12,6 +12,10 @@ pub struct Errno(pub i32);
 impl Errno {
     /// A name is in use.
     pub const EEXIST: Self = Self(17);
+    /// There is no such thing.
+    pub const ENOENT: Self = Self(2);
+    /// No room is left.
+    pub const ENOSPC: Self = Self(28);
     /// An argument is out of range.
     pub const EINVAL: Self = Self(22);
     /// The device cannot do it.
@@ -137,6 +141,22 @@ pub enum Error {
         needed: u32,
         /// Bytes of data an mbuf has.
         room: u32,
+    },
+    /// A prefix is longer than its family's addresses.
+    #[error("prefix length {length} asked, an {family} prefix has 0 to {most}")]
+    PrefixLength {
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
+        /// What was asked for.
+        length: u8,
+        /// The longest there is.
+        most: u8,
+    },
+    /// A route leads to what is no next hop.
+    #[error("next hop {hop} asked, a route's is 1 to {}", crate::MAX_HOP)]
+    NextHop {
+        /// What was asked for.
+        hop: u16,
     },
     /// The lcore runs a task already.
     #[error("lcore {lcore} already runs a task")]

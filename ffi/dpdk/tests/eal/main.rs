@@ -4,6 +4,7 @@
 //! EAL starts once per process, so all tests of this binary share it and one pool, one at a time (one process
 //! per test works as well). Every test checks at its end that each mbuf is back in the pool.
 
+mod fib;
 mod hash;
 mod lcores;
 mod mbufs;
@@ -86,7 +87,7 @@ fn arguments() -> Vec<String> {
         .and_then(|list| list.trim().split([',', '-']).next())
         .expect("a CPU");
     let lcores = format!("--lcores=0@{cpu},1@{cpu},2@{cpu}");
-    let fixed = "--no-huge --no-shconf -m 64 --no-pci --no-telemetry --log-level=error";
+    let fixed = "--no-huge --no-shconf -m 256 --no-pci --no-telemetry --log-level=error";
     std::iter::once("test")
         .chain(fixed.split(' '))
         .map(str::to_owned)
