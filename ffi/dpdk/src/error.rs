@@ -152,8 +152,8 @@ pub enum Error {
         /// The longest there is.
         most: u8,
     },
-    /// A route leads to what is no next hop.
-    #[error("next hop {hop} asked, a route's is 1 to {}", crate::MAX_HOP)]
+    /// A route leads to a next hop that a table cannot hold.
+    #[error("next hop {hop} asked, a table holds 0 to {}", crate::MAX_HOP)]
     NextHop {
         /// What was asked for.
         hop: u16,

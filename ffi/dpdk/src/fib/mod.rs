@@ -17,7 +17,7 @@ use crate::error::{Errno, Error};
 
 /// The largest next hop.
 pub const MAX_HOP: u16 = 32_766;
-/// What a lookup answers where no route is.
+/// What a lookup answers where no route is. A route may lead there, too: as if it and the shorter ones were not.
 const NO_ROUTE: u16 = 0;
 /// Addresses looked up in one call of DPDK's.
 const AT_ONCE: usize = 64;
@@ -38,9 +38,8 @@ pub struct FibConfig {
     pub tbl8s: u32,
 }
 
-/// A route's hop must be told from none.
 fn check_hop(hop: u16) -> Result<(), Error> {
-    if hop == NO_ROUTE || hop > MAX_HOP { Err(Error::NextHop { hop }) } else { Ok(()) }
+    if hop > MAX_HOP { Err(Error::NextHop { hop }) } else { Ok(()) }
 }
 
 /// The error of a call that concerns one route.

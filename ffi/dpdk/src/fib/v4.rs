@@ -141,7 +141,7 @@ impl Fib4 {
         Ok(())
     }
 
-    /// Where each address (host byte order) leads: the hop of the longest prefix it is in, 0 without one.
+    /// Where each address (host byte order) leads: the hop of the longest prefix it is in, 0 without one or where a route leads to 0.
     /// (`rte_fib_lookup_bulk`)
     ///
     /// # Panics

@@ -19,7 +19,7 @@ pub struct Fib6 {
     max_routes: u32,
     routes: u32,
     /// Where the default route leads, which DPDK does not take.
-    default: u16,
+    default: Option<u16>,
     /// Keeps EAL, and with it the table's memory, alive.
     _inner: Arc<Inner>,
 }
@@ -54,7 +54,7 @@ impl Eal {
         let raw = NonNull::new(raw).ok_or_else(|| fail(Errno::last()))?;
         let (name, inner) = (name.to_owned(), Arc::clone(&self.inner));
         let max_routes = config.max_routes;
-        Ok(Fib6 { raw, name, max_routes, routes: 0, default: NO_ROUTE, _inner: inner })
+        Ok(Fib6 { raw, name, max_routes, routes: 0, default: None, _inner: inner })
     }
 }
 
@@ -80,7 +80,7 @@ impl Fib6 {
             return Err(self.error("rte_lpm6_add", Errno::ENOSPC, bits, length));
         }
         if length == 0 {
-            self.default = hop;
+            self.default = Some(hop);
         } else {
             let prefix = bits.to_be_bytes();
             // SAFETY: the table is alive (freed only in `drop`) and nobody else looks at it (`&mut self`); the prefix has the
@@ -111,7 +111,7 @@ impl Fib6 {
             return Err(self.error("rte_lpm6_delete", Errno::ENOENT, bits, length));
         }
         if length == 0 {
-            self.default = NO_ROUTE;
+            self.default = None;
         } else {
             let prefix = bits.to_be_bytes();
             // SAFETY: as in `insert`.
@@ -126,7 +126,7 @@ impl Fib6 {
         Ok(())
     }
 
-    /// Where each address (host byte order) leads: the hop of the longest prefix it is in, 0 without one.
+    /// Where each address (host byte order) leads: the hop of the longest prefix it is in, 0 without one or where a route leads to 0.
     /// (`rte_lpm6_lookup_bulk_func`)
     ///
     /// # Panics
@@ -134,6 +134,7 @@ impl Fib6 {
     #[inline]
     pub fn find_all(&self, addresses: &[u128], hops: &mut [u16]) {
         assert_eq!(addresses.len(), hops.len(), "one place for each address's hop");
+        let elsewhere = self.default.unwrap_or(NO_ROUTE);
         for (addresses, hops) in addresses.chunks(AT_ONCE).zip(hops.chunks_mut(AT_ONCE)) {
             let mut bytes = [[0; 16]; AT_ONCE];
             for (bytes, address) in bytes.iter_mut().zip(addresses) {
@@ -152,14 +153,14 @@ impl Fib6 {
             }
             for (hop, found) in hops.iter_mut().zip(found) {
                 // Negative where no route is.
-                *hop = u16::try_from(found).unwrap_or(self.default);
+                *hop = u16::try_from(found).unwrap_or(elsewhere);
             }
         }
     }
 
     fn contains(&self, bits: u128, length: u8) -> bool {
         if length == 0 {
-            return self.default != NO_ROUTE;
+            return self.default.is_some();
         }
         let (prefix, mut hop) = (bits.to_be_bytes(), 0);
         // SAFETY: the table is alive and does not change (`&self`); the prefix has the 16 bytes of an address, and `hop` is a
