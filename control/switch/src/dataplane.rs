@@ -79,9 +79,12 @@ pub enum DataplaneError {
         /// How long was waited.
         waited: Duration,
     },
-    /// The route tables did not take a change.
-    #[error("the route tables did not take a change: {0}")]
-    Routes(String),
+    /// A worker holds on to route tables that were to be changed.
+    #[error("a worker still used old route tables after {} ms; it is stuck or overloaded", waited.as_millis())]
+    OldRoutes {
+        /// How long was waited.
+        waited: Duration,
+    },
     /// Every packet buffer is in use, or the frame does not fit one.
     #[error(
         "no packet buffer is free for a frame of the control core; raise `memory_mib` in [eal]"
@@ -97,7 +100,7 @@ pub trait Dataplane: Send {
     /// Tell the route tables these changes, and give them as they are then. Those of snapshots in use are as they were.
     ///
     /// # Errors
-    /// [`DataplaneError::Routes`] when there is no room, or a worker holds on to old ones.
+    /// [`DataplaneError::OldRoutes`] when a worker holds on to the ones before.
     fn change_routes(&mut self, changes: &[RouteChange]) -> Result<RouteTables, DataplaneError>;
 
     /// The workers' clock, milliseconds.

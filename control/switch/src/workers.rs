@@ -9,7 +9,7 @@ use tidegate_dataplane::{
     steering::{PortId, RouteChange, RouteTables, Snapshot},
 };
 use tidegate_switch::{
-    config::{Config, Idle, PortConfig},
+    config::{Config, Idle, PortConfig, RoutesIn},
     dataplane::{Acknowledged, Counted, Dataplane, DataplaneError, PortInfo, PortStats},
     steering::Network,
 };
@@ -51,6 +51,10 @@ fn workers_config(config: &Config) -> WorkersConfig {
         hugepages: config.eal.hugepages,
         memory_mib: config.eal.memory_mib,
         mbufs: config.eal.mbufs,
+        routes: match config.routes_in {
+            RoutesIn::Lpm => tidegate_worker::Routes::Lpm,
+            RoutesIn::Map => tidegate_worker::Routes::Map,
+        },
         eal_args: config.eal.args.clone(),
         cpus: config.workers.cpus.clone(),
         idle: match config.workers.idle {
@@ -76,7 +80,7 @@ fn failed(error: WorkerError) -> DataplaneError {
     match error {
         WorkerError::Silent { worker, waited } => DataplaneError::NoAnswer { worker, waited },
         WorkerError::Stopped { worker } => DataplaneError::WorkerStopped { worker },
-        WorkerError::Routes(reason) => DataplaneError::Routes(reason),
+        WorkerError::OldRoutes { waited } => DataplaneError::OldRoutes { waited },
         WorkerError::NoBuffer => DataplaneError::NoBuffer,
     }
 }

@@ -11,6 +11,15 @@ pub enum Idle {
     Sleep,
 }
 
+/// What routes are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routes {
+    /// DPDK's longest-prefix tables: one or two reads for a lookup, and about 250 MiB of EAL's memory.
+    Lpm,
+    /// Maps by prefix length: for few routes and little memory.
+    Map,
+}
+
 /// A port to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortSpec {
@@ -33,6 +42,8 @@ pub struct WorkersConfig {
     pub memory_mib: u32,
     /// Packet buffers; `None` for as many as the ports' queues need.
     pub mbufs: Option<u32>,
+    /// What routes are kept in.
+    pub routes: Routes,
     /// Further EAL arguments, as they are.
     pub eal_args: Vec<String>,
     /// One worker per CPU listed.
@@ -98,6 +109,7 @@ mod tests {
             hugepages: false,
             memory_mib: 64,
             mbufs: None,
+            routes: Routes::Map,
             eal_args: vec!["--log-level=4".into()],
             cpus: vec![0, 0],
             idle: Idle::Sleep,

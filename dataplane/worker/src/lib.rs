@@ -19,6 +19,6 @@ mod routes;
 mod worker;
 mod workers;
 
-pub use config::{Idle, PortSpec, WorkersConfig};
+pub use config::{Idle, PortSpec, Routes, WorkersConfig};
 pub use link::Listing;
 pub use workers::{Acknowledged, Counted, PortReport, StartError, WorkerError, Workers};

@@ -14,7 +14,7 @@ use tidegate_dataplane::{
     packet::Mac,
     pipeline::{Capacity, HELD, Import, ImportedSession, Punt, Shard, ShardSelector},
     session::SessionRecord,
-    steering::{BackendSlot, PortId, PrefixTable, RouteChange, RouteTables, Snapshot},
+    steering::{BackendSlot, PortId, RouteChange, RouteTables, Snapshot},
 };
 use tidegate_dpdk::{Eal, LcoreTask, PktMbufPool, PoolConfig, Port, PortStats};
 
@@ -28,7 +28,7 @@ use crate::{
     mesh::mesh,
     outbox::Outbox,
     ports::{self, OpenPort},
-    routes::TwoCopies,
+    routes::Routes,
     worker::{Exit, Worker},
 };
 
@@ -83,6 +83,14 @@ pub enum StartError {
         /// Why.
         reason: Box<tidegate_dpdk::Error>,
     },
+    /// The route tables could not be had.
+    #[error(
+        "no memory for the route tables: {reason}; they take about 250 MiB, raise `memory_mib` in [eal], or keep few routes in `table = \"map\"` of [routes]"
+    )]
+    Routes {
+        /// Why.
+        reason: Box<tidegate_dpdk::Error>,
+    },
     /// The session tables could not be had.
     #[error(
         "no memory for tables of {} sessions over IPv4 and {} over IPv6: {source}; lower `sessions` or `sessions_ipv6` in [workers]",
@@ -121,9 +129,12 @@ pub enum WorkerError {
         /// Which.
         worker: usize,
     },
-    /// Route tables did not take a change.
-    #[error("{0}")]
-    Routes(String),
+    /// A worker holds on to route tables that were to be changed.
+    #[error("old route tables are still in use after {} ms", waited.as_millis())]
+    OldRoutes {
+        /// How long was waited.
+        waited: Duration,
+    },
     /// No packet buffer was free for a frame of the control core.
     #[error("no packet buffer is free")]
     NoBuffer,
@@ -169,8 +180,7 @@ pub struct Workers {
     noticed: Vec<Punt>,
     clock: Clock,
     selector: ShardSelector,
-    routes_v4: TwoCopies<PrefixTable<u32>>,
-    routes_v6: TwoCopies<PrefixTable<u128>>,
+    routes: Routes,
 }
 
 impl Workers {
@@ -188,6 +198,8 @@ impl Workers {
                 memory_mib: config.memory_mib,
                 reason: Box::new(error),
             })?;
+        let routes = Routes::new(&eal, config.routes)
+            .map_err(|error| StartError::Routes { reason: Box::new(error) })?;
         let mut opened = Vec::new();
         for spec in &config.ports {
             let like =
@@ -200,17 +212,8 @@ impl Workers {
         let clock = Clock::start(eal.tsc_hz());
         let (links, tasks, noticed) = (Vec::new(), Vec::new(), Vec::new());
         let chosen_by = selector.clone();
-        let mut this = Self {
-            links,
-            tasks,
-            ports,
-            pool,
-            noticed,
-            clock,
-            selector: chosen_by,
-            routes_v4: TwoCopies::new(PrefixTable::default(), PrefixTable::default()),
-            routes_v6: TwoCopies::new(PrefixTable::default(), PrefixTable::default()),
-        };
+        let mut this =
+            Self { links, tasks, ports, pool, noticed, clock, selector: chosen_by, routes };
         let lcores = eal.worker_lcores();
         for (number, mesh) in mesh(workers).into_iter().enumerate() {
             let counters = Arc::new(ShardCounters::default());
@@ -312,23 +315,18 @@ impl Workers {
     /// Tell the route tables these changes, and give them as they are then.
     ///
     /// # Errors
-    /// [`WorkerError::Routes`] when a change was not taken; a worker that still reads old tables after a while.
+    /// [`WorkerError::OldRoutes`] when a worker still reads the ones before after a while.
     pub fn change_routes(&mut self, changes: &[RouteChange]) -> Result<RouteTables, WorkerError> {
         // Whoever reads the copies to be changed has a snapshot that is on its way back.
         let started = Instant::now();
-        while !(self.routes_v4.is_free() && self.routes_v6.is_free()) {
+        while !self.routes.are_free() {
             if started.elapsed() > PATIENCE {
-                let reason = "old tables are still in use".to_owned();
-                return Err(WorkerError::Routes(reason));
+                return Err(WorkerError::OldRoutes { waited: PATIENCE });
             }
             self.read_reports();
             thread::sleep(Duration::from_micros(20));
         }
-        let told = [self.routes_v4.change(changes), self.routes_v6.change(changes)];
-        for refused in told.into_iter().flatten() {
-            refused.map_err(WorkerError::Routes)?;
-        }
-        Ok(RouteTables { v4: self.routes_v4.current(), v6: self.routes_v6.current() })
+        Ok(self.routes.change(changes))
     }
 
     /// Copies of sessions with their worker's number: of `address` or all, at most `limit`. A session that moves while the

@@ -16,7 +16,7 @@ use tidegate_dataplane::{
         PortRole, Rewrite, Routing, Snapshot,
     },
 };
-use tidegate_worker::{Counted, Idle, PortSpec, Workers, WorkersConfig};
+use tidegate_worker::{Counted, Idle, PortSpec, Routes, Workers, WorkersConfig};
 
 const ADDRESS: u32 = 0x0a09_0064;
 const UPLINK: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -39,6 +39,7 @@ fn config() -> WorkersConfig {
         hugepages: false,
         memory_mib: 128,
         mbufs: None,
+        routes: Routes::Map,
         eal_args: vec!["--log-level=*:error".into()],
         cpus: vec![0, 1],
         idle: Idle::Sleep,

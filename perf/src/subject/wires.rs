@@ -9,7 +9,7 @@ use super::tidegated;
 use crate::machine::WORKER_CPU;
 
 /// Hugepage memory of each program at the wires.
-pub const MEMORY_MIB: u32 = 256;
+pub const MEMORY_MIB: u32 = 512;
 /// Room of a wire in each direction, packets as a power of two: 4 ms at a million packets per second.
 const RING: u32 = 12;
 /// How long a closed session stays in the box's table, so that expiry has work to do.

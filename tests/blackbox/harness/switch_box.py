@@ -16,6 +16,9 @@ memory_mib = 64
 mbufs = 4096
 args = ["--file-prefix=tidegate-blackbox"]
 
+[routes]
+table = "map"
+
 [workers]
 cpus = [0]
 sessions = {sessions}

@@ -132,7 +132,7 @@ fn config_with(dir: &Path, options: &Options) -> String {
     let mut text = format!(
         r#"[eal]
 hugepages = true
-memory_mib = 256
+memory_mib = 512
 args = ["--file-prefix=tidegate-lab"]
 
 [workers]

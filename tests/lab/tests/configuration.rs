@@ -24,7 +24,8 @@ impl Bench {
         // Own names for what the running box has, in case this one gets that far.
         let bad = bad
             .replace("tidegate-lab", "tidegate-refused")
-            .replace("hugepages = true\nmemory_mib = 256", "hugepages = false\nmemory_mib = 64")
+            .replace("hugepages = true\nmemory_mib = 512", "hugepages = false\nmemory_mib = 64")
+            .replace("[workers]", "[routes]\ntable = \"map\"\n[workers]")
             .replace("tidegated.sock", "refused.sock");
         let message = refusal(&rig.lab, &bad).expect(what);
         println!("{what}:\n{message}");

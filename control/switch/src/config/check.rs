@@ -13,7 +13,7 @@ use tidegate_api::endpoint::Endpoint;
 use tidegate_dataplane::{pipeline::Capacity, steering::Timeouts};
 use toml::Spanned;
 
-use super::{Config, ConfigError, Eal, Idle, Workers, file};
+use super::{Config, ConfigError, Eal, Idle, RoutesIn, Workers, file};
 use crate::steering::{NAME_RULE, is_name, is_unicast};
 
 /// Highest number of a CPU that an affinity mask can name (CPU_SETSIZE).
@@ -64,11 +64,25 @@ impl<'a> Check<'a> {
         let workers = self.workers(&file.workers)?;
         let listen = self.listen(&file.api)?;
         let timeouts = self.timeouts(&file.timeouts)?;
+        let routes_in = match file.routes.table {
+            Some(file::Table::Map) => RoutesIn::Map,
+            Some(file::Table::Lpm) | None => RoutesIn::Lpm,
+        };
         let ports = self.ports(&file.port)?;
         let addresses = self.managed(&file.address, &ports)?;
         let neighbours = self.neighbours(&file.neighbour, &ports)?;
         let routes = self.routes(&file.route, &ports, &neighbours)?;
-        Ok(Config { eal, workers, listen, timeouts, ports, neighbours, routes, addresses })
+        Ok(Config {
+            eal,
+            workers,
+            listen,
+            routes_in,
+            timeouts,
+            ports,
+            neighbours,
+            routes,
+            addresses,
+        })
     }
 
     pub(super) fn error(&self, span: Range<usize>, message: impl Into<String>) -> ConfigError {
@@ -140,7 +154,7 @@ impl<'a> Check<'a> {
     fn eal(&self, eal: file::Eal) -> Checked<Eal> {
         let memory_mib = match &eal.memory_mib {
             Some(memory) => self.within("memory_mib", memory, &MEMORY_MIB)?,
-            None => 256,
+            None => 512,
         };
         let mbufs = match &eal.mbufs {
             Some(mbufs) => Some(self.within("mbufs", mbufs, &MBUFS)?),

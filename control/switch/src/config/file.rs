@@ -12,6 +12,8 @@ pub(super) struct File {
     pub(super) workers: Workers,
     pub(super) api: Api,
     #[serde(default)]
+    pub(super) routes: Routes,
+    #[serde(default)]
     pub(super) timeouts: Timeouts,
     #[serde(default)]
     pub(super) port: Vec<Port>,
@@ -53,6 +55,19 @@ pub(super) enum Idle {
 #[serde(deny_unknown_fields)]
 pub(super) struct Api {
     pub(super) listen: Spanned<Vec<Spanned<String>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Routes {
+    pub(super) table: Option<Table>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Table {
+    Lpm,
+    Map,
 }
 
 /// Seconds.

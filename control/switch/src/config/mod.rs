@@ -31,6 +31,8 @@ pub struct Config {
     pub workers: Workers,
     /// Where the gRPC interface listens.
     pub listen: Vec<Endpoint>,
+    /// What routes are kept in.
+    pub routes_in: RoutesIn,
     /// How long silent sessions are kept.
     pub timeouts: Timeouts,
     /// Ports.
@@ -63,6 +65,15 @@ pub enum Idle {
     Sleep,
     /// Poll on: a CPU of its own.
     Poll,
+}
+
+/// What routes are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoutesIn {
+    /// DPDK's longest-prefix tables, for which EAL needs about 250 MiB.
+    Lpm,
+    /// Maps by prefix length: for few routes and little memory.
+    Map,
 }
 
 /// The workers.

@@ -105,7 +105,7 @@ fn most_of_it_can_be_left_out() {
         "[api]\nlisten = [\"unix:/a\"]\n[[port]]\nname = \"p\"\ndevice = \"net_null0\"\nrole = \"uplink\"\n",
     );
     let config = config.expect("valid");
-    assert_eq!(config.eal, Eal { hugepages: true, memory_mib: 256, mbufs: None, args: vec![] });
+    assert_eq!(config.eal, Eal { hugepages: true, memory_mib: 512, mbufs: None, args: vec![] });
     assert_eq!(
         config.workers,
         Workers { cpus: vec![0], idle: Idle::Sleep, sessions: Capacity { v4: 65_536, v6: 16_384 } }

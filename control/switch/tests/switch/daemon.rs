@@ -28,6 +28,8 @@ fn write(folder: &Path, device: &str) -> std::path::PathBuf {
 [eal]
 hugepages = false
 memory_mib = 64
+[routes]
+table = "map"
 [api]
 listen = ["unix:{}", "127.0.0.1:0"]
 [workers]
