@@ -2,21 +2,31 @@
 //!
 //! A port may have a *twin*, a TAP interface of the kernel. What arrives at the port and is for the box itself goes to the
 //! twin, and what the kernel sends by the twin leaves by the port. So ARP, neighbour discovery, ping and routing protocols
-//! are the kernel's, and `ip route`, `ip neigh` or a routing daemon drive the box: [`mirror`] tells the workers what the
+//! are the kernel's, and `ip route`, `ip neigh` or a routing daemon drive the box: [`Mirror`] tells the workers what the
 //! kernel knows.
 //!
-//! What was found out about the kernel, and is relied on:
+//! What was found out about the kernel (Linux 6.18; 6.1 is older and says less), and is relied on:
 //!
-//! - Notifications of routes are not the whole truth: a link that goes down takes its IPv4 routes away silently, IPv6
-//!   multipath routes come hop by hop, and what is appended to a prefix may or may not be what the kernel uses. So a
-//!   notification is only a reason to read the table again.
-//! - Notifications of neighbours are complete, and are followed one by one.
-//! - The kernel looks for a neighbour when it is told that the neighbour is used (`NTF_USE`), without a packet. It does the
-//!   same to keep one: workers' packets do not touch its entries, which grow stale.
+//! - Notifications of routes say what was done, in order, and with their flags where among the routes of one metric. So
+//!   they are followed one by one, however long the table is (`table.rs`). They are not the whole truth: IPv4's routes
+//!   vanish silently with a link that is set down, with an address they come from, and with a next hop object. Then, and
+//!   when something does not fit what is known, the table is read again, and what differs is told.
+//! - What is notified while a table is read may be in it, or not. Where that makes a difference it is read once more.
+//! - A next hop object that is replaced is notified with each of its routes, and routes come with their next hops spelt
+//!   out, as long as the setting `net.ipv4.nexthop_compat_mode` is 1, which it is from the start.
+//! - Notifications of neighbours are complete.
+//! - A packet to an unknown neighbour that comes by a TAP interface is dropped, and nobody is asked: forwarding is off.
+//!   The kernel looks for a neighbour when it is told that the neighbour is used (`NTF_USE`), without a packet, again
+//!   also after it has failed. It does the same to keep one: workers' packets do not touch its entries, which grow stale.
+//!   Whoever answers no more ends as failed, and is forgotten.
 //! - When a reader is too slow the kernel says `ENOBUFS`, once; then everything is read again.
 
+mod follow;
+mod follower;
 mod mirror;
 mod netlink;
+mod read;
+mod table;
 mod twin;
 
 use std::{io, net::IpAddr};
@@ -41,7 +51,7 @@ pub enum Change {
 /// Where a route of the kernel leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelRoute {
-    /// Out by a port with a twin. Of several next hops the first is taken.
+    /// Out by a port with a twin. Of several next hops one is taken, the same one for all packets.
     Next(NextHop),
     /// To the box itself: one of the kernel's own addresses.
     Host,

@@ -10,13 +10,24 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
 use super::KernelError;
 
 /// Bytes of one read: more than the kernel puts into one message.
 const READ_BYTES: usize = 1 << 18;
-/// Bytes the kernel may keep for us. Privileged processes get them whatever `rmem_max` says.
+/// Bytes the kernel may keep for us: some 20,000 notifications.
 const QUEUE_BYTES: usize = 1 << 25;
+
+/// A message of the kernel.
+pub(super) struct Message {
+    /// What it is about (`RTM_*`).
+    pub(super) kind: u16,
+    /// `NLM_F_*`.
+    pub(super) flags: u16,
+    /// `None` when this version of the library cannot read it.
+    pub(super) payload: Option<NetlinkPayload<RouteNetlinkMessage>>,
+}
 
 /// A netlink socket.
 pub(super) struct Netlink {
@@ -35,8 +46,8 @@ impl Netlink {
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
         socket.bind_auto().map_err(failed)?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(failed)?;
-        // With less than that it only has to read everything again more often.
-        let _ = socket.set_rx_buf_sz(QUEUE_BYTES as i32);
+        // Whatever `rmem_max` says. Who may not has to read everything again more often.
+        let _ = set_socket_recv_buffer_size_force(&socket, QUEUE_BYTES);
         for group in groups {
             socket.add_membership(*group).map_err(failed)?;
         }
@@ -59,26 +70,25 @@ impl Netlink {
         mut each: impl FnMut(RouteNetlinkMessage),
     ) -> Result<(), KernelError> {
         self.send(what, request, NLM_F_REQUEST | NLM_F_DUMP)?;
-        loop {
+        let (mut done, mut unread) = (false, 0);
+        while !done {
             let failed = |source| KernelError::Netlink { what, source };
             self.read().map_err(failed)?;
-            let mut done = false;
-            self.messages(what, |payload| match payload {
-                NetlinkPayload::Done(_) => {
-                    done = true;
-                    Ok(())
+            self.messages(what, |message| {
+                match message.payload {
+                    Some(NetlinkPayload::Done(_)) => done = true,
+                    Some(NetlinkPayload::Error(error)) => return Err(failed(error.to_io())),
+                    Some(NetlinkPayload::InnerMessage(message)) => each(message),
+                    Some(_) => {}
+                    None => unread += 1,
                 }
-                NetlinkPayload::Error(error) => Err(failed(error.to_io())),
-                NetlinkPayload::InnerMessage(message) => {
-                    each(message);
-                    Ok(())
-                }
-                _ => Ok(()),
+                Ok(())
             })?;
-            if done {
-                return Ok(());
-            }
         }
+        if unread != 0 {
+            tracing::warn!(what, unread, "entries of the kernel that cannot be read; left out");
+        }
+        Ok(())
     }
 
     /// Have the kernel do something, and wait until it has.
@@ -94,8 +104,10 @@ impl Netlink {
         self.send(what, request, NLM_F_REQUEST | NLM_F_ACK | flags)?;
         let failed = |source| KernelError::Netlink { what, source };
         self.read().map_err(failed)?;
-        self.messages(what, |payload| match payload {
-            NetlinkPayload::Error(error) if error.code.is_some() => Err(failed(error.to_io())),
+        self.messages(what, |message| match message.payload {
+            Some(NetlinkPayload::Error(error)) if error.code.is_some() => {
+                Err(failed(error.to_io()))
+            }
             _ => Ok(()),
         })
     }
@@ -119,22 +131,27 @@ impl Netlink {
     pub(super) fn messages(
         &self,
         what: &'static str,
-        mut each: impl FnMut(NetlinkPayload<RouteNetlinkMessage>) -> Result<(), KernelError>,
+        mut each: impl FnMut(Message) -> Result<(), KernelError>,
     ) -> Result<(), KernelError> {
         let mut rest = &self.buffer[..];
         while !rest.is_empty() {
             let bad = |reason: String| KernelError::Answer { what, reason };
-            let length = rest.first_chunk::<4>().map(|length| u32::from_ne_bytes(*length));
-            let length = length.map_or(0, |length| length as usize).next_multiple_of(4);
-            if length < 16 || length > rest.len() {
+            // struct nlmsghdr: u32 length, u16 type, u16 flags, u32 sequence number, u32 sender.
+            let Some(head) = rest.first_chunk::<16>() else {
+                return Err(bad(format!("a message of {} bytes", rest.len())));
+            };
+            let [l0, l1, l2, l3, k0, k1, f0, f1, ..] = *head;
+            let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
+            if length < head.len() || length > rest.len() {
                 return Err(bad(format!("a message of {length} bytes in {}", rest.len())));
             }
-            let (message, behind) = rest.split_at(length);
-            rest = behind;
-            // What this version of the library cannot read is of a kind that nothing here asks for.
-            if let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) {
-                each(message.payload)?;
-            }
+            let read = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&rest[..length]);
+            each(Message {
+                kind: u16::from_ne_bytes([k0, k1]),
+                flags: u16::from_ne_bytes([f0, f1]),
+                payload: read.ok().map(|message| message.payload),
+            })?;
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
         Ok(())
     }
