@@ -86,12 +86,15 @@ fn status(status: &Status, output: &mut Output) -> Result<(), Error> {
             link.to_owned(),
             port.mac.clone(),
             port.queues.to_string(),
+            port.mtu.to_string(),
             port.addresses.join(","),
             port.device.clone(),
+            port.vlan.clone(),
         ]
     };
     let ports: Vec<_> = status.ports.iter().map(port).collect();
-    let ports = table(["PORT", "LINK", "MAC", "QUEUES", "ADDRESSES", "DEVICE"], &ports);
+    let ports =
+        table(["PORT", "LINK", "MAC", "QUEUES", "MTU", "ADDRESSES", "DEVICE", "VLAN"], &ports);
     output.text(&format!("{}\n{ports}", list(&rows)))?;
     Ok(())
 }

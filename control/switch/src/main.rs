@@ -15,7 +15,6 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser;
 use tidegate_api::endpoint::Endpoint;
-use tidegate_dataplane::steering::PortId;
 use tidegate_switch::{
     config::{self, Config, PortConfig},
     core::{AddressReport, Core, CoreThread},
@@ -120,14 +119,13 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// The interfaces of the ports' twins, and which port each stands for.
 fn twins(config: &Config) -> (Vec<TwinInterface>, Vec<MirroredPort>) {
-    let numbered = (0..).map(PortId).zip(&config.ports);
-    let twin = |(port, it): (PortId, &PortConfig)| {
+    let twin = |it: &PortConfig| {
         let name = it.twin.clone()?;
         let addresses = it.addresses.iter().map(|own| (own.address, own.prefix_len)).collect();
-        let mirrored = MirroredPort { port, interface: name.clone() };
+        let mirrored = MirroredPort { port: it.id, interface: name.clone() };
         Some((TwinInterface { name, addresses }, mirrored))
     };
-    numbered.filter_map(twin).unzip()
+    config.ports.iter().filter_map(twin).unzip()
 }
 
 /// Have the core act on what the kernel knows of routes and neighbours.

@@ -25,17 +25,18 @@ struct DpdkWorkers {
 pub(crate) fn start(config: &Config) -> Result<(Box<dyn Dataplane>, Network), StartError> {
     let workers = Workers::start(&workers_config(config))?;
     let reports = workers.ports();
-    let ports = config.ports.iter().zip(&reports).map(info).collect();
+    let ports = devices(config).zip(&reports).map(info).collect();
     let macs: Vec<_> = reports.iter().map(|report| report.mac).collect();
     Ok((Box::new(DpdkWorkers { workers, ports }), Network::new(config, &macs)))
 }
 
 fn workers_config(config: &Config) -> WorkersConfig {
-    let port = |port: &PortConfig| PortSpec {
+    let port = |(port, device): (&PortConfig, &str)| PortSpec {
         name: port.name.clone(),
-        device: port.device.clone(),
+        device: device.to_owned(),
         mac: port.mac,
         mac_of: None,
+        mtu: port.mtu,
     };
     let twin = |(number, port): (usize, &PortConfig)| {
         let interface = port.twin.as_ref()?;
@@ -44,6 +45,7 @@ fn workers_config(config: &Config) -> WorkersConfig {
             device: format!("net_tap_twin{number},iface={interface}"),
             mac: None,
             mac_of: Some(number),
+            mtu: port.mtu,
         })
     };
     let twins = config.ports.iter().enumerate().filter_map(twin);
@@ -62,14 +64,19 @@ fn workers_config(config: &Config) -> WorkersConfig {
             Idle::Poll => tidegate_worker::Idle::Poll,
         },
         sessions: config.workers.sessions,
-        ports: config.ports.iter().map(port).chain(twins).collect(),
+        ports: devices(config).map(port).chain(twins).collect(),
     }
 }
 
-fn info((port, report): (&PortConfig, &PortReport)) -> PortInfo {
+/// The ports that have a device of their own. They come first, so that their numbers are those of the devices.
+fn devices(config: &Config) -> impl Iterator<Item = (&PortConfig, &str)> {
+    config.ports.iter().filter_map(|port| Some((port, port.device()?)))
+}
+
+fn info(((port, device), report): ((&PortConfig, &str), &PortReport)) -> PortInfo {
     PortInfo {
         name: port.name.clone(),
-        device: port.device.clone(),
+        device: device.to_owned(),
         mac: report.mac,
         link_up: report.link_up,
         queues: report.queues,

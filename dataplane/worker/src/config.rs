@@ -31,6 +31,8 @@ pub struct PortSpec {
     pub mac: Option<Mac>,
     /// The port, by its position and before this one, whose MAC it shall have instead: of a twin.
     pub mac_of: Option<usize>,
+    /// Bytes of the largest IP packet.
+    pub mtu: u16,
 }
 
 /// How the workers run.
@@ -104,6 +106,7 @@ mod tests {
             device: device.into(),
             mac: None,
             mac_of: None,
+            mtu: 1500,
         };
         let mut config = WorkersConfig {
             hugepages: false,

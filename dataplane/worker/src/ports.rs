@@ -80,6 +80,7 @@ fn try_open(
     let config = PortConfig {
         queue_pairs: port.max_queue_pairs().min(workers).max(1),
         promiscuous: true,
+        mtu: spec.mtu,
         ..PortConfig::default()
     };
     let queues = port.start(&config, pool)?;

@@ -34,6 +34,7 @@ fn config() -> WorkersConfig {
         device: device.into(),
         mac: None,
         mac_of: None,
+        mtu: 1500,
     };
     WorkersConfig {
         hugepages: false,

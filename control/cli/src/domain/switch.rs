@@ -30,6 +30,8 @@ pub struct Port {
     pub link_up: bool,
     pub queues: u32,
     pub addresses: Vec<String>,
+    pub vlan: String,
+    pub mtu: u32,
 }
 
 impl From<proto::Status> for Status {
@@ -41,6 +43,8 @@ impl From<proto::Status> for Status {
             link_up: port.link_up,
             queues: port.queues,
             addresses: port.addresses,
+            vlan: port.vlan,
+            mtu: port.mtu,
         };
         Self {
             version: status.version,

@@ -63,7 +63,9 @@ async fn switch_tables_and_objects() {
     let (_, text) = processes.run("switch status").await;
     assert!(text.contains("workers                    2\n"), "{text}");
     assert!(
-        text.contains("up    down  02:00:00:00:00:ff       1  10.0.0.254/24  net_tap0\n"),
+        text.contains(
+            "up    down  02:00:00:00:00:ff       1  1400  10.0.0.254/24  net_tap0  100.7\n"
+        ),
         "{text}"
     );
     let (_, text) = processes.run("switch addresses").await;
@@ -164,6 +166,8 @@ impl Switch for FakeSwitch {
                 link_up: false,
                 queues: 1,
                 addresses: vec!["10.0.0.254/24".to_owned()],
+                vlan: "100.7".to_owned(),
+                mtu: 1400,
             }],
             ..switch::Status::default()
         }))

@@ -88,7 +88,11 @@ pub(super) struct Timeouts {
 #[serde(deny_unknown_fields)]
 pub(super) struct Port {
     pub(super) name: Spanned<String>,
-    pub(super) device: Spanned<String>,
+    pub(super) device: Option<Spanned<String>>,
+    /// Of a VLAN: the port whose device it shares, and its tags.
+    pub(super) on: Option<Spanned<String>>,
+    pub(super) vlan: Option<Spanned<String>>,
+    pub(super) mtu: Option<Spanned<u16>>,
     pub(super) mac: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) addresses: Vec<Spanned<String>>,

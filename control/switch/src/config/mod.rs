@@ -3,6 +3,7 @@
 //! [`load`] reads the file, checks everything that can be checked without touching the machine, and gives valid
 //! types; each error says file, line, column, what is wrong and what to write instead.
 
+mod carrier;
 mod check;
 mod file;
 mod topology;
@@ -13,16 +14,14 @@ pub use tidegate_config::ConfigError;
 
 use tidegate_api::endpoint::Endpoint;
 use tidegate_dataplane::{
-    packet::Mac,
+    packet::{Mac, Tags},
     pipeline::Capacity,
-    steering::{IpPrefix, Neighbour, NextHop, PortRole, Timeouts},
+    steering::{IpPrefix, Link, Neighbour, NextHop, PortId, PortRole, Timeouts},
 };
 
 use crate::steering::BackendSpec;
 
-/// A valid configuration. Ports are in the file's order, which is their [`PortId`]'s.
-///
-/// [`PortId`]: tidegate_dataplane::steering::PortId
+/// A valid configuration. Ports with a device of their own come first, and their position is their number; VLANs follow.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// How DPDK is started.
@@ -90,18 +89,57 @@ pub struct Workers {
 /// One port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortConfig {
+    /// Its number.
+    pub id: PortId,
     /// Its name in requests and references.
     pub name: String,
-    /// DPDK device: a virtual one with its arguments (`net_tap0,iface=tg0`) or a PCI address.
-    pub device: String,
-    /// The MAC it shall have; its own when `None`.
+    /// What carries its frames.
+    pub carrier: Carrier,
+    /// The MAC it shall have; the device's own when `None`.
     pub mac: Option<Mac>,
+    /// Bytes of the largest IP packet.
+    pub mtu: u16,
     /// Its own addresses.
     pub addresses: Vec<InterfaceAddress>,
     /// Its side.
     pub role: PortRole,
     /// The kernel's interface for it.
     pub twin: Option<String>,
+}
+
+/// What carries the frames of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// A DPDK device: a virtual one with its arguments (`net_tap0,iface=tg0`) or a PCI address.
+    Device(String),
+    /// The device of another port, under VLAN tags.
+    Vlan {
+        /// The other port, which has a device.
+        on: PortId,
+        /// The tags.
+        tags: Tags,
+    },
+}
+
+impl PortConfig {
+    /// Its device, if it has one of its own.
+    #[must_use]
+    pub fn device(&self) -> Option<&str> {
+        match &self.carrier {
+            Carrier::Device(device) => Some(device),
+            Carrier::Vlan { .. } => None,
+        }
+    }
+
+    /// What carries the port's packets.
+    #[must_use]
+    pub fn link(&self) -> Link {
+        let (device, tags) = match self.carrier {
+            Carrier::Device(_) => (self.id, Tags::NONE),
+            Carrier::Vlan { on, tags } => (on, tags),
+        };
+        Link::Device { device, tags, mtu: self.mtu }
+    }
 }
 
 /// An address of the box with the length of its link's prefix.

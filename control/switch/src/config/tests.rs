@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::*;
+use super::{carrier::FIRST_VLAN, *};
 
 /// A file that is right; cases change one thing each.
 const GOOD: &str = r#"[eal]
@@ -88,15 +88,59 @@ fn a_right_file_gives_valid_types() {
     assert_eq!(config.timeouts.echo_ms, Timeouts::default().echo_ms);
     assert_eq!((config.ports.len(), config.ports[2].mac), (3, Some(Mac([2, 0, 0, 0, 0, 0xfe]))));
     assert_eq!(config.ports[0].addresses[0].to_string(), "10.9.0.1/24");
-    let hop = NextHop {
-        port: tidegate_dataplane::steering::PortId(0),
-        via: Some([10, 9, 0, 254].into()),
-    };
+    let hop = NextHop { port: PortId(0), via: Some([10, 9, 0, 254].into()) };
     assert_eq!(config.routes, [("0.0.0.0/0".parse().expect("prefix"), hop)]);
     assert_eq!(
         config.addresses[1].1.rewrite,
         tidegate_dataplane::steering::Rewrite::Nat([10, 8, 0, 12].into())
     );
+}
+
+/// [`GOOD`] with a VLAN on the uplink as its first port, whose lines are these.
+fn with_vlan(lines: &str) -> String {
+    let port = format!("[[port]]\nname = \"uplink.100\"\n{lines}\nrole = \"uplink\"\n[[port]]");
+    GOOD.replacen("[[port]]", &port, 1)
+}
+
+#[test]
+fn vlans_share_a_device() {
+    let text = with_vlan("on = \"uplink\"\nvlan = \"100.7\"\nmtu = 1400");
+    let text = text.replace("on = \"uplink\"", "addresses = [\"10.6.0.1/24\"]\non = \"east\"");
+    let config = parse_text(&text).expect("valid");
+    let names: Vec<_> = config.ports.iter().map(|port| port.name.as_str()).collect();
+    assert_eq!(names, ["uplink", "east", "west", "uplink.100"], "devices come first");
+    let port = &config.ports[3];
+    let tags = "100.7".parse().expect("VLANs");
+    let link = Link::Device { device: PortId(1), tags, mtu: 1400 };
+    assert_eq!((port.link(), port.device()), (link, None));
+    assert_eq!(port.id, PortId(FIRST_VLAN), "no device's number");
+    assert_eq!(port.mac, config.ports[1].mac, "the device's");
+    assert_eq!(config.ports[1].link(), Link::untagged(PortId(1)));
+}
+
+#[test]
+fn vlans_that_cannot_be() {
+    let wrong = |lines: &str, line: usize, words: &[&str]| {
+        let error = parse_text(&with_vlan(lines)).expect_err("refused").to_string();
+        assert!(error.starts_with(&format!("tidegated.toml:{line}:")), "line {line} in: {error}");
+        says(&error, words);
+    };
+    wrong("on = \"up\"\nvlan = \"100\"", 17, &["`up`", "`uplink`"]);
+    wrong("on = \"uplink\"\nvlan = \"4095\"", 18, &["`4095`", "1 to 4094"]);
+    wrong("on = \"uplink\"\nvlan = \"1.2.3\"", 18, &["`1.2.3`", "outer, inner"]);
+    wrong("on = \"uplink\"", 17, &["needs the VLAN", "vlan = \"100\""]);
+    wrong("vlan = \"100\"", 17, &["on = "]);
+    wrong("", 16, &["`uplink.100`", "no device", "net_tap0"]);
+    wrong("device = \"net_null9\"\non = \"uplink\"\nvlan = \"1\"", 17, &["remove device"]);
+    wrong("on = \"uplink\"\nvlan = \"1\"\ntwin = \"t\"", 19, &["twin", "`uplink`"]);
+    wrong("on = \"uplink\"\nvlan = \"1\"\nmtu = 1501", 19, &["1501", "1500", "`uplink`"]);
+    wrong("on = \"uplink\"\nvlan = \"1\"\nmtu = 100", 19, &["mtu = 100", "576"]);
+    let again =
+        "on = \"uplink\"\nvlan = \"5\"\nrole = \"access\"\n[[port]]\nname = \"b\"\non = \"uplink\"";
+    wrong(&format!("{again}\nvlan = \"5\""), 23, &["VLAN 5", "`uplink.100`"]);
+    let nested =
+        again.replacen("name = \"b\"\non = \"uplink\"", "name = \"b\"\non = \"uplink.100\"", 1);
+    wrong(&format!("{nested}\nvlan = \"6\""), 22, &["`uplink.100`", "VLAN itself"]);
 }
 
 #[test]

@@ -10,7 +10,8 @@ use tidegate_dataplane::{
 use toml::Spanned;
 
 use super::{
-    InterfaceAddress, PortConfig,
+    Carrier, InterfaceAddress, PortConfig,
+    carrier::{in_order, number},
     check::{Check, Checked, Owner},
     file,
 };
@@ -27,20 +28,28 @@ impl Check<'_> {
             return Err(self.error(one_too_many.name.span(), message));
         }
         let mut ports: Vec<PortConfig> = Vec::new();
-        for written in file {
+        for written in in_order(file) {
             let name = self.name("port", &written.name)?;
             if ports.iter().any(|port| port.name == name) {
                 let message = format!("two ports are named `{name}`; give each its own name");
                 return Err(self.error(written.name.span(), message));
             }
-            let device = self.device(&written.device, &ports)?;
-            let mac = written.mac.as_ref().map(|mac| self.parse(mac)).transpose()?;
+            let carrier = self.carrier(written, &ports)?;
+            let mtu = self.mtu(written.mtu.as_ref(), &carrier, &ports)?;
+            let shared = match carrier {
+                Carrier::Device(_) => None,
+                // Devices come first: their position is their number.
+                Carrier::Vlan { on, .. } => ports[usize::from(on.0)].mac,
+            };
+            let mac = written.mac.as_ref().map(|mac| self.parse(mac)).transpose()?.or(shared);
             let role = match written.role {
                 file::Role::Uplink => PortRole::Uplink,
                 file::Role::Access => PortRole::Access,
             };
-            let twin = self.twin(written, &ports)?;
-            let mut port = PortConfig { name, device, mac, addresses: Vec::new(), role, twin };
+            let id = number(&carrier, &ports);
+            let twin = self.twin(written, &carrier, &ports)?;
+            let addresses = Vec::new();
+            let mut port = PortConfig { id, name, carrier, mac, mtu, addresses, role, twin };
             for text in &written.addresses {
                 let address = self.interface_address(text, &port, &ports)?;
                 port.addresses.push(address);
@@ -51,7 +60,12 @@ impl Check<'_> {
     }
 
     /// The kernel's interface for the port, if it is to have one.
-    fn twin(&self, written: &file::Port, ports: &[PortConfig]) -> Checked<Option<String>> {
+    fn twin(
+        &self,
+        written: &file::Port,
+        carrier: &Carrier,
+        ports: &[PortConfig],
+    ) -> Checked<Option<String>> {
         /// `IFNAMSIZ` of netdevice(7), less the NUL.
         const MOST: usize = 15;
         let Some(text) = &written.twin else { return Ok(None) };
@@ -60,6 +74,13 @@ impl Check<'_> {
         if name.is_empty() || name.len() > MOST || !name.bytes().all(fits) {
             let message = format!(
                 "`{name}` cannot be an interface's name; use 1 to {MOST} letters, digits, `-` or `_`"
+            );
+            return Err(self.error(text.span(), message));
+        }
+        if let Carrier::Vlan { .. } = carrier {
+            let on = written.on.as_ref().map_or("", |on| on.get_ref());
+            let message = format!(
+                "a VLAN has no twin of its own: what is for the box goes to the twin of `{on}`, with its tags; remove it"
             );
             return Err(self.error(text.span(), message));
         }
@@ -74,7 +95,7 @@ impl Check<'_> {
         Ok(Some(name.clone()))
     }
 
-    fn device(&self, device: &Spanned<String>, ports: &[PortConfig]) -> Checked<String> {
+    pub(super) fn device(&self, device: &Spanned<String>, ports: &[PortConfig]) -> Checked<String> {
         let text = device.get_ref();
         if text.is_empty() || text.chars().any(char::is_whitespace) {
             let message = format!(
@@ -84,7 +105,7 @@ impl Check<'_> {
         }
         // EAL knows a virtual device by what stands before its arguments.
         let id = |device: &str| device.split(',').next().map(str::to_owned);
-        if let Some(port) = ports.iter().find(|port| id(&port.device) == id(text)) {
+        if let Some(port) = ports.iter().find(|port| port.device().and_then(id) == id(text)) {
             let message = format!(
                 "device `{text}` is already port `{}`; give each port its own device",
                 port.name
@@ -141,9 +162,9 @@ impl Check<'_> {
         Ok(here)
     }
 
-    fn port(&self, name: &Spanned<String>, ports: &[PortConfig]) -> Checked<PortId> {
-        let at = ports.iter().position(|port| port.name == *name.get_ref());
-        at.and_then(|at| u16::try_from(at).ok()).map(PortId).ok_or_else(|| {
+    pub(super) fn port(&self, name: &Spanned<String>, ports: &[PortConfig]) -> Checked<PortId> {
+        let named = ports.iter().find(|port| port.name == *name.get_ref());
+        named.map(|port| port.id).ok_or_else(|| {
             let known: Vec<_> = ports.iter().map(|port| format!("`{}`", port.name)).collect();
             let message =
                 format!("there is no port `{}`; ports here: {}", name.get_ref(), known.join(", "));
@@ -254,15 +275,14 @@ impl Check<'_> {
             }
             let named = written.port.as_ref().map(|port| self.port(port, ports)).transpose()?;
             let on_link = |port: PortId| {
-                let addresses = &ports[usize::from(port.0)].addresses;
-                addresses
-                    .iter()
-                    .any(|address| address.prefix().is_some_and(|prefix| prefix.contains(via)))
+                let named = ports.iter().find(|it| it.id == port);
+                let mut addresses = named.into_iter().flat_map(|port| &port.addresses);
+                addresses.any(|address| address.prefix().is_some_and(|prefix| prefix.contains(via)))
                     || neighbours
                         .iter()
                         .any(|(address, neighbour)| *address == via && neighbour.port == port)
             };
-            let mut candidates = (0..).take(ports.len()).map(PortId).filter(|port| on_link(*port));
+            let mut candidates = ports.iter().map(|port| port.id).filter(|id| on_link(*id));
             let port = match named {
                 Some(port) => on_link(port).then_some(port),
                 None => candidates.next(),

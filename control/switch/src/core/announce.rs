@@ -8,7 +8,7 @@ use std::{
 
 use tidegate_dataplane::{
     packet::{arp, neighbour},
-    steering::{PortId, PortRole},
+    steering::PortRole,
 };
 
 use super::Core;
@@ -64,22 +64,18 @@ impl Core {
     /// Send the announcements that are due.
     pub(super) fn announce(&mut self, now: Instant) {
         for address in self.announcer.take(now) {
-            for (id, port) in (0..).map(PortId).zip(self.network.ports()) {
-                if port.role != PortRole::Uplink {
-                    continue;
+            let ports = self.network.ports().iter();
+            let uplinks = ports.filter(|port| port.role == PortRole::Uplink);
+            let frames = uplinks.map(|port| match address {
+                IpAddr::V4(v4) => (port.id, arp::announcement(port.mac, v4.to_bits()).to_vec()),
+                IpAddr::V6(v6) => {
+                    (port.id, neighbour::advertisement(port.mac, v6.to_bits()).to_vec())
                 }
-                let sent = match address {
-                    IpAddr::V4(v4) => {
-                        let frame = arp::announcement(port.mac, v4.to_bits());
-                        self.dataplane.transmit(id, &frame)
-                    }
-                    IpAddr::V6(v6) => {
-                        let frame = neighbour::advertisement(port.mac, v6.to_bits());
-                        self.dataplane.transmit(id, &frame)
-                    }
-                };
-                if let Err(error) = sent {
-                    tracing::warn!(%address, port = port.name, %error, "announcement not sent");
+            });
+            for (id, frame) in frames.collect::<Vec<_>>() {
+                if let Err(error) = self.send(id, frame) {
+                    let port = self.network.port(id).map(|port| &port.name);
+                    tracing::warn!(%address, port, %error, "announcement not sent");
                 }
             }
         }

@@ -7,13 +7,14 @@ use std::{
 };
 
 use tidegate_dataplane::{
-    packet::{Address as _, arp},
+    packet::{Address as _, LinkHeader, Mac, arp},
     pipeline::Punt,
-    steering::PortId,
+    steering::{Link, PortId},
 };
 
 use super::Core;
 use crate::{
+    dataplane::DataplaneError,
     kernel::{Change, Mirror},
     steering::Learned,
 };
@@ -113,6 +114,18 @@ impl Core {
         }
     }
 
+    /// Send an untagged frame by this port, with its tags if it has any.
+    pub(super) fn send(&mut self, port: PortId, mut frame: Vec<u8>) -> Result<(), DataplaneError> {
+        let Some(Link::Device { device, tags, .. }) = self.network.port(port).map(|port| port.link)
+        else {
+            return Ok(());
+        };
+        let (destination, source) = (Mac::read(&frame), Mac::read(&frame[6..]));
+        // A vector always has room.
+        let _ = LinkHeader::new(destination, source, tags).write(&mut frame);
+        self.dataplane.transmit(device, &frame)
+    }
+
     /// Ask for `address` on every link it can be on; on `port` when it is on none.
     fn resolve(&mut self, port: PortId, address: IpAddr, now: Instant) {
         if self.network.owner_of(address).is_some() || !self.links.ask(address, now) {
@@ -137,7 +150,7 @@ impl Core {
         }
         for (id, mac, own) in questions {
             let question = arp::request(mac, own, wanted.to_bits());
-            if let Err(error) = self.dataplane.transmit(id, &question) {
+            if let Err(error) = self.send(id, question.to_vec()) {
                 tracing::warn!(%address, %error, "ARP request not sent");
             }
         }

@@ -2,9 +2,10 @@
 
 use tidegate_api::switch as proto;
 use tidegate_dataplane::{
+    packet::Tags,
     pipeline::{Import, Outcome},
     session::SessionState,
-    steering::Rewrite,
+    steering::{Link, Rewrite},
 };
 
 use super::BoxInfo;
@@ -13,19 +14,23 @@ use crate::{
         AddressReport, CountersReport, CutoverReport, MigrationState, Progress, SessionReport,
         StatusReport,
     },
-    steering::{AddressState, BackendSpec, Network},
+    steering::{AddressState, BackendSpec, Network, NetworkPort},
 };
 
 pub(super) fn status(report: StatusReport, info: &BoxInfo) -> proto::Status {
-    let port = |(number, port): (usize, crate::dataplane::PortInfo)| proto::Port {
-        addresses: info.network.ports().get(number).map_or_else(Vec::new, |configured| {
-            configured.addresses.iter().map(ToString::to_string).collect()
-        }),
-        name: port.name,
-        device: port.device,
-        mac: port.mac.to_string(),
-        link_up: port.link_up,
-        queues: port.queues.into(),
+    let port = |port: &NetworkPort| {
+        let Link::Device { device, tags, mtu } = port.link else { return None };
+        let carrier = report.ports.get(usize::from(device.0))?;
+        Some(proto::Port {
+            name: port.name.clone(),
+            device: carrier.device.clone(),
+            mac: port.mac.to_string(),
+            link_up: carrier.link_up,
+            queues: carrier.queues.into(),
+            addresses: port.addresses.iter().map(ToString::to_string).collect(),
+            vlan: if tags == Tags::NONE { String::new() } else { tags.to_string() },
+            mtu: mtu.into(),
+        })
     };
     proto::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -33,7 +38,7 @@ pub(super) fn status(report: StatusReport, info: &BoxInfo) -> proto::Status {
         workers: report.workers as u32,
         sessions_capacity: info.sessions_capacity.v4.into(),
         sessions_capacity_ipv6: info.sessions_capacity.v6.into(),
-        ports: report.ports.into_iter().enumerate().map(port).collect(),
+        ports: info.network.ports().iter().filter_map(port).collect(),
         hosted_addresses: report.hosted as u64,
         migrations: report.migrations as u64,
         sessions: report.sessions,

@@ -15,13 +15,15 @@ use super::{
     routes::{Routes, Target},
 };
 use crate::{
-    config::{Config, InterfaceAddress, PortConfig},
+    config::{Carrier, Config, InterfaceAddress, PortConfig},
     kernel::{Change, KernelRoute},
 };
 
 /// A port and what is configured on it.
 #[derive(Clone, Debug)]
 pub struct NetworkPort {
+    /// Its number.
+    pub id: PortId,
     /// Its name.
     pub name: String,
     /// The MAC it really has.
@@ -32,6 +34,8 @@ pub struct NetworkPort {
     pub role: PortRole,
     /// The port behind which the kernel stands for it.
     pub twin: Option<PortId>,
+    /// What carries its packets.
+    pub link: Link,
 }
 
 /// More learned neighbours than this are not kept: a scan of the links must not fill the memory.
@@ -59,21 +63,30 @@ pub enum Learned {
 }
 
 impl Network {
-    /// The network of `config`; `macs` are the MACs its ports really have, in the same order.
+    /// The network of `config`; `macs` are the MACs its devices really have, in the same order.
+    ///
+    /// # Panics
+    /// When there are fewer MACs than devices.
     #[must_use]
     pub fn new(config: &Config, macs: &[Mac]) -> Self {
-        // Twins come behind the ports, in the ports' order.
-        let mut twins = (config.ports.len() as u16..).map(PortId);
-        let port = |(port, mac): (&PortConfig, &Mac)| NetworkPort {
+        // Twins come behind the devices, in their order.
+        let devices = config.ports.iter().filter(|port| port.device().is_some()).count();
+        let mut twins = (devices as u16..).map(PortId);
+        let port = |port: &PortConfig| NetworkPort {
+            id: port.id,
             name: port.name.clone(),
-            mac: *mac,
+            mac: match port.carrier {
+                Carrier::Device(_) => macs[usize::from(port.id.0)],
+                Carrier::Vlan { on, .. } => port.mac.unwrap_or(macs[usize::from(on.0)]),
+            },
             addresses: port.addresses.clone(),
             role: port.role,
             twin: port.twin.as_ref().and_then(|_| twins.next()),
+            link: port.link(),
         };
-        let ports: Vec<_> = config.ports.iter().zip(macs).map(port).collect();
-        let connected = (0..).zip(&ports).flat_map(|(number, port)| {
-            let hop = NextHop { port: PortId(number), via: None };
+        let ports: Vec<_> = config.ports.iter().map(port).collect();
+        let connected = ports.iter().flat_map(|port| {
+            let hop = NextHop { port: port.id, via: None };
             port.addresses.iter().filter_map(move |address| Some((address.prefix()?, hop)))
         });
         let mut routes = Routes::default();
@@ -97,7 +110,7 @@ impl Network {
         &self.timeouts
     }
 
-    /// Its ports, by [`PortId`].
+    /// Its ports.
     #[must_use]
     pub fn ports(&self) -> &[NetworkPort] {
         &self.ports
@@ -106,14 +119,13 @@ impl Network {
     /// The port `id`.
     #[must_use]
     pub fn port(&self, id: PortId) -> Option<&NetworkPort> {
-        self.ports.get(usize::from(id.0))
+        self.ports.iter().find(|port| port.id == id)
     }
 
     /// The port with this name.
     #[must_use]
     pub fn port_named(&self, name: &str) -> Option<PortId> {
-        let at = self.ports.iter().position(|port| port.name == name)?;
-        u16::try_from(at).ok().map(PortId)
+        self.ports.iter().find(|port| port.name == name).map(|port| port.id)
     }
 
     /// The port that has `address` as its own.
@@ -132,9 +144,9 @@ impl Network {
         };
         let all = self.ports.iter().flat_map(|port| &port.addresses);
         let longest = all.filter(on_link).map(|own| own.prefix_len).max();
-        (0..).map(PortId).zip(&self.ports).filter_map(move |(id, port)| {
+        self.ports.iter().filter_map(move |port| {
             let here = |own: &&InterfaceAddress| on_link(own) && Some(own.prefix_len) == longest;
-            port.addresses.iter().find(here).map(|own| (id, port, own.address))
+            port.addresses.iter().find(here).map(|own| (port.id, port, own.address))
         })
     }
 
@@ -200,31 +212,37 @@ impl Network {
         tables: RouteTables,
         counted: Vec<BackendSlot>,
     ) -> Result<Snapshot, SnapshotError> {
-        let port = |(id, port): (PortId, &NetworkPort)| {
-            Some(Port {
-                mac: port.mac,
-                addresses: port.addresses.iter().map(|own| own.address).collect(),
-                role: port.role,
-                link: Link::untagged(id),
-                twin: port.twin,
-            })
-        };
-        let twin = |(of, port): (PortId, &NetworkPort)| {
-            Some(Port {
-                mac: port.mac,
-                addresses: Vec::new(),
-                role: PortRole::Twin(of),
-                link: Link::untagged(port.twin?),
-                twin: None,
-            })
-        };
-        let numbered = || (0..).map(PortId).zip(&self.ports);
-        let twins = numbered().filter_map(twin).map(Some);
-        let ports: Vec<_> = numbered().map(port).chain(twins).collect();
+        let ports = self.logical_ports();
         let routing = Routing { tables, hops: self.routes.hops(&ports) };
         let mut snapshot = Snapshot::new(generation, ports, steering.managed(), routing)?;
         snapshot.timeouts = self.timeouts;
         snapshot.counted_at_install = counted;
         Ok(snapshot)
+    }
+
+    /// The ports and their twins by number, as packets see them.
+    fn logical_ports(&self) -> Vec<Option<Port>> {
+        let mut ports = Vec::new();
+        let mut set = |id: PortId, port| {
+            let at = usize::from(id.0);
+            ports.resize(ports.len().max(at + 1), None);
+            ports[at] = Some(port);
+        };
+        for port in &self.ports {
+            let logical = Port {
+                mac: port.mac,
+                addresses: port.addresses.iter().map(|own| own.address).collect(),
+                role: port.role,
+                link: port.link,
+                twin: port.twin,
+            };
+            if let Some(twin) = port.twin {
+                let role = PortRole::Twin(port.id);
+                let (addresses, link) = (Vec::new(), Link::untagged(twin));
+                set(twin, Port { role, addresses, link, twin: None, ..logical.clone() });
+            }
+            set(port.id, logical);
+        }
+        ports
     }
 }

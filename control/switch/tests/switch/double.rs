@@ -83,7 +83,7 @@ impl Shards {
     ) -> Result<(PortId, Vec<u8>), Verdict> {
         let mut inner = self.lock();
         let (snapshot, now_ms) = (Arc::clone(&inner.snapshot), inner.now_ms);
-        let mut verdict = [Verdict::Redirect(0)];
+        let (mut ports, mut verdict) = ([port], [Verdict::Redirect(0)]);
         let mut origin = Origin::Port;
         while let Verdict::Redirect(shard) = verdict[0] {
             let frames = std::slice::from_mut(&mut frame);
@@ -92,7 +92,7 @@ impl Shards {
                 now_ms,
                 origin,
                 frames,
-                &mut [port],
+                &mut ports,
                 &mut verdict,
             );
             origin = Origin::Worker;

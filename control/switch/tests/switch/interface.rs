@@ -65,6 +65,23 @@ async fn status_describes_the_box() {
         (port.link_up, port.queues, port.addresses.as_slice()),
         (true, 1, &["10.8.0.1/24".to_owned()][..])
     );
+    assert_eq!((port.vlan.as_str(), port.mtu), ("", 1500));
+    tested.stop().await;
+}
+
+#[tokio::test]
+async fn status_names_vlans_and_whose_device_they_share() {
+    let vlan = "[[port]]\nname = \"uplink.5\"\non = \"uplink\"\nvlan = \"5\"\nmtu = 1400\nrole = \"access\"\n";
+    let mut tested = TestBox::start_with(vlan).await;
+    let request = proto::GetStatusRequest {};
+    let status = tested.client.get_status(request).await.expect("status").into_inner();
+    let port = &status.ports[3];
+    assert_eq!((port.name.as_str(), port.vlan.as_str(), port.mtu), ("uplink.5", "5", 1400));
+    assert_eq!((&port.device, &port.mac), (&status.ports[0].device, &status.ports[0].mac));
+    let request = proto::GetCountersRequest {};
+    let counters = tested.client.get_counters(request).await.expect("counters").into_inner();
+    let ports: Vec<_> = counters.ports.iter().map(|port| port.name.as_str()).collect();
+    assert_eq!(ports, ["uplink", "east", "west"], "counters are the devices'");
     tested.stop().await;
 }
 

@@ -270,7 +270,8 @@ fn bare_core() -> (CoreThread, crate::double::Shards) {
         std::path::Path::new("test.toml"),
         "[api]\nlisten = [\"unix:/a\"]\n[[port]]\nname = \"p\"\ndevice = \"net_null0\"\nrole = \"access\"\n",
     );
-    let network = Network::new(&config.expect("valid"), &[]);
+    let network =
+        Network::new(&config.expect("valid"), &[tidegate_dataplane::packet::Mac(CLIENT_MAC)]);
     let core = Core::new(Box::new(double), network, []).expect("core");
     (CoreThread::start(core).expect("thread"), shards)
 }

@@ -9,7 +9,7 @@ use tidegate_dataplane::{
 
 use crate::{
     testbox::{PATIENCE, TestBox, east},
-    wire::{EAST, GATEWAY_MAC, UPLINK, UPLINK_MAC, WEST},
+    wire::{EAST, GATEWAY_MAC, Tcp, UPLINK, UPLINK_MAC, WEST},
 };
 
 /// ARP frames the core sent, as port, sender MAC, sender and target.
@@ -33,6 +33,44 @@ async fn a_takeover_is_announced_three_times_on_uplinks_only() {
     tested.abort().await.expect("abort");
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(sent(&tested).len() < 3, "given back, announced no more");
+    tested.stop().await;
+}
+
+/// A VLAN of the uplink, and one of an access port.
+const VLANS: &str = r#"
+    [[port]]
+    name = "uplink.300"
+    on = "uplink"
+    vlan = "300"
+    addresses = ["10.6.0.1/24"]
+    role = "uplink"
+    [[port]]
+    name = "east.100.7"
+    on = "east"
+    vlan = "100.7"
+    addresses = ["10.5.0.1/24"]
+    role = "access"
+"#;
+
+#[tokio::test]
+async fn frames_of_a_vlan_carry_its_tags() {
+    let mut tested = TestBox::start_with(VLANS).await;
+    tested.add(east()).await.expect("add");
+    tested.takeover().await.expect("takeover");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let frames = tested.shards.take_sent();
+    let (tagged, untagged): (Vec<_>, Vec<_>) =
+        frames.into_iter().partition(|(_, frame)| frame[12..16] == [0x81, 0, 1, 44]);
+    assert_eq!((tagged.len(), untagged.len()), (3, 3), "each uplink, three times");
+    for (device, mut frame) in tagged {
+        frame.drain(12..16);
+        assert_eq!((device, arp::read(&frame).expect("ARP").sender), (UPLINK, 0x0a08_0064));
+    }
+    // A missing neighbour on the other VLAN is asked for there.
+    Tcp { address: [10, 5, 0, 9], ..tested.tcp(1) }.talk().expect_err("the neighbour is not known");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let [(device, frame)] = &tested.shards.take_sent()[..] else { panic!("one question") };
+    assert_eq!((*device, &frame[12..20]), (EAST, &[0x88, 0xa8, 0, 100, 0x81, 0, 0, 7][..]));
     tested.stop().await;
 }
 

@@ -43,7 +43,7 @@ fn a_cutover_of_one_does_not_touch_the_others() {
     let macs = [Mac(UPLINK_MAC), Mac(GATEWAY_MAC), Mac(GATEWAY_MAC)];
     let ports = config.ports.iter().zip(macs).map(|(port, mac)| PortInfo {
         name: port.name.clone(),
-        device: port.device.clone(),
+        device: port.device().expect("a device").to_owned(),
         mac,
         link_up: false,
         queues: 1,

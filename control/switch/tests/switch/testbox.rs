@@ -74,11 +74,17 @@ pub(crate) struct TestBox {
 
 impl TestBox {
     pub(crate) async fn start() -> Self {
-        let config = config::parse(Path::new("test.toml"), CONFIG).expect("valid");
+        Self::start_with("").await
+    }
+
+    /// With more in its configuration.
+    pub(crate) async fn start_with(more: &str) -> Self {
+        let text = format!("{CONFIG}{more}");
+        let config = config::parse(Path::new("test.toml"), &text).expect("valid");
         let macs = [Mac(UPLINK_MAC), Mac(GATEWAY_MAC), Mac(GATEWAY_MAC)];
         let ports = config.ports.iter().zip(macs).map(|(port, mac)| PortInfo {
             name: port.name.clone(),
-            device: port.device.clone(),
+            device: port.device().expect("a device").to_owned(),
             mac,
             link_up: false,
             queues: 1,

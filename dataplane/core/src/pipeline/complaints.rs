@@ -11,7 +11,7 @@ use crate::{
 
 /// Who sent a packet, and hears of it when it cannot be sent on.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Origin<'a, A> {
+pub(super) enum Hearer<'a, A> {
     /// A client of this managed address, which the box speaks for.
     ClientOf(A),
     /// The backend at the end of this path.
@@ -26,7 +26,7 @@ pub(super) enum Origin<'a, A> {
 pub(super) fn complain<A: Family, B: PacketBuf>(
     packet: &mut B,
     complaint: Complaint,
-    origin: Origin<'_, A>,
+    hearer: Hearer<'_, A>,
     on: (&Snapshot, PortId),
     desk: &mut Desk,
 ) -> Verdict {
@@ -36,7 +36,7 @@ pub(super) fn complain<A: Family, B: PacketBuf>(
     };
     // It was parsed before; what is needed here was not kept.
     let Ok(parsed) = A::parse(packet.as_ref()) else { return Verdict::Drop(dropped) };
-    let back = way_back(packet, &parsed, origin, on, desk);
+    let back = way_back(packet, &parsed, hearer, on, desk);
     let Some((link, name)) = back.filter(|_| desk.complaints.take(desk.now_ms)) else {
         return Verdict::Drop(dropped);
     };
@@ -58,23 +58,23 @@ pub(super) fn complain<A: Family, B: PacketBuf>(
 fn way_back<'a, A: Family, B: PacketBuf>(
     packet: &B,
     parsed: &Packet<A>,
-    origin: Origin<'a, A>,
+    hearer: Hearer<'a, A>,
     (snapshot, id): (&'a Snapshot, PortId),
     desk: &mut Desk,
 ) -> Option<(&'a LinkHop, A)> {
     if !icmp::may_complain(packet.as_ref(), parsed) {
         return None;
     }
-    let link = match origin {
-        Origin::Backend(path) => &path.link,
-        Origin::ClientOf(_) | Origin::Anyone => {
+    let link = match hearer {
+        Hearer::Backend(path) => &path.link,
+        Hearer::ClientOf(_) | Hearer::Anyone => {
             let source = parsed.source();
             egress::resolved(source, snapshot.route(source), &mut desk.punts).ok()?
         }
     };
-    let name = match origin {
-        Origin::ClientOf(address) => address,
-        Origin::Backend(_) | Origin::Anyone => snapshot.own_address(id)?,
+    let name = match hearer {
+        Hearer::ClientOf(address) => address,
+        Hearer::Backend(_) | Hearer::Anyone => snapshot.own_address(id)?,
     };
     Some((link, name))
 }

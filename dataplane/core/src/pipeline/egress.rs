@@ -2,7 +2,7 @@
 
 use super::{
     Outcome, Punt, Verdict,
-    complaints::{Origin, complain},
+    complaints::{Hearer, complain},
     shard::{Desk, Punts},
     tunnels,
 };
@@ -44,11 +44,11 @@ fn to_backend_otherwise<A: Family, B: PacketBuf>(
     on: (&Snapshot, PortId),
     desk: &mut Desk,
 ) -> Verdict {
-    let origin = Origin::ClientOf(address);
+    let hearer = Hearer::ClientOf(address);
     if path.inward.is_some() && headers.ttl <= 1 {
-        return complain(packet, Complaint::TimeExceeded, origin, on, desk);
+        return complain(packet, Complaint::TimeExceeded, hearer, on, desk);
     }
-    leave(packet, headers, (&path.link, path.outcome), origin, on, desk, |frame| {
+    leave(packet, headers, (&path.link, path.outcome), hearer, on, desk, |frame| {
         if let Some(translation) = &path.inward {
             translation.apply(frame, headers, Field::Destination);
         }
@@ -89,15 +89,15 @@ fn to_client_otherwise<A: Family, B: PacketBuf>(
     on: (&Snapshot, PortId),
     desk: &mut Desk,
 ) -> Verdict {
-    let origin = Origin::Backend(path);
+    let hearer = Hearer::Backend(path);
     let link = match resolved(destination, hop, &mut desk.punts) {
         Ok(link) => link,
         Err(verdict) => return verdict,
     };
     if path.outward.is_some() && headers.ttl <= 1 {
-        return complain(packet, Complaint::TimeExceeded, origin, on, desk);
+        return complain(packet, Complaint::TimeExceeded, hearer, on, desk);
     }
-    leave(packet, headers, (link, Outcome::ToClient), origin, on, desk, |frame| {
+    leave(packet, headers, (link, Outcome::ToClient), hearer, on, desk, |frame| {
         if let Some(translation) = &path.outward {
             translation.apply(frame, headers, Field::Source);
         }
@@ -116,7 +116,7 @@ pub(super) fn route<A: Family, B: PacketBuf>(
     if destination.is_group() || destination.is_link_local() {
         return to_host(packet, on, Outcome::Group);
     }
-    route_by(packet, headers, (destination, on.0.route(destination)), Origin::Anyone, on, desk)
+    route_by(packet, headers, (destination, on.0.route(destination)), Hearer::Anyone, on, desk)
 }
 
 /// Route a packet to `destination` by `hop`; it arrived on this port.
@@ -125,7 +125,7 @@ pub(super) fn route_by<A: Family, B: PacketBuf>(
     packet: &mut B,
     headers: &Headers,
     (destination, hop): (A, &Hop),
-    origin: Origin<'_, A>,
+    hearer: Hearer<'_, A>,
     on: (&Snapshot, PortId),
     desk: &mut Desk,
 ) -> Verdict {
@@ -133,13 +133,13 @@ pub(super) fn route_by<A: Family, B: PacketBuf>(
         return to_host(packet, on, Outcome::ForHost);
     }
     if headers.ttl <= 1 {
-        return complain(packet, Complaint::TimeExceeded, origin, on, desk);
+        return complain(packet, Complaint::TimeExceeded, hearer, on, desk);
     }
     let link = match resolved(destination, hop, &mut desk.punts) {
         Ok(link) => link,
         Err(verdict) => return verdict,
     };
-    leave(packet, headers, (link, Outcome::Forwarded), origin, on, desk, |frame| {
+    leave(packet, headers, (link, Outcome::Forwarded), hearer, on, desk, |frame| {
         count_hop::<A>(frame, headers);
     })
 }
@@ -210,7 +210,7 @@ pub(super) fn leave<A: Family, B: PacketBuf>(
     packet: &mut B,
     headers: &Headers,
     (link, outcome): (&LinkHop, Outcome),
-    origin: Origin<'_, A>,
+    hearer: Hearer<'_, A>,
     on: (&Snapshot, PortId),
     desk: &mut Desk,
     rewrite: impl FnOnce(&mut [u8]),
@@ -222,7 +222,7 @@ pub(super) fn leave<A: Family, B: PacketBuf>(
         link.header.write_macs(frame);
         return Verdict::Transmit(link.device, outcome);
     }
-    leave_otherwise(packet, headers, (link, outcome), origin, on, desk, rewrite)
+    leave_otherwise(packet, headers, (link, outcome), hearer, on, desk, rewrite)
 }
 
 /// The same for packets that do not fit, and for links with tags or a tunnel.
@@ -232,7 +232,7 @@ fn leave_otherwise<A: Family, B: PacketBuf>(
     packet: &mut B,
     headers: &Headers,
     (link, outcome): (&LinkHop, Outcome),
-    origin: Origin<'_, A>,
+    hearer: Hearer<'_, A>,
     on: (&Snapshot, PortId),
     desk: &mut Desk,
     rewrite: impl FnOnce(&mut [u8]),
@@ -240,7 +240,7 @@ fn leave_otherwise<A: Family, B: PacketBuf>(
     let (snapshot, _) = on;
     let mtu = snapshot.mtu(link.port);
     if headers.total_len > mtu {
-        return complain(packet, Complaint::TooBig { mtu }, origin, on, desk);
+        return complain(packet, Complaint::TooBig { mtu }, hearer, on, desk);
     }
     rewrite(packet.as_mut());
     dispatch::<A, B>(packet, headers, link, outcome, snapshot, desk)

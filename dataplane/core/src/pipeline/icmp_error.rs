@@ -9,7 +9,7 @@
 
 use super::{
     Outcome, Verdict,
-    complaints::Origin,
+    complaints::Hearer,
     egress,
     lane::{Arrival, Lane},
     shard::Desk,
@@ -107,8 +107,8 @@ impl<A: Family> Lane<A> {
             return Verdict::Drop(Outcome::TtlExpired);
         }
         let (on, way) = ((arrival.snapshot, arrival.id), (&path.link, path.outcome));
-        let origin = Origin::ClientOf(service.address);
-        egress::leave(packet, &parsed.headers, way, origin, on, desk, |frame| {
+        let hearer = Hearer::ClientOf(service.address);
+        egress::leave(packet, &parsed.headers, way, hearer, on, desk, |frame| {
             if let Some(translation) = &path.inward {
                 quoted.translate(frame, &parsed.headers, translation, Field::Source);
                 translation.apply(frame, &parsed.headers, Field::Destination);
@@ -160,7 +160,7 @@ impl<A: Family> Lane<A> {
             Err(verdict) => return verdict,
         };
         let (on, way) = ((arrival.snapshot, arrival.id), (link, Outcome::ToClient));
-        egress::leave(packet, &parsed.headers, way, Origin::Backend(path), on, desk, |frame| {
+        egress::leave(packet, &parsed.headers, way, Hearer::Backend(path), on, desk, |frame| {
             let Some(translation) = outward else { return };
             quoted.translate(frame, &parsed.headers, translation, Field::Destination);
             if Some(parsed.source()) == path.locator {

@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use super::{
     BURST, Outcome, Verdict,
     classify::{self, Decision},
-    complaints::Origin,
+    complaints::Hearer,
     egress,
     shard::Desk,
     tunnels::{self, Unwrapped},
@@ -472,7 +472,7 @@ fn route<A: Family, B: PacketBuf>(
         Sender::Backend(_) => (key.client(), snapshot.hop(steered.hop)),
         Sender::Client | Sender::DirectClient(_) => (key.address(), snapshot.route(key.address())),
     };
-    egress::route_by(packet, headers, (destination, hop), Origin::Anyone, (snapshot, id), desk)
+    egress::route_by(packet, headers, (destination, hop), Hearer::Anyone, (snapshot, id), desk)
 }
 
 #[cold]

@@ -88,6 +88,19 @@ struct Flight {
     redirects: u32,
 }
 
+impl Flight {
+    /// It is `frame` of `port` from now on, and may have lost tags or a tunnel's headers, and nothing else.
+    fn strip(&mut self, port: PortId, frame: &[u8]) {
+        if port == self.port {
+            assert_eq!(frame, self.frame, "a frame that goes on must be untouched");
+        } else {
+            assert_eq!(carrier::onto_wire(port, frame.to_vec()).0, self.port, "the wrong port");
+            assert!(self.frame.ends_with(&frame[14..]));
+        }
+        (self.port, self.frame) = (port, frame.to_vec());
+    }
+}
+
 impl SwitchBox {
     /// `shards` shards in front of `home`.
     pub(crate) fn new(shards: u16, home: Vm) -> Self {
@@ -273,19 +286,13 @@ impl SwitchBox {
         let now_ms = self.now_ms;
         let Self { snapshot, shards, .. } = self;
         shards[shard].process(snapshot, now_ms, origin, &mut frames, &mut ports, &mut verdicts);
-        let ended = verdicts.into_iter().zip(ports.into_iter().zip(frames));
-        for (mut flight, (verdict, (port, frame))) in burst.into_iter().zip(ended) {
+        let after = ports.into_iter().zip(frames);
+        for ((mut flight, verdict), (port, frame)) in burst.into_iter().zip(verdicts).zip(after) {
+            if let Verdict::Redirect(_) | Verdict::Hold(_) = verdict {
+                flight.strip(port, &frame);
+            }
             match verdict {
                 Verdict::Redirect(to) => {
-                    if port != flight.port {
-                        let (belongs, inside) = carrier::onto_wire(port, frame.clone());
-                        assert!(belongs == flight.port, "redirected with the wrong port");
-                        // What was around it is gone, and nothing else.
-                        let whole = &flight.frame;
-                        assert!(inside.len() <= whole.len() && whole.ends_with(&frame[14..]));
-                        (flight.port, flight.frame) = (port, frame.clone());
-                    }
-                    assert_eq!(frame, flight.frame, "a redirected frame must be untouched");
                     assert_ne!(usize::from(to), shard, "redirected to itself");
                     flight.redirects += 1;
                     let most = if is_fragment(&frame) { 2 } else { 1 };
@@ -293,10 +300,6 @@ impl SwitchBox {
                     self.rings[usize::from(to)].push_back(flight);
                 }
                 Verdict::Hold(place) => {
-                    if port == flight.port {
-                        assert_eq!(frame, flight.frame, "a held frame must be untouched");
-                    }
-                    (flight.port, flight.frame) = (port, frame);
                     if let Some(late) = self.held[shard][usize::from(place)].replace(flight) {
                         let verdict = Verdict::Drop(Outcome::FragmentNoRoom);
                         self.end(shard, late.number, verdict, late.frame);

@@ -251,6 +251,25 @@ fn fragments_of_tunnels_are_named() {
     }
 }
 
+/// What is inside may be fragments: they keep together through tunnels, too.
+#[test]
+fn fragments_inside_go_where_their_first_went() {
+    for port in TUNNELS {
+        let vm = Vm::behind(port, 1, Mode::Nat);
+        let mut switch_box = SwitchBox::new(3, vm);
+        let flow = Flow::new(CLIENT, 4321);
+        let pieces = [Body::FirstFragment, Body::LaterFragment].map(|body| flow.to_service(body));
+        for ended in switch_box.feed(&pieces.map(|piece| piece.with_payload(&[7; 80]))) {
+            assert_eq!((ended.seen().port, ended.seen().destination), (port, vm.locator));
+        }
+        let pieces = [Body::FirstFragment, Body::LaterFragment].map(|body| flow.sent_by(vm, body));
+        for ended in switch_box.feed(&pieces.map(|piece| piece.with_payload(&[7; 80]))) {
+            assert_eq!((ended.seen().port, ended.seen().source), (UPLINK, SERVICE));
+        }
+        assert_moved!(switch_box, ToSource 2, ToClient 2);
+    }
+}
+
 #[test]
 fn tunnels_are_not_nested() {
     for (outside, inside) in [(0, 0), (0, 4), (1, 2), (2, 1), (5, 3)] {
