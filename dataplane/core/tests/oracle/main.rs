@@ -50,7 +50,7 @@ fn run(seed: u64) -> Pair {
 }
 
 /// Outcomes that the streams reach; what they never reach is not compared.
-const REACHED: [Outcome; 20] = [
+const REACHED: [Outcome; 21] = [
     Outcome::ToSource,
     Outcome::ToDestination,
     Outcome::ToClient,
@@ -59,6 +59,7 @@ const REACHED: [Outcome; 20] = [
     Outcome::NotForUs,
     Outcome::ForHost,
     Outcome::TtlExpired,
+    Outcome::TtlExpiredAnswered,
     Outcome::NoRoute,
     Outcome::NeighbourUnknown,
     Outcome::Spoofed,

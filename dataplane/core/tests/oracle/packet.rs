@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 
 use etherparse::{
-    IpHeaders, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder, PacketBuilderStep, TcpHeader,
+    IpDscp, IpHeaders, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder, PacketBuilderStep,
+    TcpHeader,
 };
 use tidegate_dataplane::{
     packet::{Mac, TcpFlags, protocol},
@@ -40,6 +41,8 @@ pub(crate) struct Quote {
     pub(crate) bytes: usize,
     /// Whether the error's own checksum is right.
     pub(crate) intact: bool,
+    /// The box itself says so, in its own way.
+    pub(crate) by_box: bool,
 }
 
 /// What follows the IP header.
@@ -149,7 +152,8 @@ impl Packet {
                 quoted.truncate(quote.bytes);
                 let (v4, v6) = quote.kind.numbers();
                 // An MTU, where it has a place.
-                self.write_icmp(ip, v4, v6, [0, 0, 5, 0x78], out, &quoted)
+                let rest = if quote.by_box { [0; 4] } else { [0, 0, 5, 0x78] };
+                self.write_icmp(ip, v4, v6, rest, out, &quoted)
             }
         };
         written.expect("a packet");
@@ -204,12 +208,15 @@ impl Packet {
     }
 
     fn ip_header(&self) -> IpHeaders {
+        // Network control (RFC 1812, section 4.3.2.5), and never a fragment, so that it needs no number.
+        let by_box = matches!(&self.body, Body::Error(quote) if quote.by_box);
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let (source, destination) = (source.octets(), destination.octets());
                 let mut ip = Ipv4Header::new(0, self.ttl, IpNumber::UDP, source, destination)
                     .expect("an IPv4 header");
-                ip.identification = self.salt;
+                ip.identification = if by_box { 0 } else { self.salt };
+                ip.dscp = IpDscp::try_new(if by_box { CONTROL >> 2 } else { 0 }).expect("DSCP");
                 IpHeaders::Ipv4(ip, Default::default())
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
@@ -217,6 +224,7 @@ impl Packet {
                     source: source.octets(),
                     destination: destination.octets(),
                     hop_limit: self.ttl,
+                    traffic_class: if by_box { CONTROL } else { 0 },
                     ..Default::default()
                 };
                 IpHeaders::Ipv6(ip, Default::default())
@@ -225,6 +233,9 @@ impl Packet {
         }
     }
 }
+
+/// Traffic class of what the box itself sends.
+const CONTROL: u8 = 0xc0;
 
 impl Kind {
     pub(crate) const ALL: [Self; 4] =

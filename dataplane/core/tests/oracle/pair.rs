@@ -86,11 +86,7 @@ impl Pair {
         for at in 0..self.boxes.len() {
             let ended = self.boxes[at].burst(self.model.now_ms, &frames);
             for (pending, (outcome, sent)) in burst.iter().zip(ended) {
-                // Whether the sender is told depends on how many were; what it is told is tested elsewhere.
-                let told = pending.outcome == Outcome::TtlExpired
-                    && outcome == Outcome::TtlExpiredAnswered
-                    && sent.is_some();
-                if !told && (outcome, &sent) != (pending.outcome, &pending.leaves) {
+                if (outcome, &sent) != (pending.outcome, &pending.leaves) {
                     self.packet_differs(at, pending, outcome, sent.as_ref());
                 }
             }
@@ -181,15 +177,15 @@ impl Pair {
     }
 
     /// The box is told of a session of the home.
-    pub(crate) fn import(&mut self, tuple: Tuple) {
+    pub(crate) fn import(&mut self, tuple: Tuple, state: ImportedState) {
         self.flush();
-        self.trace.push(Done::Step(Some(tuple.address), format!("import {tuple}")));
-        let expected = match self.model.import(tuple) {
+        self.trace.push(Done::Step(Some(tuple.address), format!("import {tuple} {state:?}")));
+        let expected = match self.model.import(tuple, state) {
             Some(true) => Import { imported: 1, ..Import::default() },
             Some(false) => Import { known: 1, ..Import::default() },
             None => Import { not_tracked: 1, ..Import::default() },
         };
-        let session = ImportedSession { tuple, state: ImportedState::Established };
+        let session = ImportedSession { tuple, state };
         for at in 0..self.boxes.len() {
             let import = self.boxes[at].import(self.model.now_ms, session);
             self.compare(at, "import", &expected, &import);

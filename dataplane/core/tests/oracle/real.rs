@@ -106,8 +106,14 @@ impl RealBox {
         let (mut ports, mut frames): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
         let mut verdicts = vec![Verdict::Redirect(u16::MAX); indices.len()];
         let snapshot = &self.snapshot;
-        let shard = &mut self.shards[shard];
-        shard.process(snapshot, now_ms, origin, &mut frames, &mut ports, &mut verdicts);
+        self.shards[shard].process(
+            snapshot,
+            now_ms,
+            origin,
+            &mut frames,
+            &mut ports,
+            &mut verdicts,
+        );
         let frames = ports.into_iter().zip(frames);
         let ended = indices.into_iter().zip(verdicts).zip(frames);
         ended.map(|((index, verdict), frame)| (index, verdict, frame)).collect()
@@ -118,8 +124,8 @@ impl RealBox {
         let (outcome, sent) = match verdict {
             Verdict::Transmit(device, outcome) => (outcome, Some((device, frame.1))),
             Verdict::Drop(outcome) => (outcome, None),
+            Verdict::Hold(place) => panic!("held in place {place}: only fragments are"),
             Verdict::Redirect(to) => panic!("redirected again, from {shard} to {to}"),
-            Verdict::Hold(_) => panic!("nothing here is a fragment"),
         };
         assert_eq!(outcome.is_drop(), sent.is_none(), "{outcome:?}");
         self.shards[shard].counters().count(outcome, 1);

@@ -119,6 +119,18 @@ pub(crate) fn own(family: Family) -> IpAddr {
     ip(family, BOX)
 }
 
+/// The box's own address by which it speaks on a port: the port's, or its first.
+pub(crate) fn own_on(port: PortId, family: Family) -> IpAddr {
+    ip(
+        family,
+        match port {
+            BYSTANDERS => BYSTANDER_LINK + 1,
+            TAGGED_UPLINK => TAGGED + 1,
+            _ => BOX,
+        },
+    )
+}
+
 /// A managed address.
 pub(crate) fn managed(family: Family, which: u32) -> IpAddr {
     ip(family, FIRST_MANAGED + which)
@@ -195,6 +207,7 @@ pub(crate) fn way(destination: IpAddr) -> Way {
 pub(crate) fn ports() -> Vec<Option<Port>> {
     let port = |id: u16| {
         let (device, tags) = wire(PortId(id));
+        let link = Link::Device { device, tags, mtu: ETHERNET_MTU };
         let (addresses, role): (&[u32], _) = match id {
             0 => (&[BOX], PortRole::Uplink),
             3 => (&[BYSTANDER_LINK + 1], PortRole::Access),
@@ -203,7 +216,6 @@ pub(crate) fn ports() -> Vec<Option<Port>> {
         };
         let both = |number: &u32| [ip(Family::V4, *number), ip(Family::V6, *number)];
         let addresses = addresses.iter().flat_map(both).collect();
-        let link = Link::Device { device, tags, mtu: ETHERNET_MTU };
         Some(Port { mac: port_mac(PortId(id)), addresses, role, link, twin: None })
     };
     (0..DEVICES.len() as u16).map(port).collect()

@@ -10,7 +10,7 @@ use tidegate_dataplane::{
 
 use super::{
     Expected, Model, Receiver, Sender, Session, Side, backends, speaks_as, tuple_of,
-    way_out::{dropped, forwarded, one_hop_less, routed, to_client, to_vm},
+    way_out::{Speaker, dropped, forwarded, one_hop_less, routed, to_client, to_vm},
 };
 use crate::packet::{Body, Packet, Quote, ip_len};
 
@@ -100,7 +100,7 @@ impl Model {
         match by {
             Some(by) => to_client(address, &by, &translated),
             // A router's own words keep its address.
-            None => one_hop_less(routed(translated, Outcome::ToClient)),
+            None => one_hop_less(packet, Speaker::Anyone, routed(translated, Outcome::ToClient)),
         }
     }
 }

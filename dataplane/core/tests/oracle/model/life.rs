@@ -177,7 +177,7 @@ impl Session {
         if side == Side::Client { &mut self.fin_of_client } else { &mut self.fin_of_vm }
     }
 
-    fn state_by_fins(&self) -> State {
+    pub(super) fn state_by_fins(&self) -> State {
         match (self.fin_of_client, self.fin_of_vm) {
             (None, None) => State::Established,
             (Some(client), Some(vm)) if client.acknowledged && vm.acknowledged => State::Lingering,

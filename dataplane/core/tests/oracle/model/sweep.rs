@@ -2,11 +2,11 @@
 
 use tidegate_dataplane::{
     packet::protocol,
-    session::{SessionState, Tuple},
+    session::{ImportedState, SessionState, Tuple},
     steering::{Cutover, ManagedAddress},
 };
 
-use super::{Model, Receiver, Session};
+use super::{Model, Receiver, Session, life::Fin};
 
 impl Model {
     /// Every session is looked at.
@@ -39,14 +39,25 @@ impl Model {
     }
 
     /// Take up a session that the box has not seen. Gives whether it was new; `None` when its address is not tracked.
-    pub(crate) fn import(&mut self, tuple: Tuple) -> Option<bool> {
+    pub(crate) fn import(&mut self, tuple: Tuple, state: ImportedState) -> Option<bool> {
         let address = *self.addresses.get(&tuple.address).filter(|address| address.tracked)?;
         if self.session(&tuple).is_some() {
             return Some(false);
         }
         let epoch = address.epoch - u32::from(super::cut_over(&address).is_some());
         let session = Session::known(address.home.slot, epoch);
-        self.sessions.insert(tuple, Session { last_ms: self.now_ms, ..session });
+        let mut session = Session { last_ms: self.now_ms, ..session };
+        // The number of a FIN that was acknowledged is of no use any more.
+        let fin = Some(Fin { end: 0, acknowledged: true });
+        match state {
+            ImportedState::ClosedByClient => session.fin_of_client = fin,
+            ImportedState::ClosedByBackend => session.fin_of_vm = fin,
+            // The streams leave it out: which number acknowledges the last FIN is not known.
+            ImportedState::Closing => unreachable!("not in the streams"),
+            ImportedState::Established => {}
+        }
+        session.state = session.state_by_fins();
+        self.sessions.insert(tuple, session);
         Some(true)
     }
 }

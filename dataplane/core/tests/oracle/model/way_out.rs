@@ -10,8 +10,8 @@ use tidegate_dataplane::{
 
 use super::{is_nat, speaks_as};
 use crate::{
-    packet::Packet,
-    world::{Way, way},
+    packet::{Body, Kind, Packet, Quote},
+    world::{Way, family, own_on, way},
 };
 
 /// What should become of a packet.
@@ -28,16 +28,48 @@ pub(super) fn dropped(outcome: Outcome) -> Expected {
     Expected { outcome, sent: None, asks: None }
 }
 
-/// What routes counts down, and stops what has come too far.
-pub(super) fn one_hop_less(expected: Expected) -> Expected {
+/// Who sent a packet, and hears of it when it goes no further.
+#[derive(Clone, Copy)]
+pub(super) enum Speaker<'a> {
+    Client(&'a ManagedAddress),
+    Vm(&'a Backend),
+    Anyone,
+}
+
+/// Whoever routes counts down, and stops what has come too far: `packet` arrived, and would leave as `expected` says.
+pub(super) fn one_hop_less(packet: &Packet, speaker: Speaker<'_>, expected: Expected) -> Expected {
     match expected.sent {
-        Some((packet, _)) if packet.ttl <= 1 => dropped(Outcome::TtlExpired),
+        Some(_) if packet.ttl <= 1 => too_far(packet, speaker),
         Some((packet, mac)) => {
             let sent = Some((Packet { ttl: packet.ttl - 1, ..packet }, mac));
             Expected { sent, ..expected }
         }
         None => expected,
     }
+}
+
+/// The sender is told: a client in the name of the address it spoke to, others in the box's. Nobody is told about errors.
+fn too_far(packet: &Packet, speaker: Speaker<'_>) -> Expected {
+    if matches!(packet.body, Body::Error(_)) {
+        return dropped(Outcome::TtlExpired);
+    }
+    let source = match speaker {
+        Speaker::Client(address) => address.address,
+        Speaker::Vm(_) | Speaker::Anyone => own_on(packet.port, family(packet.source)),
+    };
+    let (kind, packet) = (Kind::TimeExceeded, packet.clone());
+    let (destination, back) = (packet.source, way(packet.source));
+    let quote = Quote { kind, packet, bytes: usize::MAX, intact: true, by_box: true };
+    let (port, mac) = match (speaker, back) {
+        (Speaker::Vm(vm), _) => (vm.port, vm.mac),
+        (_, Way::To(port, mac)) => (port, mac),
+        _ => unreachable!("the streams' senders can be reached"),
+    };
+    let (source_port, destination_port, ttl, len, salt) = (0, 0, 64, 0, 0);
+    let body = Body::Error(Box::new(quote));
+    let told =
+        Packet { port, source, source_port, destination, destination_port, ttl, body, len, salt };
+    Expected { outcome: Outcome::TtlExpiredAnswered, sent: Some((told, mac)), asks: None }
 }
 
 pub(super) fn to_vm(address: &ManagedAddress, vm: Backend, packet: &Packet) -> Expected {
@@ -48,20 +80,20 @@ pub(super) fn to_vm(address: &ManagedAddress, vm: Backend, packet: &Packet) -> E
     let destination = speaks_as(address, &vm);
     let sent = Packet { destination, port: vm.port, ..packet.clone() };
     let out = Expected { outcome, sent: Some((sent, vm.mac)), asks: None };
-    if is_nat(&vm) { one_hop_less(out) } else { out }
+    if is_nat(&vm) { one_hop_less(packet, Speaker::Client(address), out) } else { out }
 }
 
 pub(super) fn to_client(address: &ManagedAddress, vm: &Backend, packet: &Packet) -> Expected {
     let sent = Packet { source: address.address, ..packet.clone() };
     let out = routed(sent, Outcome::ToClient);
-    if is_nat(vm) { one_hop_less(out) } else { out }
+    if is_nat(vm) { one_hop_less(packet, Speaker::Vm(vm), out) } else { out }
 }
 
 pub(super) fn forwarded(packet: &Packet) -> Expected {
     if way(packet.destination) != Way::Host && packet.ttl <= 1 {
-        return dropped(Outcome::TtlExpired);
+        return too_far(packet, Speaker::Anyone);
     }
-    one_hop_less(routed(packet.clone(), Outcome::Forwarded))
+    one_hop_less(packet, Speaker::Anyone, routed(packet.clone(), Outcome::Forwarded))
 }
 
 /// Out by the route to its destination.

@@ -72,7 +72,7 @@ impl Stream {
         let kind = self.chance.pick(&Kind::ALL);
         // Not both at once: which of the two is said first is nobody's business.
         let intact = bytes < 28 || !self.chance.one_in(16);
-        let body = Body::Error(Box::new(Quote { kind, packet, bytes, intact }));
+        let body = Body::Error(Box::new(Quote { kind, packet, bytes, intact, by_box: false }));
         let ttl = self.chance.weighted(&[(30, 64), (1, 1)]);
         Packet { body, ttl, source_port: 0, destination_port: 0, len: 0, ..outer }
     }

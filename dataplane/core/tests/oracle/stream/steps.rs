@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
-use tidegate_dataplane::steering::{
-    Backend, BackendSlot, Cutover, Destination, ManagedAddress, Rewrite, UnknownTcp,
+use tidegate_dataplane::{
+    packet::protocol,
+    session::ImportedState,
+    steering::{Backend, BackendSlot, Cutover, Destination, ManagedAddress, Rewrite, UnknownTcp},
 };
 
 use super::{ADDRESSES, Stream};
@@ -34,7 +36,13 @@ impl Stream {
             && let Some(address) = self.address(&pair.model).map(|address| address.address)
         {
             let tuple = self.tuple(address);
-            pair.import(tuple);
+            let state = self.chance.weighted(&[
+                (3, ImportedState::Established),
+                (1, ImportedState::ClosedByClient),
+                (1, ImportedState::ClosedByBackend),
+            ]);
+            let is_tcp = tuple.protocol == protocol::TCP;
+            pair.import(tuple, if is_tcp { state } else { ImportedState::Established });
         }
         if self.chance.one_in(10) {
             pair.compare_sessions();
