@@ -47,6 +47,36 @@ class Link:
         self.socket.close()
 
 
+class Tagged:
+    """A VLAN of a link: what comes must have these tags, and nothing else may."""
+
+    def __init__(self, link, *tags):
+        self.link = link
+        # An outer tag before another is a service tag (IEEE 802.1ad).
+        kinds = [0x88A8] * (len(tags) - 1) + [0x8100]
+        self.tags = b"".join(struct.pack("!HH", kind, tag) for kind, tag in zip(kinds, tags))
+
+    interface = property(lambda self: self.link.interface)
+    sent = property(lambda self: self.link.sent)
+    received = property(lambda self: self.link.received)
+
+    def send(self, frame):
+        frame = bytes(frame)
+        self.link.send(frame[:12] + self.tags + frame[12:])
+
+    def receive(self, timeout=0.0):
+        frame = self.link.receive(timeout)
+        if frame is None:
+            return None
+        end = 12 + len(self.tags)
+        if frame[12:end] != self.tags:
+            raise AssertionError(f"expected the tags {self.tags.hex()} in {frame.hex()}")
+        return frame[:12] + frame[end:]
+
+    def close(self):
+        self.link.close()
+
+
 def with_tag(frame, ancillary):
     """The kernel takes a frame's outer VLAN tag away and tells of it beside."""
     for level, kind, data in ancillary:

@@ -37,6 +37,8 @@ class Scenario(unittest.TestCase):
     timeouts = {"linger": 1}
     sessions = 4096
     more = ""
+    #: Who is who around the `number`th address.
+    roles = staticmethod(roles)
     number = 0
 
     def __init_subclass__(cls, **kwargs):
@@ -84,25 +86,25 @@ class Scenario(unittest.TestCase):
             self.assertEqual([shown(frame) for frame in self.waiting(name)], [], f"nobody expected this on {name}")
 
     def transmitted_and_captured(self):
-        """Frames by port as the box counts them, and as they came; announcements may be between the two."""
+        """Frames by device as the box counts them, and as they came; announcements may be between the two."""
         end = time.monotonic() + 1
         while True:
             transmitted = self.box.counters()[2]
             for name in self.links:
                 self.collect(name)
-            captured = {name: link.received for name, link in self.links.items()}
+            captured = {link.interface: link.received for link in self.links.values()}
             if transmitted == captured or time.monotonic() > end:
                 return transmitted, captured
 
     def sent(self):
         return sum(link.sent for link in self.links.values())
 
-    def settled(self):
-        """The outcomes, once all that was sent was received and has one."""
+    def settled(self, ended=True):
+        """The outcomes, once all that was sent was received and, if `ended`, has one: fragments may be held for a while."""
         end = time.monotonic() + PATIENCE_S
         while True:
             received, outcomes, _ = self.box.counters()
-            if received - outcomes[OWN] == self.sent() and sum(outcomes.values()) == received:
+            if received - outcomes[OWN] == self.sent() and (not ended or sum(outcomes.values()) == received):
                 return collections.Counter({name: count for name, count in outcomes.items() if name != OWN})
             if time.monotonic() > end:
                 raise AssertionError(f"{self.sent()} sent, {received} received, and these outcomes: {outcomes}")
@@ -190,7 +192,7 @@ class Service:
     def __init__(self, scenario, family, mode):
         Scenario.number += 1
         self.scenario, self.box = scenario, scenario.box
-        self.roles = roles(family, mode, Scenario.number)
+        self.roles = scenario.roles(family, mode, Scenario.number)
         self.family, self.mode, self.address = family, mode, self.roles.address
         self.client, self.source, self.destination = self.roles.client, self.roles.source, self.roles.destination
         self.home = self.source

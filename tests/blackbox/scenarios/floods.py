@@ -20,7 +20,7 @@ class Floods(Scenario):
             frame = Ether(dst=client.gateway, src=client.mac) / service.packet(client, layer)
             self.links["uplink"].send(frame)
             if port % 64 == 63:
-                self.settled()
+                self.settled(ended=False)
         self.expected["to_source"] += QUOTA
         self.require_outcomes()
         self.collect(service.source.port)
