@@ -13,6 +13,7 @@
 //! keep it once every worker has acknowledged its [`Snapshot`](tidegate_dataplane::steering::Snapshot).
 
 mod address;
+mod neighbours;
 mod network;
 mod refused;
 mod routes;

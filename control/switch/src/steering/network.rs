@@ -12,6 +12,7 @@ use tidegate_dataplane::{
 
 use super::{
     Address, Steering,
+    neighbours::Word,
     routes::{Routes, Target},
 };
 use crate::{
@@ -96,7 +97,7 @@ impl Network {
             routes.set(prefix, Some(Target::Next(hop)));
         }
         for (address, neighbour) in &config.neighbours {
-            routes.set_neighbour(*address, Some(*neighbour));
+            routes.set_neighbour(*address, *neighbour, Word::Ours);
         }
         let own = ports.iter().flat_map(|port| &port.addresses);
         routes.set_own(own.map(|own| own.address).collect());
@@ -165,7 +166,10 @@ impl Network {
         if known.is_none() && self.routes.neighbours() >= MAX_LEARNED {
             return Learned::Ignored;
         }
-        self.routes.set_neighbour(address, Some(neighbour));
+        if let Some(before) = known.map(|known| known.port) {
+            self.routes.forget_neighbour(address, before);
+        }
+        self.routes.set_neighbour(address, neighbour, Word::Ours);
         Learned::Changed
     }
 
@@ -181,9 +185,10 @@ impl Network {
                 self.routes.set(prefix, target);
             }
             Change::Neighbour(_, address, _) if self.fixed.contains(&address) => {}
-            Change::Neighbour(port, address, mac) => {
-                self.routes.set_neighbour(address, mac.map(|mac| Neighbour { port, mac }));
+            Change::Neighbour(port, address, Some(mac)) => {
+                self.routes.set_neighbour(address, Neighbour { port, mac }, Word::Kernel);
             }
+            Change::Neighbour(port, address, None) => self.routes.forget_neighbour(address, port),
         }
     }
 

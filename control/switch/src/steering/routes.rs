@@ -3,6 +3,9 @@
 //! Everything that can be looked up is a prefix with the number of a [`Hop`]: routes as they are given, a host route for
 //! each neighbour, for each backend that has an address of its own, and for the box's own addresses. A change touches
 //! the prefixes it is about, however many others there are; a neighbour's new MAC touches none, only the hop.
+//!
+//! A neighbour that the kernel knows has a host route where the routes lead to its link: whoever says on one link that
+//! he has an address of another gets none of its packets.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -11,8 +14,10 @@ use std::{
 };
 
 use tidegate_dataplane::steering::{
-    Hop, HopNumber, IpPrefix, LinkHop, Neighbour, NextHop, Port, RouteChange,
+    Hop, HopNumber, IpPrefix, LinkHop, Neighbour, NextHop, Port, PortId, RouteChange,
 };
+
+use super::neighbours::{Neighbours, Word};
 
 /// What [`RouteTable`](tidegate_dataplane::steering::RouteTable)s can hold: they keep numbers in 15 bits.
 const MOST_HOPS: usize = 1 << 15;
@@ -32,7 +37,7 @@ pub(super) enum Target {
 #[derive(Clone, Debug)]
 pub(super) struct Routes {
     given: HashMap<IpPrefix, Target>,
-    neighbours: HashMap<IpAddr, Neighbour>,
+    neighbours: Neighbours,
     /// Backends with an address of their own.
     locators: HashMap<IpAddr, Neighbour>,
     own: BTreeSet<IpAddr>,
@@ -94,7 +99,7 @@ impl Default for Routes {
         numbers.take(Target::Unreachable);
         Self {
             given: HashMap::new(),
-            neighbours: HashMap::new(),
+            neighbours: Neighbours::default(),
             locators: HashMap::new(),
             own: BTreeSet::new(),
             dirty: BTreeSet::new(),
@@ -113,11 +118,13 @@ impl Routes {
             None => self.given.remove(&prefix),
         };
         self.dirty.insert(prefix);
+        // Who is behind which port may be another matter now.
+        self.dirty.extend(self.neighbours.inside(prefix).map(IpPrefix::host));
     }
 
-    /// The neighbour with this address.
+    /// Where `address` is by our own word.
     pub(super) fn neighbour(&self, address: IpAddr) -> Option<&Neighbour> {
-        self.neighbours.get(&address)
+        self.neighbours.ours(address)
     }
 
     /// How many neighbours there are.
@@ -125,14 +132,20 @@ impl Routes {
         self.neighbours.len()
     }
 
-    /// Know, or forget, the neighbour with this address.
-    pub(super) fn set_neighbour(&mut self, address: IpAddr, neighbour: Option<Neighbour>) {
-        match neighbour {
-            Some(neighbour) => self.neighbours.insert(address, neighbour),
-            None => self.neighbours.remove(&address),
-        };
-        self.dirty.insert(IpPrefix::host(address));
-        self.hops = None;
+    /// Know that `address` is there.
+    pub(super) fn set_neighbour(&mut self, address: IpAddr, neighbour: Neighbour, word: Word) {
+        if self.neighbours.set(address, neighbour, word) {
+            self.dirty.insert(IpPrefix::host(address));
+            self.hops = None;
+        }
+    }
+
+    /// Forget that `address` is on this port.
+    pub(super) fn forget_neighbour(&mut self, address: IpAddr, port: PortId) {
+        if self.neighbours.remove(address, port) {
+            self.dirty.insert(IpPrefix::host(address));
+            self.hops = None;
+        }
     }
 
     /// These backends have addresses of their own, and no others. A guest is where its backend says, whatever was heard.
@@ -189,17 +202,37 @@ impl Routes {
     /// Where `prefix` leads itself.
     fn target(&self, prefix: IpPrefix) -> Option<Target> {
         let address = prefix.address();
-        let is_host = IpPrefix::host(address) == prefix;
-        if is_host && self.own.contains(&address) {
+        let given = self.given.get(&prefix).copied();
+        if IpPrefix::host(address) != prefix {
+            return given;
+        }
+        if self.own.contains(&address) {
             return Some(Target::Host);
         }
-        let on_link = |neighbour: &Neighbour| {
-            Target::Next(NextHop { port: neighbour.port, via: Some(address) })
-        };
-        let locator = self.locators.get(&address).filter(|_| is_host).map(on_link);
-        let given = || self.given.get(&prefix).copied();
-        let neighbour = || self.neighbours.get(&address).filter(|_| is_host).map(on_link);
-        locator.or_else(given).or_else(neighbour)
+        let on_link = |port| Target::Next(NextHop { port, via: Some(address) });
+        if let Some(locator) = self.locators.get(&address) {
+            return Some(on_link(locator.port));
+        }
+        match given {
+            // The address itself is the router.
+            Some(Target::Next(NextHop { port, via: None })) => Some(on_link(port)),
+            Some(given) => Some(given),
+            None => {
+                let ours = || self.neighbours.ours(address).map(|neighbour| neighbour.port);
+                let is_there = |port: &PortId| self.neighbours.on(address, *port).is_some();
+                ours().or_else(|| self.link_of(address).filter(is_there)).map(on_link)
+            }
+        }
+    }
+
+    /// The port on whose link `address` is by the routes; `None` when they lead it elsewhere.
+    fn link_of(&self, address: IpAddr) -> Option<PortId> {
+        let lengths = (0..=IpPrefix::host(address).len()).rev();
+        let mut prefixes = lengths.filter_map(|len| IpPrefix::new(address, len));
+        match prefixes.find_map(|prefix| self.given.get(&prefix)) {
+            Some(Target::Next(NextHop { port, via: None })) => Some(*port),
+            _ => None,
+        }
     }
 
     /// What the numbers mean on these ports.
@@ -219,8 +252,12 @@ impl Routes {
 
     fn hop(&self, next: NextHop, ports: &[Option<Port>]) -> Hop {
         let known = |via: IpAddr| {
-            let neighbour = self.locators.get(&via).or_else(|| self.neighbours.get(&via))?;
-            LinkHop::new(*neighbour, ports).filter(|link| link.port == next.port)
+            let locator = self.locators.get(&via).filter(|it| it.port == next.port).copied();
+            let neighbour = || {
+                let mac = self.neighbours.on(via, next.port)?;
+                Some(Neighbour { port: next.port, mac })
+            };
+            LinkHop::new(locator.or_else(neighbour)?, ports)
         };
         let link = next.via.and_then(known);
         link.map_or(Hop::Unresolved { port: next.port, via: next.via }, Hop::Link)
@@ -245,8 +282,8 @@ mod tests {
         Some(Target::Next(NextHop { port: PortId(port), via: via.map(ip) }))
     }
 
-    fn neighbour(port: u16, last: u8) -> Option<Neighbour> {
-        Some(Neighbour { port: PortId(port), mac: Mac([2, 0, 0, 0, 0, last]) })
+    fn neighbour(port: u16, last: u8) -> Neighbour {
+        Neighbour { port: PortId(port), mac: Mac([2, 0, 0, 0, 0, last]) }
     }
 
     fn ports() -> Vec<Option<Port>> {
@@ -288,7 +325,7 @@ mod tests {
         assert_eq!(hop(&mut routes, "10.0.0.0/8"), Some(unresolved));
 
         // The router is heard of: it has a route of its own, and all routes by it are resolved without a change.
-        routes.set_neighbour(ip("10.9.0.254"), neighbour(0, 7));
+        routes.set_neighbour(ip("10.9.0.254"), neighbour(0, 7), Word::Ours);
         let changes = routes.take_changes();
         assert_eq!(changes.len(), 1);
         assert_eq!(changes[0].prefix, prefix("10.9.0.254/32"));
@@ -298,12 +335,12 @@ mod tests {
             );
         }
         // A new MAC changes the hop and no table.
-        routes.set_neighbour(ip("10.9.0.254"), neighbour(0, 8));
+        routes.set_neighbour(ip("10.9.0.254"), neighbour(0, 8), Word::Ours);
         assert_eq!(routes.take_changes(), []);
         let Some(Hop::Link(link)) = hop(&mut routes, "10.0.0.0/8") else { panic!("a link") };
         assert_eq!(link.header.destination(), Mac([2, 0, 0, 0, 0, 8]));
 
-        routes.set_neighbour(ip("10.9.0.254"), None);
+        routes.forget_neighbour(ip("10.9.0.254"), PortId(0));
         let gone = RouteChange { prefix: prefix("10.9.0.254/32"), hop: None };
         assert_eq!(routes.take_changes(), [gone]);
         assert_eq!(hop(&mut routes, "10.0.0.0/8"), Some(unresolved));
@@ -313,14 +350,13 @@ mod tests {
     fn who_comes_first() {
         let mut routes = Routes::default();
         let host = prefix("10.8.0.11/32");
-        routes.set_neighbour(ip("10.8.0.11"), neighbour(0, 1));
+        routes.set_neighbour(ip("10.8.0.11"), neighbour(0, 1), Word::Ours);
         routes.take_changes();
         assert_eq!(told_port(&routes, host), Some(PortId(0)));
         routes.set(host, next(1, Some("10.9.0.254")));
         routes.take_changes();
         assert_eq!(told_port(&routes, host), Some(PortId(1)), "a route before a neighbour");
-        let locator = neighbour(2, 3).map(|it| (ip("10.8.0.11"), it));
-        routes.set_locators(locator.into_iter().collect());
+        routes.set_locators([(ip("10.8.0.11"), neighbour(2, 3))].into());
         routes.take_changes();
         assert_eq!(told_port(&routes, host), Some(PortId(2)), "a backend before a route");
         routes.set_own([ip("10.8.0.11")].into());
@@ -334,18 +370,72 @@ mod tests {
     }
 
     #[test]
+    fn what_the_kernel_heard_counts_on_the_link_that_routes_lead_to() {
+        let mut routes = Routes::default();
+        routes.set(prefix("10.9.0.0/24"), next(0, None));
+        let host = prefix("10.9.0.5/32");
+        // A guest says that it has an address of the uplink's.
+        routes.set_neighbour(ip("10.9.0.5"), neighbour(1, 66), Word::Kernel);
+        routes.take_changes();
+        assert_eq!(told_port(&routes, host), None);
+        routes.set_neighbour(ip("10.9.0.5"), neighbour(0, 5), Word::Kernel);
+        routes.take_changes();
+        assert_eq!(told_port(&routes, host), Some(PortId(0)));
+        // It is behind the guest's port indeed, by a route of its own or a larger one.
+        for text in ["10.9.0.5/32", "10.9.0.4/30"] {
+            routes.set(prefix(text), next(1, None));
+            routes.take_changes();
+            assert_eq!(told_port(&routes, host), Some(PortId(1)), "{text}");
+            let Some(Hop::Link(link)) = hop(&mut routes, "10.9.0.5/32") else { panic!("{text}") };
+            assert_eq!(link.header.destination(), Mac([2, 0, 0, 0, 0, 66]));
+            routes.set(prefix(text), None);
+            routes.take_changes();
+            assert_eq!(told_port(&routes, host), Some(PortId(0)), "{text}");
+        }
+        // A router stands before it.
+        routes.set(prefix("10.9.0.4/30"), next(1, Some("10.9.0.9")));
+        routes.take_changes();
+        assert_eq!(told_port(&routes, host), None);
+        routes.set(prefix("10.9.0.4/30"), None);
+        // It is forgotten where it was not looked for, and then where it was.
+        routes.forget_neighbour(ip("10.9.0.5"), PortId(1));
+        routes.take_changes();
+        assert_eq!(told_port(&routes, host), Some(PortId(0)));
+        routes.forget_neighbour(ip("10.9.0.5"), PortId(0));
+        routes.take_changes();
+        assert_eq!(told_port(&routes, host), None);
+    }
+
+    #[test]
+    fn routers_with_link_local_addresses() {
+        let mut routes = Routes::default();
+        routes.set(prefix("2001:db8:1::/48"), next(0, Some("fe80::1")));
+        routes.set(prefix("2001:db8:2::/48"), next(1, Some("fe80::1")));
+        routes.set_neighbour(ip("fe80::1"), neighbour(0, 1), Word::Kernel);
+        routes.set_neighbour(ip("fe80::1"), neighbour(1, 2), Word::Kernel);
+        routes.take_changes();
+        for (text, port, last) in [("2001:db8:1::/48", 0, 1), ("2001:db8:2::/48", 1, 2)] {
+            let Some(Hop::Link(link)) = hop(&mut routes, text) else { panic!("{text}") };
+            let mac = link.header.destination();
+            assert_eq!((link.port, mac), (PortId(port), Mac([2, 0, 0, 0, 0, last])));
+        }
+        assert_eq!(told_port(&routes, prefix("fe80::1/128")), None);
+    }
+
+    #[test]
     fn numbers_are_used_again_and_run_out() {
         let mut routes = Routes::default();
         for round in 0..3u32 {
             for n in 0..MOST_HOPS as u32 {
                 let address = IpAddr::from((0x0a00_0000 + n).to_be_bytes());
-                routes.set_neighbour(address, neighbour(0, round as u8));
+                routes.set_neighbour(address, neighbour(0, round as u8), Word::Ours);
             }
             let told = routes.take_changes().iter().filter(|change| change.hop.is_some()).count();
             assert_eq!(told, MOST_HOPS - 1, "0 is taken");
             assert_eq!(routes.hops(&ports()).len(), MOST_HOPS);
             for n in 0..MOST_HOPS as u32 {
-                routes.set_neighbour(IpAddr::from((0x0a00_0000 + n).to_be_bytes()), None);
+                let address = IpAddr::from((0x0a00_0000 + n).to_be_bytes());
+                routes.forget_neighbour(address, PortId(0));
             }
             routes.take_changes();
             assert!(routes.told.is_empty());
