@@ -90,6 +90,9 @@ pub enum Command {
     /// Steer a managed address by hand, where no manager does.
     #[command(subcommand)]
     Address(AddressCommand),
+    /// Add, remove and list ports of a switch box.
+    #[command(subcommand)]
+    Port(PortCommand),
     /// Start, list and delete guests of a host.
     #[command(subcommand)]
     Guest(GuestCommand),
@@ -219,6 +222,46 @@ pub enum Policy {
     Destination,
     /// Nobody.
     Drop,
+}
+
+/// Add, remove and list ports of a switch box.
+#[derive(Debug, Subcommand)]
+pub enum PortCommand {
+    /// Open a port while the box runs; it is there until it is removed, or the box stops.
+    Add {
+        /// Its name.
+        name: String,
+        /// DPDK device: a virtual one as in net_vhost1,iface=/run/tidegate/vm1.sock, or a PCI address.
+        device: String,
+        /// Its side: towards clients or towards guests.
+        #[arg(long, value_enum)]
+        role: PortRole,
+        /// The MAC it shall have; left out: the device's own.
+        #[arg(long)]
+        mac: Option<String>,
+        /// The box's own address there with its prefix length; may be repeated.
+        #[arg(long = "address", value_name = "IP/LENGTH")]
+        addresses: Vec<String>,
+        /// Bytes of the largest IP packet; left out: 1500.
+        #[arg(long)]
+        mtu: Option<u16>,
+    },
+    /// Close a port that no backend is behind.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+    /// All ports.
+    List,
+}
+
+/// The side of the box a port is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PortRole {
+    /// Towards clients.
+    Uplink,
+    /// Towards guests.
+    Access,
 }
 
 /// Start, list and delete guests of a host.
@@ -527,6 +570,8 @@ mod tests {
             format!("{CLONE} --manager nowhere"),
             "tidegate".to_owned(),
             "tidegate guest start".to_owned(),
+            "tidegate port add vm2 net_tap2".to_owned(),
+            "tidegate port add vm2 net_tap2 --role inside".to_owned(),
         ];
         for line in wrong {
             assert_eq!(parse(&line).expect_err(&line).exit_code(), 2, "{line}");

@@ -1,7 +1,7 @@
 //! tidegate: the operator's command line.
 //!
 //! [`args`] is what can be asked; [`domain`] what is answered, and the JSON's shape; one module for each
-//! process that is asked: [`migrations`], [`switch`] and [`address`], [`guest`].
+//! process that is asked: [`migrations`], [`switch`], [`address`] and [`port`], [`guest`].
 #![forbid(unsafe_code)]
 
 pub mod address;
@@ -12,6 +12,7 @@ pub mod follow;
 pub mod guest;
 pub mod migrations;
 pub mod output;
+pub mod port;
 pub mod show;
 pub mod switch;
 pub mod table;
@@ -34,6 +35,7 @@ pub async fn run(cli: &Cli, output: &mut Output) -> Result<Exit, Error> {
         Command::Inventory => migrations::inventory(&cli.manager, output).await,
         Command::Switch(command) => switch::run(&cli.switch, command, output).await,
         Command::Address(command) => address::run(&cli.switch, command, output).await,
+        Command::Port(command) => port::run(&cli.switch, command, output).await,
         Command::Guest(command) => guest::run(&cli.host, command, output).await,
     }
 }

@@ -10,10 +10,11 @@ use crate::{
     args::SwitchCommand,
     domain::{
         protocol_name,
-        switch::{Address, Backend, Counters, Port, Session, Status},
+        switch::{Address, Backend, Counters, Session, Status},
     },
     error::{Error, Exit},
     output::Output,
+    port::port_table,
     table::{list, table},
 };
 
@@ -42,7 +43,7 @@ pub async fn run(
     match command {
         SwitchCommand::Status => {
             let answer = client.get_status(proto::GetStatusRequest {}).await?;
-            status(&answer.into_inner().into(), output)?;
+            status(&Status::try_from(answer.into_inner())?, output)?;
         }
         SwitchCommand::Addresses => {
             let answer = client.list_addresses(proto::ListAddressesRequest {}).await?;
@@ -79,22 +80,7 @@ fn status(status: &Status, output: &mut Output) -> Result<(), Error> {
         ("hosted addresses", status.hosted_addresses.to_string()),
         ("migrations", status.migrations.to_string()),
     ];
-    let port = |port: &Port| {
-        let link = if port.link_up { "up" } else { "down" };
-        [
-            port.name.clone(),
-            link.to_owned(),
-            port.mac.clone(),
-            port.queues.to_string(),
-            port.mtu.to_string(),
-            port.addresses.join(","),
-            port.device.clone(),
-            port.vlan.clone(),
-        ]
-    };
-    let ports: Vec<_> = status.ports.iter().map(port).collect();
-    let ports =
-        table(["PORT", "LINK", "MAC", "QUEUES", "MTU", "ADDRESSES", "DEVICE", "VLAN"], &ports);
+    let ports = port_table(&status.ports);
     output.text(&format!("{}\n{ports}", list(&rows)))?;
     Ok(())
 }

@@ -12,19 +12,29 @@ use tidegate_dataplane::{
     steering::{BackendSlot, PortId, RouteChange, RouteTables, Snapshot},
 };
 
+use crate::config::PortConfig;
+
 /// A port as the device reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortInfo {
-    /// Its name in the configuration.
-    pub name: String,
-    /// Its DPDK device string.
-    pub device: String,
-    /// Its MAC.
-    pub mac: Mac,
     /// Whether its link was up when last looked at.
     pub link_up: bool,
     /// Its receive queues.
     pub queues: u16,
+}
+
+/// Why a port was not opened or closed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortFailure {
+    /// The device is at fault; the text says which and why.
+    #[error("{0}")]
+    Device(String),
+    /// There are as many ports as there may be.
+    #[error("{0}")]
+    Full(String),
+    /// A worker is at fault.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
 }
 
 /// What a port has moved since it was opened.
@@ -110,13 +120,26 @@ pub trait Dataplane: Send {
     fn stopped_worker(&self) -> Option<usize>;
 
     /// The ports, by [`PortId`]; `link_up` is as of the last [`Dataplane::refresh_ports`].
-    fn ports(&self) -> &[PortInfo];
+    fn ports(&self) -> &[Option<PortInfo>];
+
+    /// Open this device as a port and have every worker take it up. Gives its number, which no other port has, and the MAC
+    /// it really has.
+    ///
+    /// # Errors
+    /// [`PortFailure`].
+    fn add_port(&mut self, port: &PortConfig, device: &str) -> Result<(PortId, Mac), PortFailure>;
+
+    /// Have every worker let go of a port that no snapshot in force names, and close it.
+    ///
+    /// # Errors
+    /// [`PortFailure`].
+    fn remove_port(&mut self, port: PortId) -> Result<(), PortFailure>;
 
     /// Ask the devices for their links' state.
     fn refresh_ports(&mut self);
 
-    /// What each port has moved, by [`PortId`].
-    fn port_stats(&mut self) -> Vec<PortStats>;
+    /// What a port has moved.
+    fn port_stats(&mut self, port: PortId) -> PortStats;
 
     /// Hand the snapshot to every worker and wait until all acknowledged.
     ///

@@ -17,7 +17,7 @@ use clap::Parser;
 use tidegate_api::endpoint::Endpoint;
 use tidegate_switch::{
     config::{self, Config, PortConfig},
-    core::{AddressReport, Core, CoreThread},
+    core::{AddressReport, Core, CoreError, CoreThread},
     kernel::{self, Mirror, MirroredPort, TwinInterface},
     server::Server,
     service::{BoxInfo, SwitchService},
@@ -86,7 +86,6 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let info = BoxInfo {
         dpdk_version: tidegate_dpdk::dpdk_version(),
         sessions_capacity: config.workers.sessions,
-        network: network.clone(),
     };
     let core = Core::new(dataplane, network, config.addresses.iter().cloned())?;
     let mut core = CoreThread::start(core).context("no thread for the control core")?;
@@ -107,7 +106,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         serving.await
     });
     // A core that has ended has said why.
-    if let Ok(addresses) = runtime.block_on(core.handle().call(|core| Ok(core.addresses()))) {
+    if let Ok(addresses) =
+        runtime.block_on(core.handle().call(|core| Ok::<_, CoreError>(core.addresses())))
+    {
         addresses.iter().for_each(warn_of_migration);
     }
     runtime.shutdown_background();

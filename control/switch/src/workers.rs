@@ -4,40 +4,49 @@ use std::{net::IpAddr, sync::Arc};
 
 use tidegate_dataplane::{
     counters::ShardCounters,
+    packet::Mac,
     pipeline::{Import, ImportedSession, Punt},
     session::SessionRecord,
     steering::{PortId, RouteChange, RouteTables, Snapshot},
 };
 use tidegate_switch::{
     config::{Config, Idle, PortConfig, RoutesIn},
-    dataplane::{Acknowledged, Counted, Dataplane, DataplaneError, PortInfo, PortStats},
+    dataplane::{
+        Acknowledged, Counted, Dataplane, DataplaneError, PortFailure, PortInfo, PortStats,
+    },
     steering::Network,
 };
-use tidegate_worker::{PortReport, PortSpec, StartError, WorkerError, Workers, WorkersConfig};
+use tidegate_worker::{
+    PortError, PortReport, PortSpec, StartError, WorkerError, Workers, WorkersConfig,
+};
 
 /// The running workers, and the ports as last looked at.
 struct DpdkWorkers {
     workers: Workers,
-    ports: Vec<PortInfo>,
+    ports: Vec<Option<PortInfo>>,
 }
 
 /// Open the ports and launch the workers of `config`; they drop everything until the first snapshot.
 pub(crate) fn start(config: &Config) -> Result<(Box<dyn Dataplane>, Network), StartError> {
     let workers = Workers::start(&workers_config(config))?;
     let reports = workers.ports();
-    let ports = devices(config).zip(&reports).map(info).collect();
-    let macs: Vec<_> = reports.iter().map(|report| report.mac).collect();
+    // The configured ones have the first numbers.
+    let macs: Vec<_> = reports.iter().flatten().map(|report| report.mac).collect();
+    let ports = reports.iter().map(|report| report.as_ref().map(info)).collect();
     Ok((Box::new(DpdkWorkers { workers, ports }), Network::new(config, &macs)))
 }
 
-fn workers_config(config: &Config) -> WorkersConfig {
-    let port = |(port, device): (&PortConfig, &str)| PortSpec {
+fn spec(port: &PortConfig, device: &str) -> PortSpec {
+    PortSpec {
         name: port.name.clone(),
         device: device.to_owned(),
         mac: port.mac,
         mac_of: None,
         mtu: port.mtu,
-    };
+    }
+}
+
+fn workers_config(config: &Config) -> WorkersConfig {
     let twin = |(number, port): (usize, &PortConfig)| {
         let interface = port.twin.as_ref()?;
         Some(PortSpec {
@@ -48,7 +57,7 @@ fn workers_config(config: &Config) -> WorkersConfig {
             mtu: port.mtu,
         })
     };
-    let twins = config.ports.iter().enumerate().filter_map(twin);
+    let twins: Vec<_> = config.ports.iter().enumerate().filter_map(twin).collect();
     WorkersConfig {
         hugepages: config.eal.hugepages,
         memory_mib: config.eal.memory_mib,
@@ -64,7 +73,8 @@ fn workers_config(config: &Config) -> WorkersConfig {
             Idle::Poll => tidegate_worker::Idle::Poll,
         },
         sessions: config.workers.sessions,
-        ports: devices(config).map(port).chain(twins).collect(),
+        max_ports: config.eal.max_ports + twins.len() as u16,
+        ports: devices(config).map(|(port, device)| spec(port, device)).chain(twins).collect(),
     }
 }
 
@@ -73,14 +83,8 @@ fn devices(config: &Config) -> impl Iterator<Item = (&PortConfig, &str)> {
     config.ports.iter().filter_map(|port| Some((port, port.device()?)))
 }
 
-fn info(((port, device), report): ((&PortConfig, &str), &PortReport)) -> PortInfo {
-    PortInfo {
-        name: port.name.clone(),
-        device: device.to_owned(),
-        mac: report.mac,
-        link_up: report.link_up,
-        queues: report.queues,
-    }
+fn info(report: &PortReport) -> PortInfo {
+    PortInfo { link_up: report.link_up, queues: report.queues }
 }
 
 fn failed(error: WorkerError) -> DataplaneError {
@@ -89,6 +93,14 @@ fn failed(error: WorkerError) -> DataplaneError {
         WorkerError::Stopped { worker } => DataplaneError::WorkerStopped { worker },
         WorkerError::OldRoutes { waited } => DataplaneError::OldRoutes { waited },
         WorkerError::NoBuffer => DataplaneError::NoBuffer,
+    }
+}
+
+fn port_failed(error: PortError) -> PortFailure {
+    match error {
+        PortError::Worker(error) => failed(error).into(),
+        PortError::Full { .. } => PortFailure::Full(error.to_string()),
+        other => PortFailure::Device(other.to_string()),
     }
 }
 
@@ -109,30 +121,44 @@ impl Dataplane for DpdkWorkers {
         self.workers.stopped()
     }
 
-    fn ports(&self) -> &[PortInfo] {
+    fn ports(&self) -> &[Option<PortInfo>] {
         &self.ports
+    }
+
+    fn add_port(&mut self, port: &PortConfig, device: &str) -> Result<(PortId, Mac), PortFailure> {
+        let id = self.workers.add_port(&spec(port, device)).map_err(port_failed)?;
+        let at = usize::from(id.0);
+        let report =
+            self.workers.ports()[at].ok_or_else(|| port_failed(PortError::Unknown { port: id }))?;
+        self.ports[at] = Some(info(&report));
+        Ok((id, report.mac))
+    }
+
+    fn remove_port(&mut self, port: PortId) -> Result<(), PortFailure> {
+        let removed = self.workers.remove_port(port);
+        if !matches!(removed, Err(PortError::Worker(_))) {
+            self.ports[usize::from(port.0)] = None;
+        }
+        removed.map_err(port_failed)
     }
 
     fn refresh_ports(&mut self) {
         for (port, report) in self.ports.iter_mut().zip(self.workers.ports()) {
-            port.link_up = report.link_up;
+            if let (Some(port), Some(report)) = (port, report) {
+                port.link_up = report.link_up;
+            }
         }
     }
 
-    fn port_stats(&mut self) -> Vec<PortStats> {
-        let full = |port| {
-            let workers = 0..self.workers.count();
-            workers.map(|worker| self.workers.counters(worker).transmit_full(port)).sum()
-        };
-        let stats =
-            (0..).map(PortId).zip(self.workers.port_stats()).map(|(port, stats)| PortStats {
-                rx_packets: stats.rx_packets,
-                tx_packets: stats.tx_packets,
-                rx_bytes: stats.rx_bytes,
-                tx_bytes: stats.tx_bytes,
-                tx_full_drops: full(port),
-            });
-        stats.collect()
+    fn port_stats(&mut self, port: PortId) -> PortStats {
+        let stats = self.workers.port_stats(port);
+        PortStats {
+            rx_packets: stats.rx_packets,
+            tx_packets: stats.tx_packets,
+            rx_bytes: stats.rx_bytes,
+            tx_bytes: stats.tx_bytes,
+            tx_full_drops: self.workers.transmit_full(port),
+        }
     }
 
     fn publish(&mut self, snapshot: Arc<Snapshot>) -> Result<Acknowledged, DataplaneError> {

@@ -1,6 +1,7 @@
 //! What the workers are started with.
 
-use tidegate_dataplane::{packet::Mac, pipeline::Capacity};
+use tidegate_dataplane::{counters::MAX_PORTS, packet::Mac, pipeline::Capacity};
+use tidegate_dpdk::{NO_PCI_DEVICE, is_pci};
 
 /// What a worker does when there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +55,10 @@ pub struct WorkersConfig {
     pub idle: Idle,
     /// Sessions each worker has room for.
     pub sessions: Capacity,
-    /// Ports, numbered by position.
+    /// Ports there are from the start, numbered by position.
     pub ports: Vec<PortSpec>,
+    /// The most ports there may be at one time, never fewer than `ports` has: packet buffers are kept for so many.
+    pub max_ports: u16,
 }
 
 impl WorkersConfig {
@@ -68,14 +71,17 @@ impl WorkersConfig {
         args.extend(alone.iter().map(|&arg| arg.to_owned()));
         args.push("--no-telemetry".to_owned());
         args.extend(["-m".to_owned(), self.memory_mib.to_string()]);
-        if self.ports.iter().all(|port| is_virtual(&port.device)) {
-            args.push("--no-pci".to_owned());
-        } else {
-            let pci = self.ports.iter().filter(|port| !is_virtual(&port.device));
-            args.extend(pci.flat_map(|port| ["-a".to_owned(), port.device.clone()]));
-        }
+        // Of the PCI bus only what is listed, now; ports that are added later may name others.
+        let pci = self.ports.iter().map(|port| port.device.as_str()).filter(|name| is_pci(name));
+        let allowed = pci.chain([NO_PCI_DEVICE]);
+        args.extend(allowed.flat_map(|device| ["-a".to_owned(), device.to_owned()]));
         args.extend(self.eal_args.iter().cloned());
         args
+    }
+
+    /// The numbers there are for ports.
+    pub(crate) fn port_slots(&self) -> u16 {
+        self.max_ports.max(self.ports.len() as u16).min(MAX_PORTS as u16)
     }
 
     /// Lcore 0 is the control core's thread, which belongs to no CPU in particular; worker n is lcore n + 1.
@@ -88,11 +94,6 @@ impl WorkersConfig {
         let workers = self.cpus.iter().zip(1..).map(|(cpu, lcore)| format!(",{lcore}@{cpu}"));
         format!("--lcores=0@({}){}", control.join(","), workers.collect::<String>())
     }
-}
-
-/// Whether a device string names a device that EAL makes, rather than one on the PCI bus.
-pub(crate) fn is_virtual(device: &str) -> bool {
-    device.starts_with("net_") || device.starts_with("virtio_user") || device.starts_with("eth_")
 }
 
 #[cfg(test)]
@@ -118,16 +119,22 @@ mod tests {
             idle: Idle::Sleep,
             sessions: Capacity { v4: 16, v6: 16 },
             ports: vec![port("net_null0")],
+            max_ports: 2,
         };
         let args = config.eal_arguments();
         assert!(args[1].ends_with(",1@0,2@0"), "{args:?}");
-        for wanted in ["--no-huge", "--no-pci", "--no-shconf", "--log-level=4"] {
+        for wanted in ["--no-huge", "--no-shconf", "--log-level=4"] {
             assert!(args.iter().any(|arg| arg == wanted), "{wanted} in {args:?}");
         }
+        let allowed = |args: &[String]| -> Vec<String> {
+            let pairs = args.windows(2).filter(|pair| pair[0] == "-a");
+            pairs.map(|pair| pair[1].clone()).collect()
+        };
+        assert_eq!(allowed(&args), [NO_PCI_DEVICE], "without any, DPDK takes every card it can");
         config.hugepages = true;
         config.ports.push(port("0000:03:00.0"));
         let args = config.eal_arguments();
         assert!(!args.iter().any(|arg| arg == "--no-huge" || arg == "--no-pci"));
-        assert!(args.windows(2).any(|pair| pair == ["-a", "0000:03:00.0"]), "{args:?}");
+        assert_eq!(allowed(&args), ["0000:03:00.0", NO_PCI_DEVICE]);
     }
 }

@@ -19,6 +19,14 @@ impl Held {
         }
     }
 
+    /// Forget the frames that belong to `port`. Gives how many there were.
+    pub(crate) fn forget_port(&mut self, port: PortId) -> usize {
+        let of_port = |held: &&mut Option<(PortId, Mbuf)>| {
+            held.as_ref().is_some_and(|(belongs, _)| *belongs == port)
+        };
+        self.0.iter_mut().filter(of_port).map(|held| *held = None).count()
+    }
+
     /// The frame in `place`.
     pub(crate) fn take(&mut self, place: u16) -> Option<(PortId, Mbuf)> {
         self.0.get_mut(usize::from(place))?.take()

@@ -1,6 +1,6 @@
 //! Poll-mode workers: the packet loops on DPDK ports.
 //!
-//! [`Workers::start`] opens the ports and launches one [`worker`] per CPU. A worker polls its queues, takes each
+//! [`Workers::start`] launches one [`worker`] per CPU and opens the ports; others may come and go later. A worker polls its queues, takes each
 //! burst through its [`Shard`](tidegate_dataplane::pipeline::Shard) and transmits what comes out; packets of
 //! another worker's sessions go to it over a ring of the [`mesh`]. The control core speaks to a worker only by
 //! its [`link`]: orders one way, reports the other, both taken up between two bursts.
@@ -16,9 +16,12 @@ mod mesh;
 mod outbox;
 mod ports;
 mod routes;
+mod slots;
 mod worker;
 mod workers;
 
 pub use config::{Idle, PortSpec, Routes, WorkersConfig};
 pub use link::Listing;
-pub use workers::{Acknowledged, Counted, PortReport, StartError, WorkerError, Workers};
+pub use ports::PortError;
+pub use slots::PortReport;
+pub use workers::{Acknowledged, Counted, StartError, WorkerError, Workers};

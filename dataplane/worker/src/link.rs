@@ -12,7 +12,9 @@ use tidegate_dataplane::{
     session::SessionRecord,
     steering::{PortId, Snapshot},
 };
-use tidegate_dpdk::Mbuf;
+use tidegate_dpdk::{Mbuf, RxQueue};
+
+use crate::outbox::Exit;
 
 /// Orders under way at once; the control core waits for each but transmissions.
 const ORDERS: usize = 64;
@@ -29,6 +31,10 @@ pub(crate) enum Order {
     Import(Box<ImportList>),
     /// Send this frame.
     Transmit(PortId, Mbuf),
+    /// Take this port up.
+    TakeUp(Box<PortShare>),
+    /// Put into this what there is of its port, and let go of the port.
+    LetGo(Box<PortShare>),
     /// End.
     Stop,
 }
@@ -41,8 +47,19 @@ pub(crate) enum Report {
     Listed(Box<Listing>),
     /// All of them have been looked at.
     Imported(Box<ImportList>),
+    /// Of a port taken up, empty; of one let go, what the worker had of it.
+    Share(Box<PortShare>),
     /// Noticed in a packet.
     Noticed(Punt),
+}
+
+/// What a worker has of a port. Made and dropped by the control core: a worker must neither allocate nor stop a port.
+pub(crate) struct PortShare {
+    pub(crate) port: PortId,
+    /// Its receive queue, if it has one there.
+    pub(crate) entry: Option<RxQueue>,
+    /// Where it sends the port's packets.
+    pub(crate) exit: Exit,
 }
 
 /// Sessions to take up, and how far that is.

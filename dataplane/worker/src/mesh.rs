@@ -5,7 +5,7 @@ use tidegate_dataplane::{pipeline::Outcome, steering::PortId};
 use tidegate_dpdk::Mbuf;
 
 /// Packets one ring holds.
-const DEPTH: usize = 1024;
+pub(crate) const DEPTH: usize = 1024;
 
 /// A packet on its way to another worker.
 pub(crate) enum Parcel {

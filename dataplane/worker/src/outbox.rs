@@ -1,4 +1,4 @@
-//! Packets waiting to leave by one transmit queue, each with the outcome that counts once it has left.
+//! Where packets leave: those waiting for one transmit queue, each with the outcome that counts once it has left.
 
 use arrayvec::ArrayVec;
 use tidegate_dataplane::{
@@ -10,6 +10,16 @@ use tidegate_dpdk::{Burst, Mbuf, TxQueue, burst::Drain};
 
 /// Times a full queue is tried again before packets are dropped.
 const RETRIES: u32 = 2;
+
+/// Where a worker sends packets of a port.
+pub(crate) enum Exit {
+    /// Nowhere: there is no such port.
+    None,
+    /// By its own queue.
+    Own(Box<Outbox>),
+    /// By that worker's queue: the port has fewer queues than there are workers.
+    Worker(u16),
+}
 
 pub(crate) struct Outbox {
     port: PortId,

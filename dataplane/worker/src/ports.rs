@@ -1,15 +1,74 @@
-//! Opening ports and sharing their queues out.
+//! Opening ports, and closing them.
 
 use std::{
     fs, io,
     os::unix::{fs::FileTypeExt as _, net::UnixStream},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use tidegate_dataplane::packet::Mac;
-use tidegate_dpdk::{Eal, Errno, Error, PktMbufPool, Port, PortConfig, QueuePair};
+use tidegate_dataplane::{packet::Mac, steering::PortId};
+use tidegate_dpdk::{Eal, Errno, Error, PktMbufPool, Port, PortConfig, QueuePair, is_pci};
 
-use crate::{PortSpec, StartError, config::is_virtual};
+use crate::{PortSpec, WorkerError};
+
+/// Why a port was not added or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// It did not open.
+    #[error(
+        "port `{port}` (device `{device}`) did not open: {reason}; check the device string, that the device is free, and permissions"
+    )]
+    Open {
+        /// Name in the configuration.
+        port: String,
+        /// DPDK device string.
+        device: String,
+        /// Why.
+        reason: Box<Error>,
+    },
+    /// A guest's socket cannot be bound.
+    #[error(
+        "port `{port}` cannot listen on {}: {reason}; stop what uses it, or give the port another path",
+        path.display()
+    )]
+    Socket {
+        /// Name in the configuration.
+        port: String,
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        reason: io::Error,
+    },
+    /// There are as many as packet buffers were kept for.
+    #[error(
+        "there are {most} ports already, and packet buffers for no more; raise `max_ports` in [eal] and restart tidegated"
+    )]
+    Full {
+        /// As many as there are.
+        most: u16,
+    },
+    /// There is no such port.
+    #[error("there is no port number {}", port.0)]
+    Unknown {
+        /// Its number.
+        port: PortId,
+    },
+    /// The workers have let go of it, but its device did not.
+    #[error(
+        "port `{port}` is gone, but its device `{device}` did not close: {reason}; it cannot be added again before tidegated is restarted"
+    )]
+    Close {
+        /// Name in the configuration.
+        port: String,
+        /// DPDK device string.
+        device: String,
+        /// Why.
+        reason: Box<Error>,
+    },
+    /// A worker did not do its part.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+}
 
 /// A started port and its queue pairs.
 pub(crate) struct OpenPort {
@@ -26,15 +85,15 @@ pub(crate) fn open(
     mac: Option<Mac>,
     workers: u16,
     pool: &PktMbufPool,
-) -> Result<OpenPort, StartError> {
+) -> Result<OpenPort, PortError> {
     if let Some(path) = vhost_socket(&spec.device) {
-        remove_stale_socket(path).map_err(|reason| StartError::Socket {
+        remove_stale_socket(path).map_err(|reason| PortError::Socket {
             port: spec.name.clone(),
             path: path.to_owned(),
             reason,
         })?;
     }
-    try_open(eal, spec, mac, workers, pool).map_err(|reason| StartError::Port {
+    try_open(eal, spec, mac, workers, pool).map_err(|reason| PortError::Open {
         port: spec.name.clone(),
         device: spec.device.clone(),
         reason: Box::new(reason),
@@ -72,9 +131,26 @@ fn try_open(
     workers: u16,
     pool: &PktMbufPool,
 ) -> Result<OpenPort, Error> {
-    if is_virtual(&spec.device) {
-        eal.attach_vdev(&spec.device)?;
+    match eal.attach(&spec.device) {
+        // EAL has found it at the start.
+        Err(Error::Call { errno: Errno::EEXIST, .. }) if is_pci(&spec.device) => {}
+        answer => answer?,
     }
+    let opened = start(eal, spec, mac, workers, pool);
+    if opened.is_err() {
+        // So that it can be tried again; the first error is the one to tell.
+        let _ = eal.detach(&spec.device);
+    }
+    opened
+}
+
+fn start(
+    eal: &Eal,
+    spec: &PortSpec,
+    mac: Option<Mac>,
+    workers: u16,
+    pool: &PktMbufPool,
+) -> Result<OpenPort, Error> {
     let port = eal.port(&spec.device)?;
     // Promiscuous, because a device may have no address to set (vhost): shards look at it themselves.
     let config = PortConfig {

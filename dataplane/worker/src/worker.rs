@@ -16,9 +16,9 @@ use crate::{
     held::Held,
     host_limit::HostLimit,
     idle::Idler,
-    link::{ImportList, Listing, Order, Report, WorkerEnd},
+    link::{ImportList, Listing, Order, PortShare, Report, WorkerEnd},
     mesh::{MeshEnd, Parcel},
-    outbox::Outbox,
+    outbox::Exit,
 };
 
 /// Table places looked at for expired sessions in a round with packets, besides those that new sessions call for.
@@ -32,23 +32,15 @@ const IMPORTED: usize = 32;
 /// Table places looked at in one piece of a listing.
 const LISTED: u32 = 128;
 
-/// Where a worker sends packets of a port.
-pub(crate) enum Exit {
-    /// By its own queue.
-    Own(Box<Outbox>),
-    /// By that worker's queue: the port has fewer queues than there are workers.
-    Worker(u16),
-}
-
 pub(crate) struct Worker {
     pub(crate) shard: Shard,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) link: WorkerEnd,
     pub(crate) mesh: MeshEnd,
     pub(crate) held: Held,
-    /// Its receive queues.
+    /// Its receive queues; room for as many as there may be ports.
     pub(crate) entries: Vec<(PortId, RxQueue)>,
-    /// By port.
+    /// By port, as many as there may be.
     pub(crate) exits: Vec<Exit>,
     pub(crate) idler: Idler,
     pub(crate) listing: Option<Box<Listing>>,
@@ -108,9 +100,35 @@ impl Worker {
                     self.shard.counters().received.add(1);
                     self.leave(port, Outcome::Originated, mbuf);
                 }
+                Order::TakeUp(share) => self.take_up(share),
+                Order::LetGo(share) => self.let_go(share),
                 Order::Stop => self.stopped = true,
             }
         }
+    }
+
+    fn take_up(&mut self, mut share: Box<PortShare>) {
+        let exit = &mut self.exits[usize::from(share.port.0)];
+        mem::swap(exit, &mut share.exit);
+        if let Some(queue) = share.entry.take() {
+            // There is room: see the field.
+            self.entries.push((share.port, queue));
+        }
+        self.link.answer(Report::Share(share));
+    }
+
+    fn let_go(&mut self, mut share: Box<PortShare>) {
+        let exit = &mut self.exits[usize::from(share.port.0)];
+        mem::swap(exit, &mut share.exit);
+        if let Exit::Own(outbox) = &mut share.exit {
+            outbox.flush(self.shard.counters());
+        }
+        // They would be taken for those of the next port with this number.
+        let forgotten = self.held.forget_port(share.port);
+        self.shard.counters().count(Outcome::PortGone, forgotten as u64);
+        let entry = self.entries.iter().position(|(port, _)| *port == share.port);
+        share.entry = entry.map(|at| self.entries.swap_remove(at).1);
+        self.link.answer(Report::Share(share));
     }
 
     /// One burst from each receive queue. Returns how many packets there were.
@@ -278,8 +296,8 @@ impl Worker {
             Some(&mut Exit::Worker(owner)) => {
                 self.hand_over(owner, Parcel::Transmit(port, outcome, mbuf));
             }
-            // Snapshots name only ports there are.
-            None => self.shard.counters().count(Outcome::NoRoute, 1),
+            // On its way while the port was removed.
+            Some(Exit::None) | None => self.shard.counters().count(Outcome::PortGone, 1),
         }
     }
 

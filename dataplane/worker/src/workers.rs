@@ -3,7 +3,6 @@
 use std::{
     io,
     net::IpAddr,
-    path::PathBuf,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -11,25 +10,24 @@ use std::{
 
 use tidegate_dataplane::{
     counters::ShardCounters,
-    packet::Mac,
     pipeline::{Capacity, HELD, Import, ImportedSession, Punt, Shard, ShardSelector},
     session::SessionRecord,
     steering::{BackendSlot, PortId, RouteChange, RouteTables, Snapshot},
 };
-use tidegate_dpdk::{Eal, LcoreTask, PktMbufPool, PoolConfig, Port, PortStats};
+use tidegate_dpdk::{Eal, LcoreTask, PktMbufPool, PoolConfig};
 
 use crate::{
-    WorkersConfig,
+    PortError, WorkersConfig,
     clock::Clock,
     held::Held,
     host_limit::HostLimit,
     idle::Idler,
     link::{ControlEnd, ImportList, Listing, Order, Report, link},
-    mesh::mesh,
-    outbox::Outbox,
-    ports::{self, OpenPort},
+    mesh::{MeshEnd, mesh},
+    outbox::Exit,
     routes::Routes,
-    worker::{Exit, Worker},
+    slots::Slot,
+    worker::Worker,
 };
 
 /// How long a worker may take to answer: many times the longest round and sleep.
@@ -46,30 +44,8 @@ pub enum StartError {
     )]
     Eal(Box<tidegate_dpdk::Error>),
     /// A port did not open.
-    #[error(
-        "port `{port}` (device `{device}`) did not open: {reason}; check the device string, that the device is free, and permissions"
-    )]
-    Port {
-        /// Name in the configuration.
-        port: String,
-        /// DPDK device string.
-        device: String,
-        /// Why.
-        reason: Box<tidegate_dpdk::Error>,
-    },
-    /// A guest's socket cannot be bound.
-    #[error(
-        "port `{port}` cannot listen on {}: {reason}; stop what uses it, or give the port another path",
-        path.display()
-    )]
-    Socket {
-        /// Name in the configuration.
-        port: String,
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        reason: io::Error,
-    },
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// Packet buffers could not be had.
     #[error(
         "{mbufs} packet buffers of {} bytes could not be had from {memory_mib} MiB: {reason}; raise `memory_mib` in [eal], or set `mbufs` there to fewer",
@@ -160,31 +136,22 @@ pub struct Acknowledged {
     pub counted: Vec<Counted>,
 }
 
-/// What a port is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortReport {
-    /// Its MAC.
-    pub mac: Mac,
-    /// Whether its link is up.
-    pub link_up: bool,
-    /// Queue pairs in use.
-    pub queues: u16,
-}
-
 /// The running workers. Dropping it stops them and closes the ports.
 pub struct Workers {
-    links: Vec<ControlEnd>,
+    pub(crate) links: Vec<ControlEnd>,
     tasks: Vec<Option<LcoreTask<()>>>,
-    ports: Vec<(Port, PortReport)>,
-    pool: PktMbufPool,
+    /// By [`PortId`], as many as there may be.
+    pub(crate) slots: Vec<Option<Slot>>,
+    pub(crate) pool: PktMbufPool,
     noticed: Vec<Punt>,
     clock: Clock,
     selector: ShardSelector,
     routes: Routes,
+    pub(crate) eal: Eal,
 }
 
 impl Workers {
-    /// Start DPDK, open the ports and launch the workers. Until the first snapshot is published they drop
+    /// Start DPDK, launch the workers and open the ports. Until the first snapshot is published they drop
     /// everything.
     ///
     /// # Errors
@@ -200,51 +167,60 @@ impl Workers {
             })?;
         let routes = Routes::new(&eal, config.routes)
             .map_err(|error| StartError::Routes { reason: Box::new(error) })?;
-        let mut opened = Vec::new();
-        for spec in &config.ports {
-            let like =
-                spec.mac_of.and_then(|port| opened.get(port)).map(|open: &OpenPort| open.mac);
-            opened.push(ports::open(&eal, spec, like.or(spec.mac), workers as u16, &pool)?);
-        }
-        let (ports, mut shares) = share_out(opened, workers);
-        let snapshot = Arc::new(Snapshot::empty());
-        let selector = ShardSelector::new(workers as u16);
-        let clock = Clock::start(eal.tsc_hz());
-        let (links, tasks, noticed) = (Vec::new(), Vec::new(), Vec::new());
-        let chosen_by = selector.clone();
-        let mut this =
-            Self { links, tasks, ports, pool, noticed, clock, selector: chosen_by, routes };
-        let lcores = eal.worker_lcores();
+        let mut this = Self {
+            links: Vec::new(),
+            tasks: Vec::new(),
+            slots: (0..config.port_slots()).map(|_| None).collect(),
+            pool,
+            noticed: Vec::new(),
+            clock: Clock::start(eal.tsc_hz()),
+            selector: ShardSelector::new(workers as u16),
+            routes,
+            eal,
+        };
         for (number, mesh) in mesh(workers).into_iter().enumerate() {
-            let counters = Arc::new(ShardCounters::default());
-            let (control_end, worker_end) = link(Arc::clone(&counters));
-            let (entries, exits) = std::mem::take(&mut shares[number]);
-            let sessions = config.sessions;
-            let shard =
-                Shard::new(number as u16, selector.clone(), sessions, Arc::clone(&counters))
-                    .map_err(|source| StartError::Sessions { sessions, source })?;
-            let worker = Worker {
-                shard,
-                snapshot: Arc::clone(&snapshot),
-                link: worker_end,
-                mesh,
-                held: Held::new(),
-                entries,
-                exits,
-                idler: Idler::new(config.idle),
-                listing: None,
-                importing: None,
-                clock,
-                stopped: false,
-                host_limit: HostLimit::new(),
-            };
-            let task = eal.launch(lcores[number], move || worker.run()).map_err(|source| {
-                StartError::Launch { worker: number, reason: Box::new(source) }
-            })?;
-            this.links.push(control_end);
-            this.tasks.push(Some(task));
+            this.launch(number, mesh, config)?;
+        }
+        for port in &config.ports {
+            this.add_port(port)?;
         }
         Ok(this)
+    }
+
+    /// Launch worker `number`, which has no ports yet.
+    fn launch(
+        &mut self,
+        number: usize,
+        mesh: MeshEnd,
+        config: &WorkersConfig,
+    ) -> Result<(), StartError> {
+        let counters = Arc::new(ShardCounters::default());
+        let (control_end, worker_end) = link(Arc::clone(&counters));
+        let (sessions, selector) = (config.sessions, self.selector.clone());
+        let shard = Shard::new(number as u16, selector, sessions, counters)
+            .map_err(|source| StartError::Sessions { sessions, source })?;
+        let worker = Worker {
+            shard,
+            snapshot: Arc::new(Snapshot::empty()),
+            link: worker_end,
+            mesh,
+            held: Held::new(),
+            entries: Vec::with_capacity(self.slots.len()),
+            exits: self.slots.iter().map(|_| Exit::None).collect(),
+            idler: Idler::new(config.idle),
+            listing: None,
+            importing: None,
+            clock: self.clock,
+            stopped: false,
+            host_limit: HostLimit::new(),
+        };
+        let lcore = self.eal.worker_lcores()[number];
+        let task = self.eal.launch(lcore, move || worker.run());
+        let task =
+            task.map_err(|source| StartError::Launch { worker: number, reason: Box::new(source) })?;
+        self.links.push(control_end);
+        self.tasks.push(Some(task));
+        Ok(())
     }
 
     /// The workers' clock: milliseconds since they were started.
@@ -273,22 +249,6 @@ impl Workers {
     #[must_use]
     pub fn counters(&self, worker: usize) -> &ShardCounters {
         &self.links[worker].counters
-    }
-
-    /// The ports as they are now, by [`PortId`].
-    #[must_use]
-    pub fn ports(&self) -> Vec<PortReport> {
-        let now = |(port, report): &(Port, PortReport)| PortReport {
-            link_up: port.link().is_ok_and(|link| link.up),
-            ..*report
-        };
-        self.ports.iter().map(now).collect()
-    }
-
-    /// What the ports have moved, by [`PortId`]; a port that cannot say is all zeros.
-    #[must_use]
-    pub fn port_stats(&self) -> Vec<PortStats> {
-        self.ports.iter().map(|(port, _)| port.stats().unwrap_or_default()).collect()
     }
 
     /// Hand `snapshot` to every worker and wait until all act on it.
@@ -389,7 +349,7 @@ impl Workers {
         self.noticed.drain(..)
     }
 
-    fn order(&mut self, worker: usize, order: Order) -> Result<(), WorkerError> {
+    pub(crate) fn order(&mut self, worker: usize, order: Order) -> Result<(), WorkerError> {
         let mut waiting = Some(order);
         self.await_worker(worker, |this| {
             let Some(order) = waiting.take() else { return Some(()) };
@@ -412,35 +372,38 @@ impl Workers {
     }
 
     fn await_listing(&mut self, worker: usize) -> Result<Box<Listing>, WorkerError> {
-        self.await_worker(worker, |this| {
-            loop {
-                match this.links[worker].reports.pop() {
-                    Ok(Report::Listed(listing)) => return Some(listing),
-                    Ok(Report::Noticed(punt)) => this.noticed.push(punt),
-                    Ok(Report::Retired(snapshot)) => drop(snapshot),
-                    Ok(Report::Imported(list)) => drop(list),
-                    Err(_) => return None,
-                }
-            }
+        self.await_report(worker, |report| match report {
+            Report::Listed(listing) => Ok(listing),
+            other => Err(other),
         })
     }
 
     fn await_import(&mut self, worker: usize) -> Result<Box<ImportList>, WorkerError> {
+        self.await_report(worker, |report| match report {
+            Report::Imported(list) => Ok(list),
+            other => Err(other),
+        })
+    }
+
+    /// Wait for the report that `wanted` takes; it gives back others.
+    pub(crate) fn await_report<T>(
+        &mut self,
+        worker: usize,
+        wanted: impl Fn(Report) -> Result<T, Report>,
+    ) -> Result<T, WorkerError> {
         self.await_worker(worker, |this| {
-            loop {
-                match this.links[worker].reports.pop() {
-                    Ok(Report::Imported(list)) => return Some(list),
-                    Ok(Report::Noticed(punt)) => this.noticed.push(punt),
-                    Ok(Report::Retired(snapshot)) => drop(snapshot),
-                    Ok(Report::Listed(listing)) => drop(listing),
-                    Err(_) => return None,
+            while let Ok(report) = this.links[worker].reports.pop() {
+                match wanted(report) {
+                    Ok(answer) => return Some(answer),
+                    Err(other) => this.keep(other),
                 }
             }
+            None
         })
     }
 
     /// Ask again and again until there is an answer, patience is over, or the worker has ended.
-    fn await_worker<T>(
+    pub(crate) fn await_worker<T>(
         &mut self,
         worker: usize,
         mut answer: impl FnMut(&mut Self) -> Option<T>,
@@ -461,16 +424,22 @@ impl Workers {
     }
 
     fn read_reports(&mut self) {
-        for link in &mut self.links {
-            while let Ok(report) = link.reports.pop() {
-                match report {
-                    Report::Noticed(punt) => self.noticed.push(punt),
-                    Report::Retired(snapshot) => drop(snapshot),
-                    // Nobody waits for it any more: whoever asked has given up.
-                    Report::Listed(listing) => drop(listing),
-                    Report::Imported(list) => drop(list),
-                }
+        for worker in 0..self.links.len() {
+            while let Ok(report) = self.links[worker].reports.pop() {
+                self.keep(report);
             }
+        }
+    }
+
+    /// Keep what matters of a report that nobody waits for.
+    fn keep(&mut self, report: Report) {
+        match report {
+            Report::Noticed(punt) => self.noticed.push(punt),
+            Report::Retired(snapshot) => drop(snapshot),
+            // Whoever asked for these has given up.
+            Report::Listed(listing) => drop(listing),
+            Report::Imported(list) => drop(list),
+            Report::Share(share) => drop(share),
         }
     }
 }
@@ -492,33 +461,9 @@ impl Drop for Workers {
 
 fn pool_config(config: &WorkersConfig) -> PoolConfig {
     // Each port's receive and transmit rings, what is between workers, what they hold, and room to spare.
-    let rings = config.ports.len() * config.cpus.len() * 2 * 1024;
+    let rings = usize::from(config.port_slots()) * config.cpus.len() * 2 * 1024;
     let mesh = config.cpus.len() * config.cpus.len() * 1024;
     let held = config.cpus.len() * HELD;
     let needed = (rings + mesh + held + 1024) as u32;
     PoolConfig { mbufs: config.mbufs.unwrap_or(needed), ..PoolConfig::default() }
-}
-
-/// What one worker gets of the ports.
-type Share = (Vec<(PortId, tidegate_dpdk::RxQueue)>, Vec<Exit>);
-
-/// Queue `n` of each port goes to worker `n`. A worker without a transmit queue on a port sends by another's.
-fn share_out(opened: Vec<OpenPort>, workers: usize) -> (Vec<(Port, PortReport)>, Vec<Share>) {
-    let mut shares: Vec<Share> = (0..workers).map(|_| (Vec::new(), Vec::new())).collect();
-    let mut ports = Vec::new();
-    for (id, open) in (0..).map(PortId).zip(opened) {
-        let queues = open.queues.len();
-        let mut pairs = open.queues.into_iter();
-        for (number, (entries, exits)) in shares.iter_mut().enumerate() {
-            if let Some(pair) = pairs.next() {
-                entries.push((id, pair.rx));
-                exits.push(Exit::Own(Box::new(Outbox::new(id, pair.tx))));
-            } else {
-                exits.push(Exit::Worker((number % queues.max(1)) as u16));
-            }
-        }
-        let report = PortReport { mac: open.mac, link_up: false, queues: queues as u16 };
-        ports.push((open.port, report));
-    }
-    (ports, shares)
 }

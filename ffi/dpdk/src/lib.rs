@@ -61,6 +61,7 @@
 
 pub mod burst;
 pub mod clock;
+mod device;
 mod eal;
 mod error;
 mod fib;
@@ -72,10 +73,10 @@ mod port;
 mod queue;
 mod start;
 mod statistics;
-mod vdev;
 
 pub use burst::Burst;
 pub use clock::pause;
+pub use device::{NO_PCI_DEVICE, is_pci};
 pub use eal::{Eal, dpdk_version};
 pub use error::{Errno, Error};
 pub use fib::{Fib4, Fib6, FibConfig, MAX_HOP};

@@ -74,7 +74,7 @@ impl Eal {
     }
 
     /// Claims a port by name, or by the device string it was made from (`net_tap0,iface=x`): what follows the
-    /// first comma is not looked at. A `vdev:` prefix is skipped, too.
+    /// first comma is not looked at. A `vdev:` or `pci:` before it is skipped, too.
     ///
     /// # Errors
     /// [`Error::NoSuchPort`] with the names there are, [`Error::PortClaimed`], [`Error::Call`],
@@ -207,7 +207,7 @@ impl PortInner {
     }
 
     /// One control call under the lock. The port is valid: it was found by `Eal::port`, it is closed only by
-    /// `Eal::cleanup` and `Eal::detach_vdev`, and neither does so while this value exists.
+    /// `Eal::cleanup` and `Eal::detach`, and neither does so while this value exists.
     pub(crate) fn call(
         &self,
         name: &'static str,
@@ -249,7 +249,8 @@ impl fmt::Debug for Port {
 
 /// The name in a device string.
 pub(crate) fn device_name(device: &str) -> &str {
-    let device = device.strip_prefix("vdev:").unwrap_or(device);
+    let device =
+        ["vdev:", "pci:"].iter().find_map(|bus| device.strip_prefix(bus)).unwrap_or(device);
     device.split_once(',').map_or(device, |(name, _)| name)
 }
 

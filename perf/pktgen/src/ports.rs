@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidegate_dpdk::{Eal, PktMbufPool, PoolConfig, Port, PortConfig, QueuePair};
+use tidegate_dpdk::{Eal, PktMbufPool, PoolConfig, Port, PortConfig, QueuePair, is_pci};
 
 /// How often links are looked at.
 const LINK_POLL: Duration = Duration::from_millis(5);
@@ -65,7 +65,7 @@ impl Start {
             if self.hugepages { &["--in-memory"] } else { &["--no-huge", "--no-shconf"] };
         args.extend(alone.iter().map(|&arg| arg.to_owned()));
         args.extend(["--no-telemetry".to_owned(), "-m".to_owned(), self.memory_mib.to_string()]);
-        let pci: Vec<_> = devices.all().filter(|device| !is_virtual(device)).collect();
+        let pci: Vec<_> = devices.all().filter(|device| is_pci(device)).collect();
         if pci.is_empty() {
             args.push("--no-pci".to_owned());
         }
@@ -109,30 +109,12 @@ impl Devices {
 
 /// Promiscuous: several MACs may be played behind one port.
 fn open(eal: &Eal, device: &str, pool: &PktMbufPool) -> Result<Opened, tidegate_dpdk::Error> {
-    if is_virtual(device) {
-        eal.attach_vdev(device)?;
+    if !is_pci(device) {
+        eal.attach(device)?;
     }
     let port = eal.port(device)?;
     let config = PortConfig { promiscuous: true, ..PortConfig::default() };
     let mut queues = port.start(&config, pool)?;
     // One queue pair was asked for.
     Ok(Opened { queues: queues.swap_remove(0), port })
-}
-
-/// Whether a device string names a device that EAL makes, rather than one on the PCI bus.
-fn is_virtual(device: &str) -> bool {
-    !device.starts_with(|c: char| c.is_ascii_hexdigit()) || device.starts_with("eth_")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn virtual_devices_are_told_from_cards() {
-        for device in ["net_memif0,role=client", "net_tap1", "eth_ring0", "virtio_user0"] {
-            assert!(is_virtual(device), "{device}");
-        }
-        assert!(!is_virtual("0000:03:00.0") && !is_virtual("3b:00.1"));
-    }
 }

@@ -133,7 +133,7 @@ fn migrated(wrong: Wrong) -> Report {
     let pool = eal.create_pool("box", &PoolConfig { mbufs: 8191, ..PoolConfig::default() });
     let pool = pool.expect("pool");
     let queues = far.iter().map(|device| {
-        eal.attach_vdev(device).expect("the box's device");
+        eal.attach(device).expect("the box's device");
         let port = eal.port(device).expect("its port");
         port.start(&PortConfig::default(), &pool).expect("starts").remove(0)
     });

@@ -1,7 +1,9 @@
 //! A switch box.
 
 use serde::Serialize;
-use tidegate_api::switch::{self as proto, AddressState, MigrationState, Rewrite, SessionState};
+use tidegate_api::switch::{
+    self as proto, AddressState, MigrationState, PortRole, Rewrite, SessionState,
+};
 
 use super::Invalid;
 
@@ -32,21 +34,31 @@ pub struct Port {
     pub addresses: Vec<String>,
     pub vlan: String,
     pub mtu: u32,
+    pub role: &'static str,
 }
 
-impl From<proto::Status> for Status {
-    fn from(status: proto::Status) -> Self {
-        let port = |port: proto::Port| Port {
-            name: port.name,
-            device: port.device,
-            mac: port.mac,
-            link_up: port.link_up,
-            queues: port.queues,
-            addresses: port.addresses,
-            vlan: port.vlan,
-            mtu: port.mtu,
+impl TryFrom<proto::Port> for Port {
+    type Error = Invalid;
+
+    fn try_from(port: proto::Port) -> Result<Self, Invalid> {
+        let role = match port.role() {
+            PortRole::Uplink => "uplink",
+            PortRole::Access => "access",
+            PortRole::Unspecified => {
+                return Err(Invalid::Unknown { field: "role", value: port.role });
+            }
         };
-        Self {
+        let proto::Port { name, device, mac, link_up, queues, addresses, vlan, mtu, .. } = port;
+        Ok(Self { name, device, mac, link_up, queues, addresses, vlan, mtu, role })
+    }
+}
+
+impl TryFrom<proto::Status> for Status {
+    type Error = Invalid;
+
+    fn try_from(status: proto::Status) -> Result<Self, Invalid> {
+        let ports = status.ports.into_iter().map(Port::try_from);
+        Ok(Self {
             version: status.version,
             dpdk_version: status.dpdk_version,
             workers: status.workers,
@@ -55,8 +67,8 @@ impl From<proto::Status> for Status {
             hosted_addresses: status.hosted_addresses,
             migrations: status.migrations,
             sessions: status.sessions,
-            ports: status.ports.into_iter().map(port).collect(),
-        }
+            ports: ports.collect::<Result<_, _>>()?,
+        })
     }
 }
 

@@ -5,8 +5,8 @@ use tidegate_api::{
     host::{self, Guest, GuestSpec, GuestState, host_server::Host},
     manager::{self, DestinationKind, Figures, Migration, MigrationSpec, Phase},
     switch::{
-        self, Address, AddressState, Backend, MigrationEvent, MigrationState, Rewrite, UnknownTcp,
-        switch_server::Switch,
+        self, Address, AddressState, Backend, MigrationEvent, MigrationState, PortRole, Rewrite,
+        UnknownTcp, switch_server::Switch,
     },
 };
 use tidegate_cli::error::Exit;
@@ -64,7 +64,7 @@ async fn switch_tables_and_objects() {
     assert!(text.contains("workers                    2\n"), "{text}");
     assert!(
         text.contains(
-            "up    down  02:00:00:00:00:ff       1  1400  10.0.0.254/24  net_tap0  100.7\n"
+            "up    uplink  down  02:00:00:00:00:ff       1  1400  10.0.0.254/24  net_tap0  100.7\n"
         ),
         "{text}"
     );
@@ -109,6 +109,32 @@ async fn an_address_is_steered_by_hand() {
     assert_eq!(text, "draining: 7 old session(s), 3 new\ndrained: 0 old session(s), 3 new\n");
     let (result, _) = processes.run("address abort 10.0.0.1").await;
     assert_eq!(result.expect_err("refused").to_string(), "not scripted");
+}
+
+#[tokio::test]
+async fn ports() {
+    let processes = Processes::new().await;
+    let (_, text) = processes.run("port list").await;
+    assert_eq!(
+        text,
+        "PORT  ROLE    LINK  MAC                QUEUES   MTU  ADDRESSES      DEVICE    VLAN\n\
+         up    uplink  down  02:00:00:00:00:ff       1  1400  10.0.0.254/24  net_tap0  100.7\n"
+    );
+    let add = "port add vm2 net_vhost2,iface=/run/vm2.sock --role access --mac 02:00:00:00:02:01 \
+               --address 169.254.1.1/32 --address fe80::1/64 --mtu 9000";
+    let (_, text) = processes.run(add).await;
+    assert!(
+        text.contains(
+            "vm2   access  up    02:00:00:00:02:01       1  9000  169.254.1.1/32,fe80::1/64  net_vhost2,iface=/run/vm2.sock\n"
+        ),
+        "{text}"
+    );
+    let (_, objects) = processes.run_json("port add vm3 net_tap3 --role uplink").await;
+    assert_eq!((&objects[0]["role"], &objects[0]["mac"]), (&"uplink".into(), &"".into()));
+    let (_, text) = processes.run("port remove vm2").await;
+    assert_eq!(text, "port vm2 removed\n");
+    let (result, _) = processes.run("port remove vm9").await;
+    assert_eq!(result.expect_err("unknown").to_string(), "there is no port `vm9`");
 }
 
 #[tokio::test]
@@ -168,9 +194,40 @@ impl Switch for FakeSwitch {
                 addresses: vec!["10.0.0.254/24".to_owned()],
                 vlan: "100.7".to_owned(),
                 mtu: 1400,
+                role: PortRole::Uplink.into(),
             }],
             ..switch::Status::default()
         }))
+    }
+
+    async fn add_port(
+        &self,
+        request: Request<switch::AddPortRequest>,
+    ) -> Result<Response<switch::Port>, Status> {
+        let switch::AddPortRequest { name, device, mac, addresses, role, mtu } =
+            request.into_inner();
+        let (link_up, queues, vlan) = (true, 1, String::new());
+        Ok(Response::new(switch::Port {
+            name,
+            device,
+            mac,
+            addresses,
+            role,
+            link_up,
+            queues,
+            vlan,
+            mtu,
+        }))
+    }
+
+    async fn remove_port(
+        &self,
+        request: Request<switch::RemovePortRequest>,
+    ) -> Result<Response<switch::RemovePortResponse>, Status> {
+        match request.into_inner().name.as_str() {
+            "vm2" => Ok(Response::new(switch::RemovePortResponse {})),
+            name => Err(Status::not_found(format!("there is no port `{name}`"))),
+        }
     }
 
     async fn add_address(

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// What every host takes (RFC 791), and what devices can do at most.
-const MTU: RangeInclusive<u16> = 576..=9600;
+pub(crate) const MTU: RangeInclusive<u16> = 576..=9600;
 
 /// Those with a device of their own first, so that their numbers are those of the devices.
 pub(super) fn in_order(file: &[file::Port]) -> impl Iterator<Item = &file::Port> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tidegate_api::endpoint::Endpoint;
-use tidegate_dataplane::{pipeline::Capacity, steering::Timeouts};
+use tidegate_dataplane::{counters::MAX_PORTS, pipeline::Capacity, steering::Timeouts};
 use toml::Spanned;
 
 use super::{Config, ConfigError, Eal, Idle, RoutesIn, Workers, file};
@@ -21,6 +21,8 @@ const MAX_CPU: u32 = 1023;
 const SESSIONS: RangeInclusive<u32> = 1_024..=16_777_216;
 const MEMORY_MIB: RangeInclusive<u32> = 16..=1_048_576;
 const MBUFS: RangeInclusive<u32> = 2048..=16_777_215;
+/// Ports that may be added while the box runs, when nothing is said: a destination for each of a few migrations.
+const PORTS_TO_COME: u16 = 4;
 /// A second to a week.
 const TIMEOUT_S: RangeInclusive<u64> = 1..=604_800;
 
@@ -60,7 +62,7 @@ impl<'a> Check<'a> {
     }
 
     pub(super) fn config(mut self, file: file::File) -> Checked<Config> {
-        let eal = self.eal(file.eal)?;
+        let eal = self.eal(file.eal, file.port.len())?;
         let workers = self.workers(&file.workers)?;
         let listen = self.listen(&file.api)?;
         let timeouts = self.timeouts(&file.timeouts)?;
@@ -151,7 +153,7 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    fn eal(&self, eal: file::Eal) -> Checked<Eal> {
+    fn eal(&self, eal: file::Eal, ports: usize) -> Checked<Eal> {
         let memory_mib = match &eal.memory_mib {
             Some(memory) => self.within("memory_mib", memory, &MEMORY_MIB)?,
             None => 512,
@@ -160,7 +162,14 @@ impl<'a> Check<'a> {
             Some(mbufs) => Some(self.within("mbufs", mbufs, &MBUFS)?),
             None => None,
         };
-        Ok(Eal { hugepages: eal.hugepages.unwrap_or(true), memory_mib, mbufs, args: eal.args })
+        // More than a box can have is refused where the ports are.
+        let listed = ports.min(MAX_PORTS) as u16;
+        let max_ports = match &eal.max_ports {
+            Some(most) => self.within("max_ports", most, &(listed.max(1)..=MAX_PORTS as u16))?,
+            None => (listed + PORTS_TO_COME).min(MAX_PORTS as u16),
+        };
+        let hugepages = eal.hugepages.unwrap_or(true);
+        Ok(Eal { hugepages, memory_mib, mbufs, max_ports, args: eal.args })
     }
 
     fn workers(&self, workers: &file::Workers) -> Checked<Workers> {

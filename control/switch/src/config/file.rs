@@ -31,6 +31,7 @@ pub(super) struct Eal {
     pub(super) hugepages: Option<bool>,
     pub(super) memory_mib: Option<Spanned<u32>>,
     pub(super) mbufs: Option<Spanned<u32>>,
+    pub(super) max_ports: Option<Spanned<u16>>,
     #[serde(default)]
     pub(super) args: Vec<String>,
 }

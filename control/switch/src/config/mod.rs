@@ -10,6 +10,7 @@ mod topology;
 
 use std::{net::IpAddr, path::Path};
 
+pub(crate) use carrier::MTU;
 pub use tidegate_config::ConfigError;
 
 use tidegate_api::endpoint::Endpoint;
@@ -51,8 +52,10 @@ pub struct Eal {
     pub hugepages: bool,
     /// Memory for DPDK.
     pub memory_mib: u32,
-    /// Packet buffers; `None` for as many as the ports' queues need.
+    /// Packet buffers; `None` for as many as the queues of `max_ports` need.
     pub mbufs: Option<u32>,
+    /// The most ports there may be at one time, those of the file included.
+    pub max_ports: u16,
     /// Further EAL arguments, as they are.
     pub args: Vec<String>,
 }
@@ -89,7 +92,7 @@ pub struct Workers {
 /// One port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortConfig {
-    /// Its number.
+    /// Its number; of a port that is only asked for, any.
     pub id: PortId,
     /// Its name in requests and references.
     pub name: String,

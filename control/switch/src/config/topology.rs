@@ -15,13 +15,10 @@ use super::{
     check::{Check, Checked, Owner},
     file,
 };
-use crate::steering::BackendSpec;
+use crate::steering::{BackendSpec, check_address, check_device, check_name};
 
 impl Check<'_> {
     pub(super) fn ports(&mut self, file: &[file::Port]) -> Checked<Vec<PortConfig>> {
-        if file.is_empty() {
-            return Err(self.error(0..0, "there is no [[port]]; the box needs at least one"));
-        }
         if let Some(one_too_many) = file.get(MAX_PORTS) {
             let message =
                 format!("there are {} ports; a box can have {MAX_PORTS}, remove some", file.len());
@@ -30,10 +27,8 @@ impl Check<'_> {
         let mut ports: Vec<PortConfig> = Vec::new();
         for written in in_order(file) {
             let name = self.name("port", &written.name)?;
-            if ports.iter().any(|port| port.name == name) {
-                let message = format!("two ports are named `{name}`; give each its own name");
-                return Err(self.error(written.name.span(), message));
-            }
+            check_name(&name, ports.iter())
+                .map_err(|clash| self.error(written.name.span(), clash.to_string()))?;
             let carrier = self.carrier(written, &ports)?;
             let mtu = self.mtu(written.mtu.as_ref(), &carrier, &ports)?;
             let shared = match carrier {
@@ -96,26 +91,12 @@ impl Check<'_> {
     }
 
     pub(super) fn device(&self, device: &Spanned<String>, ports: &[PortConfig]) -> Checked<String> {
-        let text = device.get_ref();
-        if text.is_empty() || text.chars().any(char::is_whitespace) {
-            let message = format!(
-                "`{text}` is not a DPDK device; write a virtual device as in net_tap0,iface=tg0 or a PCI address"
-            );
-            return Err(self.error(device.span(), message));
-        }
-        // EAL knows a virtual device by what stands before its arguments.
-        let id = |device: &str| device.split(',').next().map(str::to_owned);
-        if let Some(port) = ports.iter().find(|port| port.device().and_then(id) == id(text)) {
-            let message = format!(
-                "device `{text}` is already port `{}`; give each port its own device",
-                port.name
-            );
-            return Err(self.error(device.span(), message));
-        }
-        Ok(text.clone())
+        check_device(device.get_ref(), ports.iter())
+            .map_err(|clash| self.error(device.span(), clash.to_string()))?;
+        Ok(device.get_ref().clone())
     }
 
-    /// An address of the box itself. Access ports may share one when they share its prefix and a MAC (anycast gateway).
+    /// An address of the box itself.
     fn interface_address(
         &mut self,
         text: &Spanned<String>,
@@ -133,30 +114,10 @@ impl Check<'_> {
             .parse()
             .map_err(|_| self.error(text.span(), "the prefix length is not a number"))?;
         let here = InterfaceAddress { address, prefix_len };
-        let sharing = ports.iter().find(|other| other.addresses.contains(&here));
-        if let Some(other) = sharing {
-            let anycast = port.role == PortRole::Access && other.role == PortRole::Access;
-            if anycast
-                && port.mac.is_some()
-                && port.mac == other.mac
-                && !port.addresses.contains(&here)
-            {
-                return Ok(here);
-            }
-            let message = format!(
-                "{here} is already an address of port `{}`; choose another, or make both ports role = \"access\" with the same mac",
-                other.name
-            );
-            return Err(self.error(text.span(), message));
-        }
-        if let Some(other) =
-            ports.iter().find(|other| other.addresses.iter().any(|a| a.prefix() == here.prefix()))
-        {
-            let message = format!(
-                "the prefix of {here} is already on port `{}`; a prefix can be on one link only",
-                other.name
-            );
-            return Err(self.error(text.span(), message));
+        let is_shared = check_address(here, port, ports.iter())
+            .map_err(|clash| self.error(text.span(), clash.to_string()))?;
+        if is_shared && !port.addresses.contains(&here) {
+            return Ok(here);
         }
         self.claim(address, text.span(), Owner::Port(port.name.clone()))?;
         Ok(here)

@@ -65,16 +65,18 @@ impl Core {
     pub(super) fn announce(&mut self, now: Instant) {
         for address in self.announcer.take(now) {
             let ports = self.network.ports().iter();
-            let uplinks = ports.filter(|port| port.role == PortRole::Uplink);
+            let uplinks = ports.filter(|port| port.config.role == PortRole::Uplink);
             let frames = uplinks.map(|port| match address {
-                IpAddr::V4(v4) => (port.id, arp::announcement(port.mac, v4.to_bits()).to_vec()),
+                IpAddr::V4(v4) => {
+                    (port.config.id, arp::announcement(port.mac, v4.to_bits()).to_vec())
+                }
                 IpAddr::V6(v6) => {
-                    (port.id, neighbour::advertisement(port.mac, v6.to_bits()).to_vec())
+                    (port.config.id, neighbour::advertisement(port.mac, v6.to_bits()).to_vec())
                 }
             });
             for (id, frame) in frames.collect::<Vec<_>>() {
                 if let Err(error) = self.send(id, frame) {
-                    let port = self.network.port(id).map(|port| &port.name);
+                    let port = self.network.port(id).map(|port| &port.config.name);
                     tracing::warn!(%address, port, %error, "announcement not sent");
                 }
             }

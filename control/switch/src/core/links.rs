@@ -116,7 +116,8 @@ impl Core {
 
     /// Send an untagged frame by this port, with its tags if it has any.
     pub(super) fn send(&mut self, port: PortId, mut frame: Vec<u8>) -> Result<(), DataplaneError> {
-        let Some(Link::Device { device, tags, .. }) = self.network.port(port).map(|port| port.link)
+        let Some(Link::Device { device, tags, .. }) =
+            self.network.port(port).map(|port| port.config.link())
         else {
             return Ok(());
         };
@@ -145,7 +146,8 @@ impl Core {
             && let Some(configured) = self.network.port(port)
         {
             // Zero as sender is a probe (RFC 5227): answered, and nobody learns from it.
-            let own = configured.addresses.iter().map(|own| v4(own.address)).find(|own| *own != 0);
+            let own =
+                configured.config.addresses.iter().map(|own| v4(own.address)).find(|own| *own != 0);
             questions.push((port, configured.mac, own.unwrap_or(0)));
         }
         for (id, mac, own) in questions {

@@ -7,6 +7,7 @@
 mod announce;
 mod drain;
 mod links;
+mod ports;
 mod report;
 mod run;
 
@@ -20,7 +21,9 @@ use announce::Announcer;
 use drain::Migrations;
 pub use drain::{MigrationState, Progress};
 use links::Links;
-pub use report::{AddressReport, CountersReport, SessionReport, StatusReport, WorkerReport};
+pub use report::{
+    AddressReport, CountersReport, PortReport, SessionReport, StatusReport, WorkerReport,
+};
 pub use run::{CoreHandle, CoreThread};
 use tidegate_dataplane::{
     counters::ShardCounters,
@@ -32,7 +35,7 @@ use tidegate_dataplane::{
 use tokio::sync::watch;
 
 use crate::{
-    dataplane::{Acknowledged, Dataplane, DataplaneError},
+    dataplane::{Acknowledged, Dataplane, DataplaneError, PortFailure},
     kernel::Mirror,
     steering::{BackendSpec, DrainPolicy, Network, Refused, SlotInUse, Steering},
 };
@@ -46,6 +49,9 @@ pub enum CoreError {
     /// The workers failed; the state is as before.
     #[error("{0}; the configuration is as before, try again")]
     Dataplane(#[from] DataplaneError),
+    /// A port was not opened or closed.
+    #[error(transparent)]
+    Port(#[from] PortFailure),
     /// A snapshot could not be made, although every step was checked.
     #[error("steering is inconsistent: {0}")]
     Snapshot(#[from] SnapshotError),
@@ -263,6 +269,12 @@ impl Core {
         Ok((self.address(address)?, forgotten))
     }
 
+    /// Its ports, routes and neighbours.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
     /// Do what is due. Returns when to be called next, at the latest.
     pub fn tick(&mut self, now: Instant) -> Instant {
         if self.resync_at.is_some_and(|at| at <= now)
@@ -362,7 +374,10 @@ impl Core {
         };
         for wanted in std::iter::once(address).chain(locator) {
             if let Some(port) = self.network.owner_of(wanted) {
-                return Err(Refused::OwnAddress { address: wanted, port: port.name.clone() });
+                return Err(Refused::OwnAddress {
+                    address: wanted,
+                    port: port.config.name.clone(),
+                });
             }
         }
         Ok(())

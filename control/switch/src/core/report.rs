@@ -2,10 +2,11 @@
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
-use tidegate_dataplane::{pipeline::Outcome, session::SessionRecord};
+use tidegate_dataplane::{packet::Mac, pipeline::Outcome, session::SessionRecord};
 
 use super::{Core, CoreError};
 use crate::{
+    config::PortConfig,
     dataplane::{PortInfo, PortStats},
     steering::Address,
 };
@@ -36,19 +37,34 @@ pub struct SessionReport {
     pub old: bool,
 }
 
+/// A port.
+#[derive(Clone, Debug)]
+pub struct PortReport {
+    /// What is configured on it.
+    pub config: PortConfig,
+    /// The device that carries its frames.
+    pub device: String,
+    /// The MAC it really has.
+    pub mac: Mac,
+    /// What its device says.
+    pub info: PortInfo,
+}
+
 /// The box as a whole.
 #[derive(Clone, Debug)]
 pub struct StatusReport {
     /// Number of workers.
     pub workers: usize,
     /// Ports.
-    pub ports: Vec<PortInfo>,
+    pub ports: Vec<PortReport>,
     /// Hosted addresses.
     pub hosted: usize,
     /// Migrations in progress.
     pub migrations: usize,
     /// Session table entries of all workers.
     pub sessions: u64,
+    /// How long a session may be silent at most.
+    pub longest_silence_ms: u64,
 }
 
 /// One worker's counters.
@@ -109,7 +125,7 @@ impl Core {
         self.dataplane.refresh_ports();
         StatusReport {
             workers: self.dataplane.workers(),
-            ports: self.dataplane.ports().to_vec(),
+            ports: self.network.ports().iter().filter_map(|port| self.port_report(port)).collect(),
             hosted: self.steering.addresses().filter(|address| address.hosted).count(),
             migrations: self
                 .steering
@@ -117,6 +133,7 @@ impl Core {
                 .filter(|address| address.destination.is_some())
                 .count(),
             sessions: self.workers().iter().map(|worker| worker.sessions).sum(),
+            longest_silence_ms: self.network.timeouts().longest_ms(),
         }
     }
 
@@ -155,8 +172,13 @@ impl Core {
 
     /// All counters.
     pub fn counters(&mut self) -> CountersReport {
-        let stats = self.dataplane.port_stats();
-        let names = self.network.ports().iter().map(|port| port.name.clone());
+        let (network, dataplane) = (&self.network, &mut self.dataplane);
+        let ports = network
+            .ports()
+            .iter()
+            .filter(|port| port.config.device().is_some())
+            .map(|port| (port.config.name.clone(), dataplane.port_stats(port.config.id)));
+        let ports = ports.collect();
         let workers = self.workers();
         let mut outcomes = Outcome::ALL.map(|outcome| (outcome, 0));
         // Of one reading, so that the sum is that of the workers.
@@ -164,7 +186,7 @@ impl Core {
             let sum: usize = sum;
             outcomes[sum].1 += packets;
         }
-        CountersReport { outcomes: outcomes.to_vec(), workers, ports: names.zip(stats).collect() }
+        CountersReport { outcomes: outcomes.to_vec(), workers, ports }
     }
 
     fn workers(&self) -> Vec<WorkerReport> {

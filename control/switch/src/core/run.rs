@@ -28,10 +28,10 @@ impl CoreHandle {
     ///
     /// # Errors
     /// What `work` says, or [`CoreError::Stopped`].
-    pub async fn call<T: Send + 'static>(
+    pub async fn call<T: Send + 'static, E: From<CoreError> + Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Core) -> Result<T, CoreError> + Send + 'static,
-    ) -> Result<T, CoreError> {
+        work: impl FnOnce(&mut Core) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
         let (answer, answered) = oneshot::channel();
         let command = Box::new(move |core: &mut Core| {
             // Nobody waits any more: the work is done all the same.

@@ -5,44 +5,55 @@ use tidegate_dataplane::{
     packet::Tags,
     pipeline::{Import, Outcome},
     session::SessionState,
-    steering::{Link, Rewrite},
+    steering::{Link, PortRole, Rewrite},
 };
 
 use super::BoxInfo;
 use crate::{
     core::{
-        AddressReport, CountersReport, CutoverReport, MigrationState, Progress, SessionReport,
-        StatusReport,
+        AddressReport, CountersReport, CutoverReport, MigrationState, PortReport, Progress,
+        SessionReport, StatusReport,
     },
-    steering::{AddressState, BackendSpec, Network, NetworkPort},
+    steering::{AddressState, BackendSpec, Network},
 };
 
 pub(super) fn status(report: StatusReport, info: &BoxInfo) -> proto::Status {
-    let port = |port: &NetworkPort| {
-        let Link::Device { device, tags, mtu } = port.link else { return None };
-        let carrier = report.ports.get(usize::from(device.0))?;
-        Some(proto::Port {
-            name: port.name.clone(),
-            device: carrier.device.clone(),
-            mac: port.mac.to_string(),
-            link_up: carrier.link_up,
-            queues: carrier.queues.into(),
-            addresses: port.addresses.iter().map(ToString::to_string).collect(),
-            vlan: if tags == Tags::NONE { String::new() } else { tags.to_string() },
-            mtu: mtu.into(),
-        })
-    };
     proto::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         dpdk_version: info.dpdk_version.clone(),
         workers: report.workers as u32,
         sessions_capacity: info.sessions_capacity.v4.into(),
         sessions_capacity_ipv6: info.sessions_capacity.v6.into(),
-        ports: info.network.ports().iter().filter_map(port).collect(),
+        ports: report.ports.into_iter().map(port).collect(),
         hosted_addresses: report.hosted as u64,
         migrations: report.migrations as u64,
         sessions: report.sessions,
-        longest_silence_ms: info.network.timeouts().longest_ms(),
+        longest_silence_ms: report.longest_silence_ms,
+    }
+}
+
+pub(super) fn port(report: PortReport) -> proto::Port {
+    let PortReport { config, device, mac, info } = report;
+    let role = match config.role {
+        PortRole::Uplink => proto::PortRole::Uplink,
+        PortRole::Access => proto::PortRole::Access,
+        // No port of a request or the configuration.
+        PortRole::Twin(_) => proto::PortRole::Unspecified,
+    };
+    let tags = match config.link() {
+        Link::Device { tags, .. } => tags,
+        Link::Tunnel(_) => Tags::NONE,
+    };
+    proto::Port {
+        device,
+        mac: mac.to_string(),
+        link_up: info.link_up,
+        queues: info.queues.into(),
+        addresses: config.addresses.iter().map(ToString::to_string).collect(),
+        vlan: if tags == Tags::NONE { String::new() } else { tags.to_string() },
+        mtu: config.mtu.into(),
+        role: role.into(),
+        name: config.name,
     }
 }
 
@@ -80,7 +91,7 @@ fn backend(spec: &BackendSpec, network: &Network) -> proto::Backend {
     };
     proto::Backend {
         name: spec.name.clone(),
-        port: network.port(spec.port).map_or_else(String::new, |port| port.name.clone()),
+        port: network.port(spec.port).map_or_else(String::new, |port| port.config.name.clone()),
         mac: spec.mac.to_string(),
         rewrite: rewrite.into(),
         locator,

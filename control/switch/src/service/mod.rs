@@ -15,7 +15,7 @@ use tidegate_dataplane::pipeline::{Capacity, Import};
 use tokio::sync::watch as latest;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 
-use crate::{core::CoreHandle, steering::Network};
+use crate::core::{Core, CoreHandle};
 
 /// What of the box never changes while it runs.
 #[derive(Clone, Debug)]
@@ -24,8 +24,6 @@ pub struct BoxInfo {
     pub dpdk_version: String,
     /// Sessions each worker has room for.
     pub sessions_capacity: Capacity,
-    /// The ports, for turning names into numbers and back.
-    pub network: Network,
 }
 
 /// The service; clones share the core.
@@ -43,8 +41,12 @@ impl SwitchService {
         Self { core, info: Arc::new(info), stopping }
     }
 
-    fn network(&self) -> &Network {
-        &self.info.network
+    /// Have the core do `work`. Names of ports are turned into numbers and back there: ports come and go.
+    async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Core) -> Result<T, Status> + Send + 'static,
+    ) -> Result<T, Status> {
+        self.core.call(work).await
     }
 }
 
@@ -57,8 +59,27 @@ impl Switch for SwitchService {
     type ListSessionsStream = Messages<proto::Session>;
 
     async fn get_status(&self, _: Request<proto::GetStatusRequest>) -> Answer<proto::Status> {
-        let report = self.core.call(|core| Ok(core.status())).await.map_err(status::of)?;
+        let report = self.ask(|core| Ok(core.status())).await?;
         Ok(Response::new(answer::status(report, &self.info)))
+    }
+
+    async fn add_port(&self, request: Request<proto::AddPortRequest>) -> Answer<proto::Port> {
+        let config = request::port(request.into_inner())?;
+        let (name, device) = (config.name.clone(), config.device().map(str::to_owned));
+        let report = self.ask(move |core| Ok(core.add_port(config)?)).await?;
+        tracing::info!(port = name, device, "port added");
+        Ok(Response::new(answer::port(report)))
+    }
+
+    async fn remove_port(
+        &self,
+        request: Request<proto::RemovePortRequest>,
+    ) -> Answer<proto::RemovePortResponse> {
+        let name = request.into_inner().name;
+        let port = name.clone();
+        self.ask(move |core| Ok(core.remove_port(&port)?)).await?;
+        tracing::info!(port = name, "port removed");
+        Ok(Response::new(proto::RemovePortResponse {}))
     }
 
     async fn add_address(
@@ -67,12 +88,15 @@ impl Switch for SwitchService {
     ) -> Answer<proto::Address> {
         let request = request.into_inner();
         let address = request::address(&request.address)?;
-        let home = request::backend(address, "home", request.home, self.network())?;
-        let name = home.name.clone();
-        let report =
-            self.core.call(move |core| core.add(address, home)).await.map_err(status::of)?;
-        tracing::info!(%address, home = name, "address added");
-        Ok(Response::new(answer::address(&report, self.network())))
+        let added = self.ask(move |core| {
+            let home = request::backend(address, "home", request.home, core.network())?;
+            let report = core.add(address, home)?;
+            Ok(answer::address(&report, core.network()))
+        });
+        let added = added.await?;
+        let home = added.home.as_ref().map(|home| home.name.as_str());
+        tracing::info!(%address, home, "address added");
+        Ok(Response::new(added))
     }
 
     async fn remove_address(
@@ -80,7 +104,7 @@ impl Switch for SwitchService {
         request: Request<proto::RemoveAddressRequest>,
     ) -> Answer<proto::RemoveAddressResponse> {
         let address = request::address(&request.get_ref().address)?;
-        self.core.call(move |core| core.remove(address)).await.map_err(status::of)?;
+        self.ask(move |core| Ok(core.remove(address)?)).await?;
         tracing::info!(%address, "address removed");
         Ok(Response::new(proto::RemoveAddressResponse {}))
     }
@@ -89,10 +113,12 @@ impl Switch for SwitchService {
         &self,
         _: Request<proto::ListAddressesRequest>,
     ) -> Answer<proto::ListAddressesResponse> {
-        let reports = self.core.call(|core| Ok(core.addresses())).await.map_err(status::of)?;
-        let addresses =
-            reports.iter().map(|report| answer::address(report, self.network())).collect();
-        Ok(Response::new(proto::ListAddressesResponse { addresses }))
+        let addresses = self.ask(|core| {
+            let reports = core.addresses();
+            let messages = reports.iter().map(|report| answer::address(report, core.network()));
+            Ok(messages.collect())
+        });
+        Ok(Response::new(proto::ListAddressesResponse { addresses: addresses.await? }))
     }
 
     async fn get_address(
@@ -100,16 +126,22 @@ impl Switch for SwitchService {
         request: Request<proto::GetAddressRequest>,
     ) -> Answer<proto::Address> {
         let address = request::address(&request.get_ref().address)?;
-        let report = self.core.call(move |core| core.address(address)).await.map_err(status::of)?;
-        Ok(Response::new(answer::address(&report, self.network())))
+        let found = self.ask(move |core| {
+            let report = core.address(address)?;
+            Ok(answer::address(&report, core.network()))
+        });
+        Ok(Response::new(found.await?))
     }
 
     async fn takeover(&self, request: Request<proto::TakeoverRequest>) -> Answer<proto::Address> {
         let address = request::address(&request.get_ref().address)?;
-        let report =
-            self.core.call(move |core| core.takeover(address)).await.map_err(status::of)?;
+        let hosted = self.ask(move |core| {
+            let report = core.takeover(address)?;
+            Ok(answer::address(&report, core.network()))
+        });
+        let hosted = hosted.await?;
         tracing::info!(%address, "taken over");
-        Ok(Response::new(answer::address(&report, self.network())))
+        Ok(Response::new(hosted))
     }
 
     async fn set_destination(
@@ -118,13 +150,17 @@ impl Switch for SwitchService {
     ) -> Answer<proto::Address> {
         let request = request.into_inner();
         let address = request::address(&request.address)?;
-        let destination =
-            request::backend(address, "destination", request.destination, self.network())?;
-        let name = destination.name.clone();
-        let work = move |core: &mut crate::core::Core| core.set_destination(address, destination);
-        let report = self.core.call(work).await.map_err(status::of)?;
-        tracing::info!(%address, destination = name, "destination set");
-        Ok(Response::new(answer::address(&report, self.network())))
+        let changed = self.ask(move |core| {
+            let network = core.network();
+            let destination =
+                request::backend(address, "destination", request.destination, network)?;
+            let report = core.set_destination(address, destination)?;
+            Ok(answer::address(&report, core.network()))
+        });
+        let changed = changed.await?;
+        let destination = changed.destination.as_ref().map(|destination| destination.name.as_str());
+        tracing::info!(%address, destination, "destination set");
+        Ok(Response::new(changed))
     }
 
     async fn cutover(
@@ -134,8 +170,7 @@ impl Switch for SwitchService {
         let request = request.into_inner();
         let address = request::address(&request.address)?;
         let policy = request::cutover(&request)?;
-        let report =
-            self.core.call(move |core| core.cutover(address, policy)).await.map_err(status::of)?;
+        let report = self.ask(move |core| Ok(core.cutover(address, policy)?)).await?;
         tracing::info!(
             %address,
             epoch = report.epoch,
@@ -153,8 +188,7 @@ impl Switch for SwitchService {
         let proto::ImportSessionsRequest { address, sessions } = request.into_inner();
         let address = request::address(&address)?;
         let sessions = request::sessions(address, sessions)?;
-        let work = move |core: &mut crate::core::Core| core.import(address, &sessions);
-        let import = self.core.call(work).await.map_err(status::of)?;
+        let import = self.ask(move |core| Ok(core.import(address, &sessions)?)).await?;
         let Import { imported, known, .. } = import;
         tracing::info!(%address, imported, known, "sessions imported");
         Ok(Response::new(answer::import(import)))
@@ -166,15 +200,19 @@ impl Switch for SwitchService {
     ) -> Answer<Self::WatchMigrationStream> {
         let address = request::address(&request.get_ref().address)?;
         let interval = request::interval(request.get_ref().interval_ms)?;
-        let progress = self.core.call(move |core| core.watch(address)).await.map_err(status::of)?;
+        let progress = self.ask(move |core| Ok(core.watch(address)?)).await?;
         Ok(Response::new(watch::events(progress, interval, self.stopping.clone())))
     }
 
     async fn abort(&self, request: Request<proto::AbortRequest>) -> Answer<proto::Address> {
         let address = request::address(&request.get_ref().address)?;
-        let report = self.core.call(move |core| core.abort(address)).await.map_err(status::of)?;
+        let aborted = self.ask(move |core| {
+            let report = core.abort(address)?;
+            Ok(answer::address(&report, core.network()))
+        });
+        let aborted = aborted.await?;
         tracing::info!(%address, "aborted");
-        Ok(Response::new(answer::address(&report, self.network())))
+        Ok(Response::new(aborted))
     }
 
     async fn release(
@@ -183,11 +221,14 @@ impl Switch for SwitchService {
     ) -> Answer<proto::ReleaseResponse> {
         let proto::ReleaseRequest { address, keep_tracking, force } = request.into_inner();
         let address = request::address(&address)?;
-        let work = move |core: &mut crate::core::Core| core.release(address, keep_tracking, force);
-        let (report, forgotten_sessions) = self.core.call(work).await.map_err(status::of)?;
-        tracing::info!(%address, forgotten_sessions, "released");
-        let address = Some(answer::address(&report, self.network()));
-        Ok(Response::new(proto::ReleaseResponse { address, forgotten_sessions }))
+        let released = self.ask(move |core| {
+            let (report, forgotten_sessions) = core.release(address, keep_tracking, force)?;
+            let address = Some(answer::address(&report, core.network()));
+            Ok(proto::ReleaseResponse { address, forgotten_sessions })
+        });
+        let released = released.await?;
+        tracing::info!(%address, forgotten_sessions = released.forgotten_sessions, "released");
+        Ok(Response::new(released))
     }
 
     async fn list_sessions(
@@ -196,14 +237,13 @@ impl Switch for SwitchService {
     ) -> Answer<Self::ListSessionsStream> {
         let address = request::optional_address(&request.get_ref().address)?;
         let limit = request::limit(request.get_ref().limit);
-        let sessions =
-            self.core.call(move |core| core.sessions(address, limit)).await.map_err(status::of)?;
+        let sessions = self.ask(move |core| Ok(core.sessions(address, limit)?)).await?;
         let messages = sessions.into_iter().map(|session| Ok(answer::session(session)));
         Ok(Response::new(Box::pin(tokio_stream::iter(messages))))
     }
 
     async fn get_counters(&self, _: Request<proto::GetCountersRequest>) -> Answer<proto::Counters> {
-        let report = self.core.call(|core| Ok(core.counters())).await.map_err(status::of)?;
+        let report = self.ask(|core| Ok(core.counters())).await?;
         Ok(Response::new(answer::counters(report)))
     }
 }

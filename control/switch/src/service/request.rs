@@ -7,10 +7,11 @@ use tidegate_dataplane::{
     packet::{MacError, protocol},
     pipeline::ImportedSession,
     session::{ImportedState, Tuple},
-    steering::{Rewrite, UnknownTcp},
+    steering::{ETHERNET_MTU, IpPrefix, PortId, PortRole, Rewrite, UnknownTcp},
 };
 
 use crate::{
+    config::{Carrier, InterfaceAddress, MTU, PortConfig},
     core::CutoverPolicy,
     steering::{BackendSpec, NAME_RULE, Network, is_name, is_unicast},
 };
@@ -51,6 +52,17 @@ pub(super) enum Invalid {
         "{field}: `{text}` does not go with REWRITE_L2, where the guest owns the managed address; leave it empty"
     )]
     LocatorForbidden { field: String, text: String },
+    /// Not an address with the length of its prefix.
+    #[error(
+        "addresses[{at}]: `{text}` is not a unicast IP address with its prefix length; write it as in 10.0.0.1/24 or 2001:db8::1/64"
+    )]
+    InterfaceAddress { at: usize, text: String },
+    /// Not what a device can carry.
+    #[error("mtu: {mtu} is out of range; use {} to {}, or 0 for 1500", MTU.start(), MTU.end())]
+    Mtu { mtu: u32 },
+    /// Not a role.
+    #[error("role: {0} is not a port's role; use PORT_ROLE_UPLINK or PORT_ROLE_ACCESS")]
+    Role(i32),
     /// Not a policy.
     #[error(
         "unknown_tcp: {0} is not a policy; use UNKNOWN_TCP_SOURCE, UNKNOWN_TCP_DESTINATION or UNKNOWN_TCP_DROP"
@@ -193,7 +205,8 @@ pub(super) fn backend(
         return Err(Invalid::Name { field: within("name"), text: message.name });
     }
     let Some(port) = network.port_named(&message.port) else {
-        let known: Vec<_> = network.ports().iter().map(|port| format!("`{}`", port.name)).collect();
+        let known: Vec<_> =
+            network.ports().iter().map(|port| format!("`{}`", port.config.name)).collect();
         let known = known.join(", ");
         return Err(Invalid::UnknownPort { field: within("port"), name: message.port, known });
     };
@@ -223,6 +236,46 @@ pub(super) fn backend(
         }
     };
     Ok(BackendSpec { name: message.name, port, mac, rewrite })
+}
+
+/// A port to open; its number is not known yet.
+pub(super) fn port(message: proto::AddPortRequest) -> Result<PortConfig, Invalid> {
+    if !is_name(&message.name) {
+        return Err(Invalid::Name { field: "name".to_owned(), text: message.name });
+    }
+    let role = match message.role() {
+        proto::PortRole::Uplink => PortRole::Uplink,
+        proto::PortRole::Access => PortRole::Access,
+        proto::PortRole::Unspecified => return Err(Invalid::Role(message.role)),
+    };
+    let mac = match message.mac.as_str() {
+        "" => None,
+        text => {
+            let field = "mac".to_owned();
+            Some(text.parse().map_err(|reason| Invalid::Mac { field, reason })?)
+        }
+    };
+    let addresses = message.addresses.iter().enumerate();
+    let addresses =
+        addresses.map(|(at, text)| interface_address(at, text)).collect::<Result<_, _>>()?;
+    let mtu = match message.mtu {
+        0 => ETHERNET_MTU,
+        mtu => {
+            u16::try_from(mtu).ok().filter(|mtu| MTU.contains(mtu)).ok_or(Invalid::Mtu { mtu })?
+        }
+    };
+    let (name, carrier) = (message.name, Carrier::Device(message.device));
+    Ok(PortConfig { id: PortId(0), name, carrier, mac, mtu, addresses, role, twin: None })
+}
+
+fn interface_address(at: usize, text: &str) -> Result<InterfaceAddress, Invalid> {
+    let read = || {
+        let _: IpPrefix = text.parse().ok()?;
+        let (address, prefix_len) = text.split_once('/')?;
+        let address = address.parse().ok().filter(|address| is_unicast(*address))?;
+        Some(InterfaceAddress { address, prefix_len: prefix_len.parse().ok()? })
+    };
+    read().ok_or_else(|| Invalid::InterfaceAddress { at, text: text.to_owned() })
 }
 
 fn ip(field: String, text: &str) -> Result<IpAddr, Invalid> {

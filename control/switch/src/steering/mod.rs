@@ -15,6 +15,7 @@
 mod address;
 mod neighbours;
 mod network;
+mod ports;
 mod refused;
 mod routes;
 mod slots;
@@ -25,6 +26,8 @@ pub use address::{
     Address, AddressState, BackendSpec, DrainPolicy, NAME_RULE, Placed, Target, is_name, is_unicast,
 };
 pub use network::{Learned, Network, NetworkPort};
+pub use ports::PortClash;
+pub(crate) use ports::{check_address, check_device, check_name};
 pub use refused::Refused;
 use slots::Slots;
 use tidegate_dataplane::steering::{BackendSlot, ManagedAddress, Rewrite};
@@ -254,7 +257,8 @@ impl Steering {
         Ok(())
     }
 
-    fn owner_of_locator(&self, locator: IpAddr) -> Option<IpAddr> {
+    /// The address of which a backend has this locator.
+    pub(crate) fn owner_of_locator(&self, locator: IpAddr) -> Option<IpAddr> {
         let has = |spec: &BackendSpec| spec.rewrite == Rewrite::Nat(locator);
         self.addresses
             .values()

@@ -63,6 +63,13 @@ impl Neighbours {
         from.take_while(move |address| prefix.contains(*address))
     }
 
+    /// The addresses that are known on this port.
+    pub(super) fn on_port(&self, port: PortId) -> impl Iterator<Item = IpAddr> {
+        let is_there =
+            move |known: &[(Neighbour, Word)]| known.iter().any(|(it, _)| it.port == port);
+        self.0.iter().filter(move |(_, known)| is_there(known)).map(|(address, _)| *address)
+    }
+
     /// Of how many addresses anything is known.
     pub(super) fn len(&self) -> usize {
         self.0.len()

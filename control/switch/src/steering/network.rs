@@ -5,13 +5,13 @@ use std::{collections::HashSet, net::IpAddr};
 use tidegate_dataplane::{
     packet::Mac,
     steering::{
-        BackendSlot, Link, Neighbour, NextHop, Port, PortId, PortRole, Rewrite, RouteChange,
-        RouteTables, Routing, Snapshot, SnapshotError, Timeouts,
+        BackendSlot, IpPrefix, Link, Neighbour, NextHop, Port, PortId, PortRole, Rewrite,
+        RouteChange, RouteTables, Routing, Snapshot, SnapshotError, Timeouts,
     },
 };
 
 use super::{
-    Address, Steering,
+    Address, PortClash, Refused, Steering, check_address, check_device, check_name,
     neighbours::Word,
     routes::{Routes, Target},
 };
@@ -20,23 +20,15 @@ use crate::{
     kernel::{Change, KernelRoute},
 };
 
-/// A port and what is configured on it.
+/// A port that is there.
 #[derive(Clone, Debug)]
 pub struct NetworkPort {
-    /// Its number.
-    pub id: PortId,
-    /// Its name.
-    pub name: String,
+    /// What is configured on it.
+    pub config: PortConfig,
     /// The MAC it really has.
     pub mac: Mac,
-    /// Its own addresses.
-    pub addresses: Vec<InterfaceAddress>,
-    /// Its side.
-    pub role: PortRole,
     /// The port behind which the kernel stands for it.
     pub twin: Option<PortId>,
-    /// What carries its packets.
-    pub link: Link,
 }
 
 /// More learned neighbours than this are not kept: a scan of the links must not fill the memory.
@@ -45,6 +37,7 @@ const MAX_LEARNED: usize = 65_536;
 /// Ports, routes and neighbours.
 #[derive(Clone, Debug)]
 pub struct Network {
+    /// In the order of their numbers.
     ports: Vec<NetworkPort>,
     routes: Routes,
     /// Neighbours that are configured: nobody else may say where they are.
@@ -73,36 +66,113 @@ impl Network {
         // Twins come behind the devices, in their order.
         let devices = config.ports.iter().filter(|port| port.device().is_some()).count();
         let mut twins = (devices as u16..).map(PortId);
-        let port = |port: &PortConfig| NetworkPort {
-            id: port.id,
-            name: port.name.clone(),
-            mac: match port.carrier {
+        let fixed = config.neighbours.iter().map(|(address, _)| *address).collect();
+        let routes = Routes::default();
+        let mut network = Self { ports: Vec::new(), routes, fixed, timeouts: config.timeouts };
+        for port in &config.ports {
+            let mac = match port.carrier {
                 Carrier::Device(_) => macs[usize::from(port.id.0)],
                 Carrier::Vlan { on, .. } => port.mac.unwrap_or(macs[usize::from(on.0)]),
-            },
-            addresses: port.addresses.clone(),
-            role: port.role,
-            twin: port.twin.as_ref().and_then(|_| twins.next()),
-            link: port.link(),
-        };
-        let ports: Vec<_> = config.ports.iter().map(port).collect();
-        let connected = ports.iter().flat_map(|port| {
-            let hop = NextHop { port: port.id, via: None };
-            port.addresses.iter().filter_map(move |address| Some((address.prefix()?, hop)))
-        });
-        let mut routes = Routes::default();
-        // Of several ports on one prefix (anycast gateway) the first stands for it.
-        let connected: Vec<_> = connected.collect();
-        for (prefix, hop) in connected.into_iter().rev().chain(config.routes.iter().copied()) {
-            routes.set(prefix, Some(Target::Next(hop)));
+            };
+            let twin = port.twin.as_ref().and_then(|_| twins.next());
+            network.insert(NetworkPort { config: port.clone(), mac, twin });
+        }
+        for (prefix, hop) in &config.routes {
+            network.routes.set(*prefix, Some(Target::Next(*hop)));
         }
         for (address, neighbour) in &config.neighbours {
-            routes.set_neighbour(*address, *neighbour, Word::Ours);
+            network.routes.set_neighbour(*address, *neighbour, Word::Ours);
         }
-        let own = ports.iter().flat_map(|port| &port.addresses);
-        routes.set_own(own.map(|own| own.address).collect());
-        let fixed = config.neighbours.iter().map(|(address, _)| *address).collect();
-        Self { ports, routes, fixed, timeouts: config.timeouts }
+        network
+    }
+
+    /// There is a port, of which nothing stands in the way: see [`Network::check`].
+    pub fn insert(&mut self, port: NetworkPort) {
+        let id = port.config.id;
+        for prefix in port.config.addresses.iter().filter_map(|own| own.prefix()) {
+            // Of several ports on one prefix (anycast gateway) one stands for it.
+            if self.on_prefix(prefix).is_none() {
+                self.routes.set(prefix, Some(Target::Next(NextHop { port: id, via: None })));
+            }
+        }
+        let at = self.ports.partition_point(|other| other.config.id < id);
+        self.ports.insert(at, port);
+        self.ports_changed();
+    }
+
+    /// A port is gone, with what was heard there. Nothing that is configured leads to it: see [`Network::holds`].
+    pub fn remove(&mut self, id: PortId) -> Option<NetworkPort> {
+        let at = self.ports.iter().position(|port| port.config.id == id)?;
+        let port = self.ports.remove(at);
+        for prefix in port.config.addresses.iter().filter_map(|own| own.prefix()) {
+            let left = self.on_prefix(prefix);
+            let target = left.map(|port| Target::Next(NextHop { port, via: None }));
+            self.routes.set(prefix, target);
+        }
+        self.routes.forget_port(id);
+        self.ports_changed();
+        Some(port)
+    }
+
+    /// Whether a port like this can be beside those there are.
+    ///
+    /// # Errors
+    /// [`Refused::Port`], [`Refused::PortExists`], or who has one of its addresses.
+    pub fn check(&self, port: &PortConfig) -> Result<(), Refused> {
+        let others = self.ports.iter().map(|other| &other.config);
+        check_name(&port.name, others.clone())
+            .map_err(|_| Refused::PortExists(port.name.clone()))?;
+        if let Some(device) = port.device() {
+            check_device(device, others.clone())?;
+        }
+        for (at, own) in port.addresses.iter().enumerate() {
+            if port.addresses[..at].iter().any(|other| other.address == own.address) {
+                let port = port.name.clone();
+                return Err(PortClash::Address { address: *own, port }.into());
+            }
+            let is_shared = check_address(*own, port, others.clone())?;
+            if self.fixed.contains(&own.address) {
+                return Err(Refused::PortAddressIsNeighbour(own.address));
+            }
+            let routed = own.prefix().filter(|prefix| !is_shared && self.routes.is_given(*prefix));
+            if let Some(prefix) = routed {
+                return Err(Refused::PortPrefixRouted(prefix));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is configured to lead to the port, in words.
+    #[must_use]
+    pub fn holds(&self, id: PortId) -> Option<String> {
+        let neighbour = |address: &&IpAddr| {
+            self.routes.neighbour(**address).is_some_and(|neighbour| neighbour.port == id)
+        };
+        let carried = |port: &&NetworkPort| matches!(port.config.carrier, Carrier::Vlan { on, .. } if on == id);
+        if let Some(vlan) = self.ports.iter().find(carried) {
+            return Some(format!("port `{}`, a VLAN,", vlan.config.name));
+        }
+        if self.port(id).is_some_and(|port| port.twin.is_some()) {
+            return Some("the kernel's twin".to_owned());
+        }
+        // Of several, always the same is named.
+        if let Some(address) = self.fixed.iter().filter(neighbour).min() {
+            return Some(format!("[[neighbour]] {address}"));
+        }
+        self.routes.by_router_on(id).min().map(|prefix| format!("[[route]] {prefix}"))
+    }
+
+    fn ports_changed(&mut self) {
+        let own = self.ports.iter().flat_map(|port| &port.config.addresses);
+        self.routes.set_own(own.map(|own| own.address).collect());
+    }
+
+    /// A port whose link has this prefix.
+    fn on_prefix(&self, prefix: IpPrefix) -> Option<PortId> {
+        let has = |port: &NetworkPort| {
+            port.config.addresses.iter().any(|own| own.prefix() == Some(prefix))
+        };
+        self.ports.iter().find(|port| has(port)).map(|port| port.config.id)
     }
 
     /// How long its silent sessions are kept.
@@ -120,19 +190,21 @@ impl Network {
     /// The port `id`.
     #[must_use]
     pub fn port(&self, id: PortId) -> Option<&NetworkPort> {
-        self.ports.iter().find(|port| port.id == id)
+        self.ports.iter().find(|port| port.config.id == id)
     }
 
     /// The port with this name.
     #[must_use]
     pub fn port_named(&self, name: &str) -> Option<PortId> {
-        self.ports.iter().find(|port| port.name == name).map(|port| port.id)
+        self.ports.iter().find(|port| port.config.name == name).map(|port| port.config.id)
     }
 
     /// The port that has `address` as its own.
     #[must_use]
     pub fn owner_of(&self, address: IpAddr) -> Option<&NetworkPort> {
-        self.ports.iter().find(|port| port.addresses.iter().any(|own| own.address == address))
+        self.ports
+            .iter()
+            .find(|port| port.config.addresses.iter().any(|own| own.address == address))
     }
 
     /// The ports on whose links `address` can be, those of the longest prefix, each with the box's own address there.
@@ -143,11 +215,11 @@ impl Network {
         let on_link = move |own: &&InterfaceAddress| {
             own.prefix().is_some_and(|prefix| prefix.contains(address))
         };
-        let all = self.ports.iter().flat_map(|port| &port.addresses);
+        let all = self.ports.iter().flat_map(|port| &port.config.addresses);
         let longest = all.filter(on_link).map(|own| own.prefix_len).max();
         self.ports.iter().filter_map(move |port| {
             let here = |own: &&InterfaceAddress| on_link(own) && Some(own.prefix_len) == longest;
-            port.addresses.iter().find(here).map(|own| (port.id, port, own.address))
+            port.config.addresses.iter().find(here).map(|own| (port.config.id, port, own.address))
         })
     }
 
@@ -233,20 +305,20 @@ impl Network {
             ports.resize(ports.len().max(at + 1), None);
             ports[at] = Some(port);
         };
-        for port in &self.ports {
+        for NetworkPort { config, mac, twin } in &self.ports {
             let logical = Port {
-                mac: port.mac,
-                addresses: port.addresses.iter().map(|own| own.address).collect(),
-                role: port.role,
-                link: port.link,
-                twin: port.twin,
+                mac: *mac,
+                addresses: config.addresses.iter().map(|own| own.address).collect(),
+                role: config.role,
+                link: config.link(),
+                twin: *twin,
             };
-            if let Some(twin) = port.twin {
-                let role = PortRole::Twin(port.id);
+            if let Some(twin) = *twin {
+                let role = PortRole::Twin(config.id);
                 let (addresses, link) = (Vec::new(), Link::untagged(twin));
                 set(twin, Port { role, addresses, link, twin: None, ..logical.clone() });
             }
-            set(port.id, logical);
+            set(config.id, logical);
         }
         ports
     }

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::AddressState;
+use tidegate_dataplane::steering::IpPrefix;
+
+use super::{AddressState, PortClash};
 
 /// A step that does not fit what is there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +19,39 @@ pub enum Refused {
     /// The box itself has it.
     #[error("address {address} is the box's own on port `{port}`; choose another")]
     OwnAddress { address: IpAddr, port: String },
+    /// A port has the name.
+    #[error("there is a port `{0}` already; call RemovePort first, or choose another name")]
+    PortExists(String),
+    /// A port cannot be beside the others.
+    #[error(transparent)]
+    Port(#[from] PortClash),
+    /// A port's address is managed.
+    #[error("{0} is a managed address; give the port another")]
+    PortAddressManaged(IpAddr),
+    /// A port's address is a guest's.
+    #[error("{address} is the locator of a backend of {owner}; give the port another")]
+    PortAddressIsLocator { address: IpAddr, owner: IpAddr },
+    /// A port's address is a neighbour's.
+    #[error("{0} is a [[neighbour]] in the configuration; give the port another address")]
+    PortAddressIsNeighbour(IpAddr),
+    /// A port's link has a route already.
+    #[error(
+        "there is a [[route]] to {0} already; give the port another address, or remove the route"
+    )]
+    PortPrefixRouted(IpPrefix),
+    /// Nobody added it.
+    #[error("there is no port `{name}`; ports here: {known}")]
+    UnknownPort { name: String, known: String },
+    /// Packets go there.
+    #[error(
+        "port `{port}` is where {address} has its backend `{backend}`; call RemoveAddress, or Release or Abort when it migrates"
+    )]
+    PortHasBackend { port: String, address: IpAddr, backend: String },
+    /// Packets go there, says the configuration.
+    #[error(
+        "port `{port}` is where {what} of the configuration leads; remove it there and restart tidegated"
+    )]
+    PortIsConfigured { port: String, what: String },
     /// It is a backend's own address.
     #[error("address {address} is the locator of a backend of {owner}; choose another")]
     AddressIsLocator { address: IpAddr, owner: IpAddr },

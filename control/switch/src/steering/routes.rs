@@ -148,6 +148,23 @@ impl Routes {
         }
     }
 
+    /// Whether `prefix` was given a target.
+    pub(super) fn is_given(&self, prefix: IpPrefix) -> bool {
+        self.given.contains_key(&prefix)
+    }
+
+    /// The prefixes that were given a router on `port`.
+    pub(super) fn by_router_on(&self, port: PortId) -> impl Iterator<Item = IpPrefix> {
+        let on_port = move |target: &Target| matches!(target, Target::Next(NextHop { port: at, via: Some(_) }) if *at == port);
+        self.given.iter().filter(move |(_, target)| on_port(target)).map(|(prefix, _)| *prefix)
+    }
+
+    /// Forget the neighbours on `port`.
+    pub(super) fn forget_port(&mut self, port: PortId) {
+        let gone: Vec<_> = self.neighbours.on_port(port).collect();
+        gone.into_iter().for_each(|address| self.forget_neighbour(address, port));
+    }
+
     /// These backends have addresses of their own, and no others. A guest is where its backend says, whatever was heard.
     pub(super) fn set_locators(&mut self, locators: HashMap<IpAddr, Neighbour>) {
         if locators == self.locators {

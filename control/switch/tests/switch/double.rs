@@ -8,19 +8,28 @@ use std::{
 
 use tidegate_dataplane::{
     counters::ShardCounters,
+    packet::Mac,
     pipeline::{Capacity, Import, ImportedSession, Origin, Punt, Shard, ShardSelector, Verdict},
     session::SessionRecord,
     steering::{BackendSlot, PortId, PrefixTable, RouteChange, RouteTables, Snapshot},
 };
-use tidegate_switch::dataplane::{
-    Acknowledged, Counted, Dataplane, DataplaneError, PortInfo, PortStats,
+use tidegate_switch::{
+    config::PortConfig,
+    dataplane::{
+        Acknowledged, Counted, Dataplane, DataplaneError, PortFailure, PortInfo, PortStats,
+    },
 };
+
+/// A port whose link has not been looked at.
+const PORT: PortInfo = PortInfo { link_up: false, queues: 1 };
+/// The most ports.
+const MAX_PORTS: usize = 5;
 
 const SESSIONS: Capacity = Capacity { v4: 256, v6: 256 };
 
 /// What the core owns.
 pub(crate) struct Double {
-    ports: Vec<PortInfo>,
+    ports: Vec<Option<PortInfo>>,
     counters: Vec<Arc<ShardCounters>>,
     shards: Shards,
     v4: PrefixTable<u32>,
@@ -43,12 +52,13 @@ struct Inner {
 }
 
 impl Double {
-    pub(crate) fn new(ports: Vec<PortInfo>, workers: u16) -> (Self, Shards) {
+    /// With so many ports from the start.
+    pub(crate) fn new(ports: usize, workers: u16) -> (Self, Shards) {
         Self::with_sessions(ports, workers, SESSIONS.v4)
     }
 
     /// With room for so many sessions on each worker.
-    pub(crate) fn with_sessions(ports: Vec<PortInfo>, workers: u16, v4: u32) -> (Self, Shards) {
+    pub(crate) fn with_sessions(ports: usize, workers: u16, v4: u32) -> (Self, Shards) {
         let capacity = Capacity { v4, ..SESSIONS };
         let counters: Vec<_> = (0..workers).map(|_| Arc::new(ShardCounters::default())).collect();
         let selector = ShardSelector::new(workers);
@@ -66,7 +76,7 @@ impl Double {
         };
         let shards = Shards(Arc::new(Mutex::new(inner)));
         let (v4, v6) = (PrefixTable::default(), PrefixTable::default());
-        (Self { ports, counters, shards: shards.clone(), v4, v6 }, shards)
+        (Self { ports: vec![Some(PORT); ports], counters, shards: shards.clone(), v4, v6 }, shards)
     }
 }
 
@@ -154,21 +164,37 @@ impl Dataplane for Double {
         self.shards.lock().stopped
     }
 
-    fn ports(&self) -> &[PortInfo] {
+    fn ports(&self) -> &[Option<PortInfo>] {
         &self.ports
     }
 
+    fn add_port(&mut self, port: &PortConfig, device: &str) -> Result<(PortId, Mac), PortFailure> {
+        if device.contains("broken") {
+            return Err(PortFailure::Device(format!("`{device}` is broken")));
+        }
+        let free = self.ports.iter().position(Option::is_none).unwrap_or(self.ports.len());
+        if free == MAX_PORTS {
+            return Err(PortFailure::Full(format!("{MAX_PORTS} ports already")));
+        }
+        self.ports.resize(self.ports.len().max(free + 1), None);
+        self.ports[free] = Some(PORT);
+        Ok((PortId(free as u16), port.mac.unwrap_or(Mac([2, 0, 0, 0, 1, free as u8]))))
+    }
+
+    fn remove_port(&mut self, port: PortId) -> Result<(), PortFailure> {
+        let taken = self.ports[usize::from(port.0)].take();
+        assert!(taken.is_some(), "there is a port {port:?}");
+        Ok(())
+    }
+
     fn refresh_ports(&mut self) {
-        for port in &mut self.ports {
+        for port in self.ports.iter_mut().flatten() {
             port.link_up = true;
         }
     }
 
-    fn port_stats(&mut self) -> Vec<PortStats> {
-        (1..)
-            .take(self.ports.len())
-            .map(|n| PortStats { rx_packets: n, ..PortStats::default() })
-            .collect()
+    fn port_stats(&mut self, port: PortId) -> PortStats {
+        PortStats { rx_packets: u64::from(port.0) + 1, ..PortStats::default() }
     }
 
     fn publish(&mut self, snapshot: Arc<Snapshot>) -> Result<Acknowledged, DataplaneError> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_api::switch::{self as proto, AddressState, SessionState};
 use tidegate_dataplane::{
-    packet::arp,
+    packet::{Mac, arp},
     pipeline::{Outcome, Verdict},
 };
 use tidegate_switch::{
@@ -15,17 +15,13 @@ use tonic::Code;
 
 use crate::{
     testbox::{ADDRESS, TestBox, east, nat, west},
-    wire::{CLIENT, CLIENT_MAC, EAST, UPLINK, WEST},
+    wire::{CLIENT, CLIENT_MAC, EAST, UPLINK, UPLINK_MAC, WEST},
 };
 
 const MANAGED: u32 = 0x0a08_0064;
 
 fn answers_arp(tested: &TestBox) -> bool {
-    let question = arp::request(
-        tidegate_dataplane::packet::Mac(CLIENT_MAC),
-        u32::from_be_bytes(CLIENT),
-        MANAGED,
-    );
+    let question = arp::request(Mac(CLIENT_MAC), u32::from_be_bytes(CLIENT), MANAGED);
     tested.shards.arrive(UPLINK, question.to_vec()).is_ok()
 }
 
@@ -265,13 +261,12 @@ async fn a_removed_address_is_forgotten() {
 
 /// A core over one port and one worker, without a service.
 fn bare_core() -> (CoreThread, crate::double::Shards) {
-    let (double, shards) = crate::double::Double::new(Vec::new(), 1);
+    let (double, shards) = crate::double::Double::new(1, 1);
     let config = tidegate_switch::config::parse(
         std::path::Path::new("test.toml"),
         "[api]\nlisten = [\"unix:/a\"]\n[[port]]\nname = \"p\"\ndevice = \"net_null0\"\nrole = \"access\"\n",
     );
-    let network =
-        Network::new(&config.expect("valid"), &[tidegate_dataplane::packet::Mac(CLIENT_MAC)]);
+    let network = Network::new(&config.expect("valid"), &[Mac(UPLINK_MAC)]);
     let core = Core::new(Box::new(double), network, []).expect("core");
     (CoreThread::start(core).expect("thread"), shards)
 }

@@ -8,6 +8,7 @@ mod interface;
 mod life;
 mod links;
 mod many;
+mod ports;
 mod refusals;
 mod testbox;
 mod watching;

@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, says: &[&str]) {
+pub(crate) fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, says: &[&str]) {
     let status = result.expect_err("refused");
     assert_eq!(status.code(), code, "{status}");
     for words in says {

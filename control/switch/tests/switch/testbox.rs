@@ -14,7 +14,6 @@ use tidegate_dataplane::{packet::Mac, pipeline::Capacity};
 use tidegate_switch::{
     config,
     core::{Core, CoreThread},
-    dataplane::PortInfo,
     server::Server,
     service::{BoxInfo, SwitchService},
     steering::Network,
@@ -59,6 +58,9 @@ pub(crate) const CONFIG: &str = r#"
     address = "10.9.0.2"
     mac = "02:00:00:00:09:02"
     port = "uplink"
+    [[route]]
+    to = "10.66.0.0/16"
+    via = "10.9.0.2"
 "#;
 
 pub(crate) struct TestBox {
@@ -82,16 +84,9 @@ impl TestBox {
         let text = format!("{CONFIG}{more}");
         let config = config::parse(Path::new("test.toml"), &text).expect("valid");
         let macs = [Mac(UPLINK_MAC), Mac(GATEWAY_MAC), Mac(GATEWAY_MAC)];
-        let ports = config.ports.iter().zip(macs).map(|(port, mac)| PortInfo {
-            name: port.name.clone(),
-            device: port.device().expect("a device").to_owned(),
-            mac,
-            link_up: false,
-            queues: 1,
-        });
-        let (double, shards) = Double::new(ports.collect(), 2);
+        let (double, shards) = Double::new(config.ports.len(), 2);
         let network = Network::new(&config, &macs);
-        let core = Core::new(Box::new(double), network.clone(), []).expect("core");
+        let core = Core::new(Box::new(double), network, []).expect("core");
         let core = CoreThread::start(core).expect("thread");
         let folder = tempfile::tempdir().expect("folder");
         let socket = folder.path().join("tidegated.sock");
@@ -99,7 +94,7 @@ impl TestBox {
         let server = Server::bind(std::slice::from_ref(&endpoint)).await.expect("bind");
         let (stop, stopping) = watch::channel(false);
         let sessions_capacity = Capacity { v4: 256, v6: 256 };
-        let info = BoxInfo { dpdk_version: "none".to_owned(), sessions_capacity, network };
+        let info = BoxInfo { dpdk_version: "none".to_owned(), sessions_capacity };
         let service = SwitchService::new(core.handle(), info, stopping.clone());
         let server =
             tokio::spawn(async move { server.serve(service, stopping).await.expect("served") });

@@ -44,7 +44,7 @@ impl Rig {
         assert_eq!(pool.in_use(), 0, "an earlier test left mbufs out");
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let ring = format!("net_ring{number}");
-        eal.attach_vdev(&ring).expect("ring device");
+        eal.attach(&ring).expect("ring device");
         Self { eal, pool, ring, _one_test_at_a_time: guard }
     }
 
@@ -73,7 +73,7 @@ impl Drop for Rig {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             assert_eq!(self.pool.in_use(), 0, "mbufs are missing from the pool");
-            self.eal.detach_vdev(&self.ring).expect("no handle is left");
+            self.eal.detach(&self.ring).expect("no handle is left");
         }
     }
 }

@@ -216,23 +216,23 @@ fn what_a_port_cannot_do_is_refused_with_numbers() {
 #[test]
 fn a_device_comes_and_goes_but_not_under_its_owner() {
     let rig = Rig::new();
-    rig.eal.attach_vdev("net_null7,size=128").expect("attaches");
-    let again = rig.eal.attach_vdev("net_null7").expect_err("is there already").to_string();
+    rig.eal.attach("net_null7,size=128").expect("attaches");
+    let again = rig.eal.attach("net_null7").expect_err("is there already").to_string();
     assert!(again.contains("net_null7") && again.contains("File exists"), "{again}");
     let port = rig.eal.port("net_null7").expect("is there");
-    assert!(matches!(rig.eal.detach_vdev("net_null7"), Err(Error::PortClaimed { .. })));
+    assert!(matches!(rig.eal.detach("net_null7"), Err(Error::PortClaimed { .. })));
     let mut pair = one(port.start(&PortConfig::default(), &rig.pool).expect("starts"));
     drop(port);
-    assert!(matches!(rig.eal.detach_vdev("net_null7"), Err(Error::PortClaimed { .. })));
+    assert!(matches!(rig.eal.detach("net_null7"), Err(Error::PortClaimed { .. })));
     let mut burst = Burst::<8>::new();
     assert_eq!(pair.rx.rx_burst(&mut burst), 8);
     assert_eq!(burst.as_slice()[7].len(), 128);
     drop(pair);
-    rig.eal.detach_vdev("net_null7").expect("is free now");
+    rig.eal.detach("net_null7").expect("is free now");
     assert_eq!(burst.as_slice()[7].len(), 128, "packets outlive the device");
     assert!(matches!(rig.eal.port("net_null7"), Err(Error::NoSuchPort { .. })));
-    assert!(rig.eal.detach_vdev("net_null7").is_err());
-    assert!(rig.eal.attach_vdev("no_such_driver0").is_err());
+    assert!(rig.eal.detach("net_null7").is_err());
+    assert!(rig.eal.attach("no_such_driver0").is_err());
 }
 
 /// Packets of one pool may be sent by a port that receives into another.
@@ -273,7 +273,7 @@ fn a_chain_is_told_refused_and_freed_whole() {
     let pool = rig.eal.create_pool("short", &config).expect("pool");
     let file = capture(1500);
     let device = format!("net_pcap0,rx_pcap={}", file.path().display());
-    rig.eal.attach_vdev(&device).expect("attaches");
+    rig.eal.attach(&device).expect("attaches");
     let port = rig.eal.port(&device).expect("is there");
     for bulk in [false, true] {
         let short = PortConfig { mtu: 500, ..PortConfig::default() };
@@ -297,5 +297,5 @@ fn a_chain_is_told_refused_and_freed_whole() {
         assert_eq!(pool.in_use(), 0);
     }
     drop(port);
-    rig.eal.detach_vdev("net_pcap0").expect("is free");
+    rig.eal.detach("net_pcap0").expect("is free");
 }

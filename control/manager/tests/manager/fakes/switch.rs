@@ -72,6 +72,20 @@ impl Switch for FakeSwitch {
         }))
     }
 
+    async fn add_port(
+        &self,
+        _: Request<proto::AddPortRequest>,
+    ) -> Result<Response<proto::Port>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
+    async fn remove_port(
+        &self,
+        _: Request<proto::RemovePortRequest>,
+    ) -> Result<Response<proto::RemovePortResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
     async fn add_address(
         &self,
         _: Request<proto::AddAddressRequest>,

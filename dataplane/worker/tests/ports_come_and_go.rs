@@ -1,0 +1,260 @@
+//! Ports that are added and removed while two workers run. One test, because DPDK starts once per process.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use etherparse::{EtherType, Ethernet2Header, IpFragOffset, IpNumber, Ipv4Header, PacketBuilder};
+use tidegate_dataplane::{
+    packet::{Address as _, Mac},
+    pipeline::{Capacity, Outcome},
+    steering::{
+        Backend, BackendSlot, Link, ManagedAddress, NextHop, Port, PortId, PortRole, Rewrite,
+        Routing, Snapshot,
+    },
+};
+use tidegate_worker::{Idle, PortError, PortSpec, Routes, Workers, WorkersConfig};
+
+const ADDRESS: u32 = 0x0a09_0064;
+const UPLINK: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const ACCESS: Mac = Mac([2, 0, 0, 0, 0, 2]);
+const GUEST: PortId = PortId(1);
+const SECOND: PortId = PortId(2);
+
+fn spec(name: &str, device: &str) -> PortSpec {
+    PortSpec { name: name.into(), device: device.into(), mac: None, mac_of: None, mtu: 1500 }
+}
+
+/// The rig: workers, the snapshots they have seen, the clients that have sent.
+struct Rig {
+    workers: Workers,
+    generation: u64,
+    clients: u16,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let config = WorkersConfig {
+            hugepages: false,
+            memory_mib: 128,
+            mbufs: None,
+            routes: Routes::Map,
+            eal_args: vec!["--log-level=*:critical".into()],
+            cpus: vec![0, 1],
+            idle: Idle::Sleep,
+            sessions: Capacity { v4: 8192, v6: 1024 },
+            ports: vec![spec("uplink", "net_ring0")],
+            max_ports: 3,
+        };
+        let workers = Workers::start(&config).expect("workers start");
+        Self { workers, generation: 0, clients: 0 }
+    }
+
+    /// Have the workers send the managed address's packets to the guest's port, or know neither.
+    fn publish(&mut self, guest: bool) {
+        self.generation += 1;
+        let port = |device, mac, role| {
+            let addresses = vec![0x0a09_0001_u32.ip()];
+            Some(Port { mac, addresses, role, link: Link::untagged(device), twin: None })
+        };
+        let mut ports = vec![port(PortId(0), UPLINK, PortRole::Uplink), None, None];
+        if self.workers.ports()[2].is_some() {
+            ports[2] = port(SECOND, UPLINK, PortRole::Uplink);
+        }
+        let mut managed = Vec::new();
+        if guest {
+            ports[1] = port(GUEST, ACCESS, PortRole::Access);
+            let mac = Mac([2, 0, 0, 0, 1, 0]);
+            let home = Backend { slot: BackendSlot(0), port: GUEST, mac, rewrite: Rewrite::L2 };
+            managed.push(ManagedAddress {
+                address: ADDRESS.ip(),
+                hosted: true,
+                tracked: true,
+                epoch: 1,
+                home,
+                destination: None,
+            });
+        }
+        let hop = NextHop { port: PortId(0), via: None };
+        let route = ("10.9.0.0/24".parse().expect("prefix"), hop);
+        let routing = Routing::plain(&ports, [route], []);
+        let snapshot = Snapshot::new(self.generation, ports, managed, routing).expect("snapshot");
+        self.workers.publish(&Arc::new(snapshot)).expect("acknowledged");
+    }
+
+    /// Each of `count` new clients sends a SYN to the managed address.
+    fn send(&mut self, count: u16) {
+        for client in self.clients..self.clients + count {
+            let [a, b] = client.to_be_bytes();
+            let mut frame = Vec::new();
+            PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], UPLINK.0)
+                .ipv4([10, 9, a + 1, b], [10, 9, 0, 100], 64)
+                .tcp(10_000, 80, 1, 1000)
+                .syn()
+                .write(&mut frame, &[])
+                .expect("frame");
+            self.workers.transmit(PortId(0), &frame).expect("a buffer");
+        }
+        self.clients += count;
+    }
+
+    /// Sum over workers.
+    fn total(&self, outcome: Outcome) -> u64 {
+        let workers = 0..self.workers.count();
+        workers.map(|worker| self.workers.counters(worker).outcome(outcome)).sum()
+    }
+
+    fn await_total(&self, outcome: Outcome, wanted: u64) {
+        self.wait(&format!("{wanted} of {outcome:?}"), || self.total(outcome) == wanted);
+    }
+
+    fn wait(&self, what: &str, condition: impl Fn() -> bool) {
+        let started = Instant::now();
+        while !condition() {
+            let totals: Vec<_> = Outcome::ALL
+                .iter()
+                .map(|&outcome| (outcome.name(), self.total(outcome)))
+                .filter(|(_, total)| *total > 0)
+                .collect();
+            assert!(started.elapsed() < Duration::from_secs(5), "in vain: {what}; {totals:?}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Nothing is lost: each packet has ended, each buffer is back.
+    fn assert_nothing_is_lost(&self) {
+        let workers = 0..self.workers.count();
+        let received = || -> u64 {
+            workers.clone().map(|worker| self.workers.counters(worker).received.get()).sum()
+        };
+        let ended = || Outcome::ALL.iter().map(|&outcome| self.total(outcome)).sum();
+        self.wait("every packet to end", || received() == ended());
+        self.wait("every buffer to be back", || self.workers.buffers_in_use() == 0);
+    }
+}
+
+#[test]
+fn ports_come_and_go() {
+    let mut rig = Rig::new();
+    rig.publish(false);
+    a_port_carries_packets_from_when_it_is_added(&mut rig);
+    packets_to_a_removed_port_end_by_name(&mut rig);
+    ports_have_room_and_devices_are_free_again(&mut rig);
+    a_port_at_full_speed_goes_without_a_trace(&mut rig);
+    what_waits_for_a_first_fragment_goes_with_its_port(&mut rig);
+    a_socket_nobody_is_at_comes_and_goes(&mut rig);
+}
+
+fn a_port_carries_packets_from_when_it_is_added(rig: &mut Rig) {
+    assert_eq!(
+        rig.workers.ports().iter().map(Option::is_some).collect::<Vec<_>>(),
+        [true, false, false]
+    );
+    let guest = spec("vm", "net_null0,no-rx=1");
+    assert_eq!(rig.workers.add_port(&guest).expect("opens"), GUEST);
+    assert_eq!(rig.workers.ports()[1].expect("there").queues, 2);
+    rig.publish(true);
+    rig.send(100);
+    rig.await_total(Outcome::ToSource, 100);
+    assert_eq!(rig.workers.port_stats(GUEST).tx_packets, 100);
+}
+
+fn packets_to_a_removed_port_end_by_name(rig: &mut Rig) {
+    // The workers still act on a snapshot that names it.
+    rig.workers.remove_port(GUEST).expect("closes");
+    assert_eq!(rig.workers.ports()[1], None);
+    rig.send(100);
+    rig.await_total(Outcome::PortGone, 100);
+    assert_eq!(rig.total(Outcome::ToSource), 100);
+    let again = rig.workers.remove_port(GUEST).expect_err("it is gone");
+    assert!(matches!(again, PortError::Unknown { port: GUEST }), "{again}");
+    // It comes back under the same name, number and device, and goes on.
+    rig.workers.add_port(&spec("vm", "net_null0,no-rx=1")).expect("opens again");
+    rig.send(100);
+    rig.await_total(Outcome::ToSource, 200);
+    assert_eq!(rig.workers.port_stats(GUEST).tx_packets, 100, "counted anew");
+    rig.assert_nothing_is_lost();
+}
+
+fn ports_have_room_and_devices_are_free_again(rig: &mut Rig) {
+    let taken = rig.workers.add_port(&spec("other", "net_null0")).expect_err("in use").to_string();
+    assert!(taken.contains("`other`") && taken.contains("File exists"), "{taken}");
+    let wrong =
+        rig.workers.add_port(&spec("other", "no_such0")).expect_err("no driver").to_string();
+    assert!(wrong.contains("no_such0"), "{wrong}");
+    let absent =
+        rig.workers.add_port(&spec("card", "0000:7f:1f.7")).expect_err("absent").to_string();
+    assert!(absent.contains("No such device"), "{absent}");
+    assert_eq!(
+        rig.workers.add_port(&spec("other", "net_null1,no-rx=1")).expect("opens"),
+        PortId(2)
+    );
+    let full = rig.workers.add_port(&spec("more", "net_null2")).expect_err("full").to_string();
+    assert!(full.contains("3 ports") && full.contains("max_ports"), "{full}");
+    rig.workers.remove_port(PortId(2)).expect("closes");
+}
+
+fn a_port_at_full_speed_goes_without_a_trace(rig: &mut Rig) {
+    for round in 1..=20 {
+        // It receives as fast as it is polled.
+        let busy = rig.workers.add_port(&spec("busy", "net_null1")).expect("opens");
+        assert_eq!(busy, PortId(2));
+        let polls = |rig: &Rig, worker| rig.workers.counters(worker).polls.get();
+        let before = [polls(rig, 0), polls(rig, 1)];
+        rig.send(20);
+        rig.await_total(Outcome::ToSource, 200 + 20 * round);
+        rig.workers.remove_port(busy).expect("closes");
+        assert!((0..2).all(|worker| polls(rig, worker) > before[worker]), "both polled on");
+    }
+    assert!(rig.total(Outcome::NotForUs) > 20, "it did receive");
+    rig.assert_nothing_is_lost();
+}
+
+fn what_waits_for_a_first_fragment_goes_with_its_port(rig: &mut Rig) {
+    assert_eq!(rig.workers.add_port(&spec("second", "net_ring1")).expect("opens"), SECOND);
+    rig.publish(true);
+    let mut header =
+        Ipv4Header::new(8, 64, IpNumber::UDP, [10, 9, 1, 1], [10, 9, 0, 100]).expect("it is short");
+    header.fragment_offset = IpFragOffset::try_new(100).expect("in range");
+    header.header_checksum = header.calc_header_checksum();
+    let mut frame = Vec::new();
+    Ethernet2Header {
+        source: [2, 0, 0, 0, 0, 9],
+        destination: UPLINK.0,
+        ether_type: EtherType::IPV4,
+    }
+    .write(&mut frame)
+    .expect("frame");
+    header.write(&mut frame).expect("frame");
+    frame.extend([0; 8]);
+    let gone = rig.total(Outcome::PortGone);
+    rig.workers.transmit(SECOND, &frame).expect("a buffer");
+    rig.wait("it to be held", || rig.workers.buffers_in_use() == 1);
+    thread::sleep(Duration::from_millis(20));
+    assert_eq!(rig.workers.buffers_in_use(), 1, "held, not under way");
+    rig.workers.remove_port(SECOND).expect("closes");
+    assert_eq!((rig.total(Outcome::PortGone), rig.workers.buffers_in_use()), (gone + 1, 0));
+    rig.publish(true);
+}
+
+fn a_socket_nobody_is_at_comes_and_goes(rig: &mut Rig) {
+    rig.workers.remove_port(GUEST).expect("closes");
+    let dir = tempfile::tempdir().expect("dir");
+    let socket = dir.path().join("vm.sock");
+    let device = format!("net_vhost0,iface={}", socket.display());
+    let before = rig.total(Outcome::TransmitFull);
+    for round in 1..=3 {
+        assert_eq!(rig.workers.add_port(&spec("vm", &device)).expect("opens"), GUEST);
+        assert!(socket.exists());
+        assert!(!rig.workers.ports()[1].expect("there").link_up);
+        assert_eq!(rig.workers.transmit_full(GUEST), 0, "not what was counted for another port");
+        rig.send(10);
+        rig.await_total(Outcome::TransmitFull, before + 10 * round);
+        assert_eq!(rig.workers.transmit_full(GUEST), 10);
+        rig.workers.remove_port(GUEST).expect("closes");
+        assert!(!socket.exists());
+    }
+    rig.assert_nothing_is_lost();
+}
