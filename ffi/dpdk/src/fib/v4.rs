@@ -26,6 +26,11 @@ pub struct Fib4 {
     name: String,
     config: FibConfig,
     routes: u32,
+    /// The default route, which DPDK 22.11 loses when there is a route longer than /24 in 0.0.0.0/24: the table has both
+    /// halves of it instead.
+    default: Option<u16>,
+    /// The routes of length 1, which stand before the default route in the table.
+    halves: [Option<u16>; 2],
     /// How many routes longer than /24 there are in each /24, by its 24 bits; each has a tbl8.
     long: HashMap<u32, u32>,
     /// Keeps EAL, and with it the table's memory, alive.
@@ -51,8 +56,10 @@ impl Eal {
             let on = format!("table {name:?} ({config:?})");
             Error::Call { call: "rte_fib_create", on, errno }
         };
-        let max_routes = i32::try_from(config.max_routes).map_err(|_| fail(Errno::EINVAL))?;
-        if max_routes == 0 || config.tbl8s == 0 {
+        // The default route takes two.
+        let max_routes = config.max_routes.checked_add(1).and_then(|most| i32::try_from(most).ok());
+        let max_routes = max_routes.ok_or_else(|| fail(Errno::EINVAL))?;
+        if config.max_routes == 0 || config.tbl8s == 0 {
             return Err(fail(Errno::EINVAL));
         }
         let mut conf = sys::rte_fib_conf {
@@ -68,7 +75,8 @@ impl Eal {
         let raw = unsafe { sys::rte_fib_create(c_name.as_ptr(), ANY_SOCKET, &raw mut conf) };
         let raw = NonNull::new(raw).ok_or_else(|| fail(Errno::last()))?;
         let (config, name, inner) = (*config, name.to_owned(), Arc::clone(&self.inner));
-        Ok(Fib4 { raw, name, config, routes: 0, long: HashMap::new(), _inner: inner })
+        let (routes, default, halves, long) = (0, None, [None; 2], HashMap::new());
+        Ok(Fib4 { raw, name, config, routes, default, halves, long, _inner: inner })
     }
 }
 
@@ -90,14 +98,20 @@ impl Fib4 {
         let bits = masked(bits, length)?;
         check_hop(hop)?;
         if self.contains(bits, length) {
-            return self.add(bits, length, hop);
+            return match length {
+                0 | 1 => self.set_wide(bits, length, Some(hop)),
+                _ => self.add(bits, length, hop),
+            };
         }
         let full = self.routes >= self.config.max_routes;
         if length <= FIRST_LENGTH {
             if full {
                 return Err(self.error("rte_fib_add", Errno::ENOSPC, bits, length));
             }
-            self.add(bits, length, hop)?;
+            match length {
+                0 | 1 => self.set_wide(bits, length, Some(hop))?,
+                _ => self.add(bits, length, hop)?,
+            }
         } else {
             let group = bits >> 8;
             let tbl8s = self.long.len() + usize::from(!self.long.contains_key(&group));
@@ -121,11 +135,12 @@ impl Fib4 {
     /// [`Error::PrefixLength`]; [`Error::Call`]: `ENOENT` when it is not there.
     pub fn remove(&mut self, bits: u32, length: u8) -> Result<(), Error> {
         let bits = masked(bits, length)?;
-        // SAFETY: the table is alive (freed only in `drop`) and nobody else looks at it (`&mut self`).
-        let answer = unsafe { sys::rte_fib_delete(self.raw.as_ptr(), bits, length) };
-        if answer != 0 {
-            let errno = Errno(answer.saturating_neg());
-            return Err(self.error("rte_fib_delete", errno, bits, length));
+        if !self.contains(bits, length) {
+            return Err(self.error("rte_fib_delete", Errno::ENOENT, bits, length));
+        }
+        match length {
+            0 | 1 => self.set_wide(bits, length, None)?,
+            _ => self.delete(bits, length)?,
         }
         self.routes -= 1;
         if length > FIRST_LENGTH {
@@ -167,7 +182,31 @@ impl Fib4 {
         }
     }
 
+    /// Changes the default route, or one of length 1, and with it what the table has for each half.
+    fn set_wide(&mut self, bits: u32, length: u8, hop: Option<u16>) -> Result<(), Error> {
+        let (mut default, mut halves) = (self.default, self.halves);
+        match length {
+            0 => default = hop,
+            _ => halves[half(bits)] = hop,
+        }
+        for bits in [0, 1 << 31] {
+            let now = self.halves[half(bits)].or(self.default);
+            match halves[half(bits)].or(default) {
+                next if next == now => {}
+                Some(hop) => self.add(bits, 1, hop)?,
+                None => self.delete(bits, 1)?,
+            }
+        }
+        (self.default, self.halves) = (default, halves);
+        Ok(())
+    }
+
     fn contains(&self, bits: u32, length: u8) -> bool {
+        match length {
+            0 => return self.default.is_some(),
+            1 => return self.halves[half(bits)].is_some(),
+            _ => {}
+        }
         // SAFETY: the table is alive, and so is its tree of routes, which does not change meanwhile (`&self`).
         let node = unsafe {
             sys::rte_rib_lookup_exact(sys::rte_fib_get_rib(self.raw.as_ptr()), bits, length)
@@ -184,6 +223,16 @@ impl Fib4 {
         Ok(())
     }
 
+    fn delete(&mut self, bits: u32, length: u8) -> Result<(), Error> {
+        // SAFETY: the table is alive (freed only in `drop`) and nobody else looks at it (`&mut self`).
+        let answer = unsafe { sys::rte_fib_delete(self.raw.as_ptr(), bits, length) };
+        if answer != 0 {
+            let errno = Errno(answer.saturating_neg());
+            return Err(self.error("rte_fib_delete", errno, bits, length));
+        }
+        Ok(())
+    }
+
     fn error(&self, call: &'static str, errno: Errno, bits: u32, length: u8) -> Error {
         let prefix = format!("{}/{length}", Ipv4Addr::from_bits(bits));
         route_error(call, errno, prefix, &self.name)
@@ -195,6 +244,11 @@ impl Drop for Fib4 {
         // SAFETY: made by `rte_fib_create`, freed only here; EAL is alive (`_inner`).
         unsafe { sys::rte_fib_free(self.raw.as_ptr()) };
     }
+}
+
+/// Which half of all addresses these are in.
+fn half(bits: u32) -> usize {
+    (bits >> 31) as usize
 }
 
 /// The first `length` bits; the rest zero.

@@ -9,6 +9,8 @@ use tidegate_dpdk::{Errno, Error, Fib4, Fib6, FibConfig, MAX_HOP};
 use crate::Rig;
 
 const CONFIG: FibConfig = FibConfig { max_routes: 64, tbl8s: 20 };
+/// Room for two host routes over IPv6.
+const WIDE: FibConfig = FibConfig { tbl8s: 26, ..CONFIG };
 
 /// What both families' tables can do.
 trait Table {
@@ -136,7 +138,8 @@ fn steps(bits: u8) -> impl Strategy<Value = Vec<Step>> {
     let byte = prop_oneof![8 => Just(0_u8), 1 => Just(1), 1 => Just(0x80), 1 => Just(0xff)];
     let address = prop::collection::vec(byte, usize::from(bits / 8))
         .prop_map(|bytes| bytes.into_iter().fold(0, |bits, byte| bits << 8 | u128::from(byte)));
-    let length = prop_oneof![1 => 0..20_u8, 6 => 20..=bits, 2 => Just(bits), 2 => Just(24)];
+    let length =
+        prop_oneof![1 => 0..2_u8, 1 => 0..20_u8, 6 => 20..=bits, 2 => Just(bits), 2 => Just(24)];
     let hop = prop_oneof![5 => 0..4_u16, 1 => Just(MAX_HOP)];
     let step = prop_oneof![
         6 => (address.clone(), length.clone(), hop).prop_map(|(bits, length, hop)| Step::Insert(bits, length, hop)),
@@ -174,7 +177,7 @@ fn one_step<T: Table>(table: &mut T, model: &mut Model, step: Step) {
 /// One table for all cases that end well, so that what one leaves behind is found by the next.
 fn against_a_list<T: Table>(make: impl Fn() -> T) {
     let kept = Cell::new(None);
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) };
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) };
     proptest!(config, |(steps in steps(T::BITS))| {
         let mut table = kept.take().unwrap_or_else(&make);
         let mut model = Model::default();
@@ -227,6 +230,25 @@ fn corners<T: Table>(table: &mut T) {
     table.remove(0, 0).expect("there");
     assert_eq!((table.find(0), table.find(bits)), (0, 6));
     assert_eq!(errno(table.remove(0, 0)), Some(Errno::ENOENT));
+    table.remove(bits + 1, T::BITS).expect("there");
+    table.remove(bits, 8).expect("there");
+    // The default route beside routes at both ends, and beside its halves.
+    let last = mask(T::BITS, T::BITS);
+    table.insert(1, T::BITS, 1).expect("room");
+    table.insert(last, T::BITS, 2).expect("room");
+    let all = |table: &T| table.find_all(&[0, 1, 2, last - 1, last]);
+    for hop in [3, 4] {
+        table.insert(0, 0, hop).expect("room");
+        assert_eq!(all(table), [hop, 1, hop, hop, 2]);
+    }
+    table.insert(last, 1, 5).expect("room");
+    assert_eq!((all(table), table.routes()), (vec![4, 1, 4, 5, 2], 4));
+    table.remove(0, 0).expect("there");
+    assert_eq!(all(table), [0, 1, 0, 5, 2]);
+    assert_eq!(errno(table.remove(0, 1)), Some(Errno::ENOENT));
+    table.insert(0, 0, 0).expect("room");
+    table.remove(last, 1).expect("there");
+    assert_eq!((all(table), table.routes()), (vec![0, 1, 0, 0, 2], 3));
     // What is no route.
     assert!(matches!(table.insert(0, T::BITS + 1, 1), Err(Error::PrefixLength { .. })));
     assert!(matches!(table.remove(0, T::BITS + 1), Err(Error::PrefixLength { .. })));
@@ -236,7 +258,7 @@ fn corners<T: Table>(table: &mut T) {
 #[test]
 fn ipv4_corners() {
     let rig = Rig::new();
-    let mut table = rig.eal.create_fib4("corners4", &CONFIG).expect("table");
+    let mut table = rig.eal.create_fib4("corners4", &WIDE).expect("table");
     corners(&mut table);
     let text = table.remove(0x0a00_0000, 9).expect_err("is not there").to_string();
     assert_eq!(
@@ -248,7 +270,7 @@ fn ipv4_corners() {
 #[test]
 fn ipv6_corners() {
     let rig = Rig::new();
-    let mut table = rig.eal.create_fib6("corners6", &CONFIG).expect("table");
+    let mut table = rig.eal.create_fib6("corners6", &WIDE).expect("table");
     corners(&mut table);
     let text = table.insert(1 << 125, 200, 1).expect_err("too long").to_string();
     assert_eq!(text, "prefix length 200 asked, an IPv6 prefix has 0 to 128");
