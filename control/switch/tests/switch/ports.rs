@@ -225,3 +225,17 @@ async fn a_port_workers_do_not_take_up_is_not_there() {
     tested.add_port(north()).await.expect("added");
     tested.stop().await;
 }
+
+#[tokio::test]
+async fn a_device_is_not_removed_under_its_vlans() {
+    let vlan = "[[port]]\nname = \"rack\"\non = \"west\"\nvlan = \"100\"\nrole = \"access\"\n";
+    let mut tested = TestBox::start_with(vlan).await;
+    let held = tested.remove_port("west").await;
+    refused(held, Code::FailedPrecondition, &["`west`", "`rack`"]);
+    tested.add_port(north()).await.expect("added");
+    let names: Vec<_> = tested.ports().await.into_iter().map(|port| port.name).collect();
+    assert_eq!(names, ["uplink", "east", "west", "north", "rack"]);
+    tested.remove_port("rack").await.expect("removed");
+    tested.remove_port("west").await.expect("nothing is on it");
+    tested.stop().await;
+}
