@@ -19,8 +19,9 @@ use tidegate_dataplane::steering::{
 
 use super::neighbours::{Neighbours, Word};
 
-/// What [`RouteTable`](tidegate_dataplane::steering::RouteTable)s can hold: they keep numbers in 15 bits.
-const MOST_HOPS: usize = 1 << 15;
+/// What [`RouteTable`](tidegate_dataplane::steering::RouteTable)s can hold: they keep numbers in 15 bits, and the largest
+/// is DPDK's tables' own.
+const MOST_HOPS: usize = (1 << 15) - 1;
 
 /// Where a prefix leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -361,6 +362,21 @@ mod tests {
         let gone = RouteChange { prefix: prefix("10.9.0.254/32"), hop: None };
         assert_eq!(routes.take_changes(), [gone]);
         assert_eq!(hop(&mut routes, "10.0.0.0/8"), Some(unresolved));
+    }
+
+    #[test]
+    fn a_port_takes_its_neighbours_along() {
+        let mut routes = Routes::default();
+        for (port, last) in [(1, 5), (1, 6), (2, 7)] {
+            routes.set_neighbour(ip(&format!("10.8.0.{last}")), neighbour(port, last), Word::Ours);
+        }
+        routes.set_neighbour(ip("10.8.0.7"), neighbour(1, 8), Word::Kernel);
+        routes.take_changes();
+        routes.forget_port(PortId(1));
+        assert_eq!(routes.take_changes().len(), 2, "10.8.0.7 is where it was");
+        assert_eq!(routes.neighbours(), 1);
+        assert_eq!(told_port(&routes, prefix("10.8.0.7/32")), Some(PortId(2)));
+        assert_eq!(told_port(&routes, prefix("10.8.0.5/32")), None);
     }
 
     #[test]
