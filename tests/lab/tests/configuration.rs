@@ -24,7 +24,7 @@ impl Bench {
         // Own names for what the running box has, in case this one gets that far.
         let bad = bad
             .replace("tidegate-lab", "tidegate-refused")
-            .replace("hugepages = true\nmemory_mib = 512", "hugepages = false\nmemory_mib = 64")
+            .replace("hugepages = true\nmemory_mib = 512", "hugepages = false\nmemory_mib = 128")
             .replace("tidegated.sock", "refused.sock");
         // Less memory than DPDK's route tables take.
         let bad = format!("{bad}\n[routes]\ntable = \"map\"\n");
