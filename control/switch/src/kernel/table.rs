@@ -3,7 +3,8 @@
 //! A notification says what was done to which prefix, and with its flags where among the routes of one metric: as the
 //! only one, in front, behind, or in place of the first. IPv6 has routes of several next hops that are added and taken
 //! away hop by hop: who is added comes with all its siblings, who goes comes alone. Where IPv6 routes of one metric
-//! lead to routers and to links, what is replaced by what is hard to tell. So each step says how sure it is ([`Fit`]).
+//! lead to routers and to links, what is replaced by what is hard to tell, and the kernel does not even list them all. So
+//! each step says how sure it is ([`Fit`]).
 
 use std::collections::HashMap;
 
@@ -69,9 +70,11 @@ impl Table {
             return Fit::Sure;
         }
         let known = &mut routes[group.clone()];
+        // IPv6 may have the very same route twice.
+        let of_several = if is_ipv6 { Fit::Strange } else { Fit::AsKnown };
         if let Some(same) = known.iter_mut().find(|it| it.way.is(&route.way)) {
             *same = route;
-            return if group.len() == 1 { Fit::Sure } else { Fit::AsKnown };
+            return if group.len() == 1 { Fit::Sure } else { of_several };
         }
         let Some(first) = known.first_mut() else {
             routes.insert(group.start, route);
@@ -89,11 +92,7 @@ impl Table {
             _ => contains(route.way.hops(), first.way.hops()),
         };
         *first = route;
-        match (is_sure, is_ipv6) {
-            (true, _) => Fit::Sure,
-            (false, false) => Fit::AsKnown,
-            (false, true) => Fit::Strange,
-        }
+        if is_sure { Fit::Sure } else { of_several }
     }
 
     /// A route that was taken away, or one hop of it.

@@ -21,19 +21,30 @@ pub struct TwinInterface {
 }
 
 /// What a twin needs to be set to, each with the reason.
-const SETTINGS: [(&str, &str); 6] = [
-    // Packets of guests come from addresses to which routes lead elsewhere.
+const SETTINGS: [(&str, &str); 10] = [
+    // Packets and questions of guests come from addresses to which routes lead elsewhere: filtered, they are not answered.
     ("ipv4/conf/{}/rp_filter", "0"),
+    // The same address may be on several twins, as guests' gateway, and others on one: each is answered for on its link only.
+    ("ipv4/conf/{}/arp_ignore", "1"),
+    // And nobody is asked with an address that is another link's.
+    ("ipv4/conf/{}/arp_announce", "2"),
     // The workers forward; what they hand to the kernel is for the kernel.
     ("ipv4/conf/{}/forwarding", "0"),
-    ("ipv6/conf/{}/forwarding", "0"),
-    // Routes are the operator's, not whoever's on the link says it is a router.
+    // Hosts may have it off for interfaces they do not know.
+    ("ipv6/conf/{}/disable_ipv6", "0"),
+    // The box is a router there, and has to say so in what it advertises, or hosts drop it as theirs (RFC 4861, section
+    // 7.2.5). For one interface it means no more: the kernel forwards when it is set for all.
+    ("ipv6/conf/{}/forwarding", "1"),
+    // Routes are the operator's, not whoever's on the link says it is a router, or knows a better one.
     ("ipv6/conf/{}/accept_ra", "0"),
-    // The same address may be on several twins, as guests' gateway.
+    ("ipv6/conf/{}/accept_redirects", "0"),
+    // Addresses count at once: a box that starts again has had them all along, and no worker runs yet to ask others.
     ("ipv6/conf/{}/accept_dad", "0"),
-    // Routes of a link that is set down and up again stay the kernel's affair, its addresses stay.
+    // An operator who sets the link down and up does not mean to take its addresses away.
     ("ipv6/conf/{}/keep_addr_on_down", "1"),
 ];
+/// Strictest of this and an interface's own counts.
+const RP_FILTER_OF_ALL: &str = "/proc/sys/net/ipv4/conf/all/rp_filter";
 
 /// Set interfaces up: settings, addresses, and then the link.
 ///
@@ -41,6 +52,13 @@ const SETTINGS: [(&str, &str); 6] = [
 /// [`KernelError`] with the first thing that did not work.
 pub fn set_up(twins: &[TwinInterface]) -> Result<(), KernelError> {
     let mut netlink = Netlink::open(&[])?;
+    let of_all = fs::read_to_string(RP_FILTER_OF_ALL).unwrap_or_default();
+    if !twins.is_empty() && of_all.trim() != "0" {
+        tracing::warn!(
+            "net.ipv4.conf.all.rp_filter = {}: the kernel will not answer guests to which other routes lead; set it to 0",
+            of_all.trim()
+        );
+    }
     for twin in twins {
         for (setting, value) in SETTINGS {
             let path = format!("/proc/sys/net/{}", setting.replace("{}", &twin.name));

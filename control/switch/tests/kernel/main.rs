@@ -8,3 +8,4 @@ mod neighbours;
 mod random;
 mod rig;
 mod routes;
+mod twins;

@@ -7,7 +7,7 @@ use std::{
 
 use tidegate_dataplane::packet::Mac;
 
-use crate::rig::{A, B, Links, PATIENCE, Told, ip, run, shown};
+use crate::rig::{A, B, Links, Other, PATIENCE, Told, ip, run, shown};
 
 const ONE: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const TWO: Mac = Mac([2, 0, 0, 0, 0, 2]);
@@ -58,10 +58,8 @@ fn who_is_there_is_kept_and_who_is_not_is_forgotten() {
     }
     let (_mirror, mut told) = Told::start();
     // The interface's other end answers for itself, and for nobody else.
-    run("ip netns add other");
-    run("ip link set tgap netns other");
+    let _other = Other::new();
     run("ip -n other addr add 10.1.0.9/24 dev tgap");
-    run("ip -n other link set tgap up");
     let other = shown("ip netns exec other cat /sys/class/net/tgap/address");
     run(&format!("ip neigh add 10.1.0.9 lladdr {} dev tga nud stale", other.trim()));
     run("ip neigh add 10.1.0.10 lladdr 02:00:00:00:00:01 dev tga nud stale");
@@ -73,5 +71,4 @@ fn who_is_there_is_kept_and_who_is_not_is_forgotten() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(told.neighbours.contains_key(&(A, ip("10.1.0.9"))));
-    run("ip netns del other");
 }

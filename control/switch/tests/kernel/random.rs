@@ -44,7 +44,6 @@ fn command(random: &mut Random) -> String {
         let target = if kind.is_empty() { &target } else { "" };
         return format!("route {verb} {kind}10.6{n}.0.0/16{metric} {target}");
     }
-    let metric = metric.replace(" tos 8", "");
     let hop = |random: &mut Random| match random.below(5) {
         0 => "via 2001:db8:2::5".to_owned(),
         n => format!("via 2001:db8:1::{n}"),
@@ -56,6 +55,9 @@ fn command(random: &mut Random) -> String {
         3 if verb == "del" => String::new(),
         _ => hop(random),
     };
+    // Behind routers of one metric the kernel does not list links of the same: nobody can look what it has.
+    let metric = if target.starts_with("dev") { " metric 7" } else { metric };
+    let metric = metric.trim_end_matches(" tos 8");
     format!("route {verb} 2001:db8:6{n}::/48{metric} {target}")
 }
 

@@ -52,6 +52,25 @@ pub(crate) fn batch(lines: &str) {
     command(&line).stderr(Stdio::null()).status().expect("started");
 }
 
+/// The other end of `tga`, in a namespace of its own, `other`.
+pub(crate) struct Other;
+
+impl Other {
+    pub(crate) fn new() -> Self {
+        run("ip netns add other");
+        run("ip link set tgap netns other");
+        run("ip netns exec other sysctl -qw net.ipv6.conf.tgap.disable_ipv6=0");
+        run("ip -n other link set tgap up");
+        Self
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        run("ip netns del other");
+    }
+}
+
 /// An interface with a carrier: somebody is at its other end.
 pub(crate) fn add_link(name: &str) {
     run(&format!("ip link add {name} type veth peer name {name}p"));
@@ -71,6 +90,14 @@ impl Links {
             "this test makes interfaces: run it in the lab, tests/lab/scripts/lab cargo test …"
         );
         let links = Self(KERNEL.lock().unwrap_or_else(PoisonError::into_inner));
+        // Interfaces come as a host has them that is careful, and a router.
+        for (setting, value) in [
+            ("ipv4/conf/default/rp_filter", "1"),
+            ("ipv4/conf/default/forwarding", "1"),
+            ("ipv6/conf/default/disable_ipv6", "1"),
+        ] {
+            fs::write(format!("/proc/sys/net/{setting}"), value).expect("set");
+        }
         add_link("tga");
         add_link("tgb");
         let addresses = vec![(ip("10.1.0.1"), 24), (ip("2001:db8:1::1"), 64)];
