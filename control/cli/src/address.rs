@@ -1,5 +1,7 @@
 //! Steering by hand: what the manager does for a migration, one step at a time.
 
+use std::net::IpAddr;
+
 use serde::Serialize;
 use tidegate_api::{
     endpoint::Endpoint,
@@ -7,7 +9,7 @@ use tidegate_api::{
 };
 
 use crate::{
-    args::{AddressCommand, BackendArgs, Policy},
+    args::{AddressCommand, BackendArgs, EncapKind, Policy},
     domain::{
         Invalid,
         switch::{Address, MigrationEvent},
@@ -151,13 +153,31 @@ async fn watch(
 
 impl BackendArgs {
     fn backend(&self) -> proto::Backend {
+        let text = |address: Option<IpAddr>| address.map(|it| it.to_string()).unwrap_or_default();
         let rewrite = if self.locator.is_some() { Rewrite::Nat } else { Rewrite::L2 };
         proto::Backend {
             name: self.name.clone(),
             port: self.port.clone(),
             mac: self.mac.clone(),
             rewrite: rewrite.into(),
-            locator: self.locator.map(|locator| locator.to_string()).unwrap_or_default(),
+            locator: text(self.locator),
+            encap: self.encap.map(|kind| proto::Encap {
+                kind: kind.wire().into(),
+                remote: text(self.remote),
+                local: text(self.local),
+                vni: self.vni,
+                udp_port: self.udp_port.into(),
+            }),
+        }
+    }
+}
+
+impl EncapKind {
+    fn wire(self) -> proto::EncapKind {
+        match self {
+            Self::Ipip => proto::EncapKind::Ipip,
+            Self::Gue => proto::EncapKind::Gue,
+            Self::Vxlan => proto::EncapKind::Vxlan,
         }
     }
 }

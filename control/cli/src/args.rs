@@ -202,15 +202,42 @@ pub struct BackendArgs {
     /// The backend's name, as a rule the guest's.
     #[arg(long)]
     pub name: String,
-    /// Port of the switch box that it is behind.
-    #[arg(long, value_name = "NAME")]
+    /// Port of the switch box that it is behind. With --encap: the port whose MAC and addresses it sees as its gateway's;
+    /// left out, the one with --local.
+    #[arg(long, value_name = "NAME", required_unless_present = "encap", default_value_t)]
     pub port: String,
-    /// Its MAC address.
-    #[arg(long)]
+    /// Its MAC address. With --encap ipip or gue there is none.
+    #[arg(long, required_unless_present = "encap", default_value_t)]
     pub mac: String,
+    /// It is behind another switch: wrap packets to it.
+    #[arg(long, requires_all = ["remote", "local"])]
+    pub encap: Option<EncapKind>,
+    /// The machine at the other end of the tunnel.
+    #[arg(long, value_name = "IP", requires = "encap")]
+    pub remote: Option<IpAddr>,
+    /// The box's end: an address of one of its ports.
+    #[arg(long, value_name = "IP", requires = "encap")]
+    pub local: Option<IpAddr>,
+    /// VXLAN network identifier.
+    #[arg(long, requires = "encap", default_value_t)]
+    pub vni: u32,
+    /// UDP port of GUE or VXLAN; 0: 6080 or 4789.
+    #[arg(long, value_name = "PORT", requires = "encap", default_value_t)]
+    pub udp_port: u16,
     /// Its own address: packets are rewritten to it (nat). Left out: l2.
     #[arg(long, value_name = "IP")]
     pub locator: Option<IpAddr>,
+}
+
+/// What packets to a backend behind another switch are wrapped in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EncapKind {
+    /// IP in IP.
+    Ipip,
+    /// Generic UDP Encapsulation.
+    Gue,
+    /// VXLAN: whole Ethernet frames.
+    Vxlan,
 }
 
 /// Who gets TCP of a session that the box does not know, after cutover.
@@ -492,6 +519,24 @@ mod tests {
     #[test]
     fn definitions_are_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_backend_is_on_a_link_or_behind_a_tunnel() {
+        let add = "tidegate address add 10.0.0.1 --name a";
+        let on_a_link = format!("{add} --port vm0 --mac 02:00:00:00:00:01");
+        assert!(parse(&on_a_link).is_ok());
+        let tunnel = format!("{add} --encap ipip --remote 192.0.2.7 --local 192.0.2.1");
+        assert!(parse(&tunnel).is_ok(), "neither port nor mac are needed");
+        for bad in [
+            add.to_owned(),
+            format!("{add} --encap ipip --remote 192.0.2.7"),
+            format!("{on_a_link} --vni 7"),
+            format!("{on_a_link} --remote 192.0.2.7"),
+            tunnel.replace("ipip", "gre"),
+        ] {
+            assert!(parse(&bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

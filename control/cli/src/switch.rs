@@ -91,7 +91,9 @@ pub(crate) fn addresses_table(addresses: &[Address], output: &mut Output) -> Res
     }
     let backend = |backend: &Backend, sessions: u64| {
         let at = if backend.locator.is_empty() { &backend.port } else { &backend.locator };
-        format!("{} ({} {at}): {sessions} session(s)", backend.name, backend.rewrite)
+        let by = backend.encap.as_ref().map(|it| format!(", {} to {}", it.kind, it.remote));
+        let by = by.unwrap_or_default();
+        format!("{} ({} {at}{by}): {sessions} session(s)", backend.name, backend.rewrite)
     };
     let row = |address: &Address| {
         let destination = address.destination.as_ref();

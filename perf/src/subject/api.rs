@@ -89,6 +89,7 @@ impl Api {
             mac: "02:00:00:00:0a:02".to_owned(),
             rewrite: Rewrite::Nat.into(),
             locator: "10.8.0.12".to_owned(),
+            encap: None,
         });
         let request = SetDestinationRequest { address, destination };
         self.runtime.block_on(self.client.set_destination(request))?;

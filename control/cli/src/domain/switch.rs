@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tidegate_api::switch::{
-    self as proto, AddressState, MigrationState, PortRole, Rewrite, SessionState,
+    self as proto, AddressState, EncapKind, MigrationState, PortRole, Rewrite, SessionState,
 };
 
 use super::Invalid;
@@ -96,6 +96,35 @@ pub struct Backend {
     pub mac: String,
     pub rewrite: &'static str,
     pub locator: String,
+    pub encap: Option<Encap>,
+}
+
+/// The tunnel a backend is behind.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // the fields of Encap in switch.proto
+pub struct Encap {
+    pub kind: &'static str,
+    pub remote: String,
+    pub local: String,
+    pub vni: u32,
+    pub udp_port: u32,
+}
+
+impl TryFrom<proto::Encap> for Encap {
+    type Error = Invalid;
+
+    fn try_from(encap: proto::Encap) -> Result<Self, Invalid> {
+        let kind = match encap.kind() {
+            EncapKind::Ipip => "ipip",
+            EncapKind::Gue => "gue",
+            EncapKind::Vxlan => "vxlan",
+            EncapKind::Unspecified => {
+                return Err(Invalid::Unknown { field: "kind", value: encap.kind });
+            }
+        };
+        let proto::Encap { remote, local, vni, udp_port, .. } = encap;
+        Ok(Self { kind, remote, local, vni, udp_port })
+    }
 }
 
 impl TryFrom<proto::Backend> for Backend {
@@ -109,8 +138,9 @@ impl TryFrom<proto::Backend> for Backend {
                 return Err(Invalid::Unknown { field: "rewrite", value: backend.rewrite });
             }
         };
-        let proto::Backend { name, port, mac, locator, .. } = backend;
-        Ok(Self { name, port, mac, rewrite, locator })
+        let proto::Backend { name, port, mac, locator, encap, .. } = backend;
+        let encap = encap.map(Encap::try_from).transpose()?;
+        Ok(Self { name, port, mac, rewrite, locator, encap })
     }
 }
 

@@ -5,8 +5,8 @@ use tidegate_api::{
     host::{self, Guest, GuestSpec, GuestState, host_server::Host},
     manager::{self, DestinationKind, Figures, Migration, MigrationSpec, Phase},
     switch::{
-        self, Address, AddressState, Backend, MigrationEvent, MigrationState, PortRole, Rewrite,
-        UnknownTcp, switch_server::Switch,
+        self, Address, AddressState, Backend, Encap, EncapKind, MigrationEvent, MigrationState,
+        PortRole, Rewrite, UnknownTcp, switch_server::Switch,
     },
 };
 use tidegate_cli::error::Exit;
@@ -72,7 +72,7 @@ async fn switch_tables_and_objects() {
     assert_eq!(
         text,
         "ADDRESS   STATE     HOSTED  EPOCH  HOME                         DESTINATION\n\
-         10.0.0.1  draining  yes         2  vm-a (l2 vm0): 7 session(s)  vm-b (nat 10.1.0.2): 3 session(s)\n"
+         10.0.0.1  draining  yes         2  vm-a (l2 vm0): 7 session(s)  vm-b (nat 10.1.0.2, gue to 192.0.2.7): 3 session(s)\n"
     );
     let (_, text) = processes.run("switch sessions --limit 1").await;
     assert_eq!(
@@ -260,6 +260,11 @@ impl Switch for FakeSwitch {
             name: "vm-b".to_owned(),
             rewrite: Rewrite::Nat.into(),
             locator: "10.1.0.2".to_owned(),
+            encap: Some(Encap {
+                kind: EncapKind::Gue.into(),
+                remote: "192.0.2.7".to_owned(),
+                ..Encap::default()
+            }),
             ..Backend::default()
         };
         let address = Address {

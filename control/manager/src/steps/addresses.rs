@@ -45,6 +45,7 @@ fn destination(work: &Work) -> Result<proto::Backend, Error> {
         mac: mac.to_string(),
         rewrite: rewrite.into(),
         locator: spec.locator.map(|ip| ip.to_string()).unwrap_or_default(),
+        encap: None,
     })
 }
 

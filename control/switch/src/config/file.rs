@@ -135,10 +135,29 @@ pub(super) struct Address {
 #[serde(deny_unknown_fields)]
 pub(super) struct Backend {
     pub(super) name: Spanned<String>,
-    pub(super) port: Spanned<String>,
-    pub(super) mac: Spanned<String>,
+    pub(super) port: Option<Spanned<String>>,
+    pub(super) mac: Option<Spanned<String>>,
+    pub(super) encap: Option<Encap>,
     pub(super) rewrite: Rewrite,
     pub(super) locator: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Encap {
+    pub(super) kind: EncapKind,
+    pub(super) remote: Spanned<String>,
+    pub(super) local: Spanned<String>,
+    pub(super) vni: Option<Spanned<u32>>,
+    pub(super) udp_port: Option<Spanned<u16>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum EncapKind {
+    Ipip,
+    Gue,
+    Vxlan,
 }
 
 #[derive(Debug, Deserialize)]

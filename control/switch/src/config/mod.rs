@@ -5,6 +5,7 @@
 
 mod carrier;
 mod check;
+mod encap;
 mod file;
 mod topology;
 

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tidegate_dataplane::{packet::tunnel::Encap, steering::Tunnel};
+
 use super::{carrier::FIRST_VLAN, *};
 
 /// A file that is right; cases change one thing each.
@@ -147,6 +149,61 @@ fn vlans_that_cannot_be() {
     let nested =
         again.replacen("name = \"b\"\non = \"uplink\"", "name = \"b\"\non = \"uplink.100\"", 1);
     wrong(&format!("{nested}\nvlan = \"6\""), 22, &["`uplink.100`", "VLAN itself"]);
+}
+
+/// [`GOOD`] with the first address's home like this.
+fn with_home(home: &str) -> String {
+    let before = "home = { name = \"blue\", port = \"east\", mac = \"02:00:00:00:08:0b\", rewrite = \"l2\" }";
+    assert!(GOOD.contains(before));
+    GOOD.replacen(before, &format!("home = {{ name = \"blue\", rewrite = \"l2\", {home} }}"), 1)
+}
+
+#[test]
+fn homes_behind_another_switch() {
+    let home = |text: &str| parse_text(&with_home(text)).expect("valid").addresses[0].1.clone();
+    let ends = "remote = \"192.0.2.7\", local = \"10.9.0.1\"";
+    let tunnel = |encap| {
+        let (local, remote) = ([10, 9, 0, 1].into(), [192, 0, 2, 7].into());
+        Some(Tunnel { encap, local, remote })
+    };
+    let blue = home(&format!(
+        "mac = \"02:00:00:00:08:0b\", encap = {{ kind = \"vxlan\", {ends}, vni = 7 }}"
+    ));
+    assert_eq!(blue.tunnel, tunnel(Encap::Vxlan { port: 4789, vni: 7 }));
+    assert_eq!(blue.port, PortId(0), "the one with the address");
+    let blue =
+        home(&format!("port = \"east\", encap = {{ kind = \"gue\", {ends}, udp_port = 6081 }}"));
+    assert_eq!((blue.tunnel, blue.port), (tunnel(Encap::Gue { port: 6081 }), PortId(1)));
+    let blue = home(&format!("encap = {{ kind = \"ipip\", {ends} }}"));
+    assert_eq!((blue.tunnel, blue.mac), (tunnel(Encap::Ipip), crate::steering::NO_MAC));
+}
+
+#[test]
+fn tunnels_that_cannot_be() {
+    let wrong = |home: &str, words: &[&str]| {
+        let error = parse_text(&with_home(home)).expect_err("refused").to_string();
+        assert!(error.starts_with("tidegated.toml:41:"), "{error}");
+        says(&error, words);
+    };
+    let encap =
+        |text: &str| format!("encap = {{ remote = \"192.0.2.7\", local = \"10.9.0.1\", {text} }}");
+    let mac = "mac = \"02:00:00:00:08:0b\"";
+    wrong(mac, &["neither port nor encap"]);
+    wrong("port = \"east\"", &["no mac"]);
+    wrong(&encap("kind = \"gre\""), &["`gre`", "`ipip`", "`vxlan`"]);
+    wrong(&encap("kind = \"gue\", vni = 3"), &["vni", "vxlan"]);
+    wrong(&encap("kind = \"ipip\", udp_port = 3"), &["udp_port", "no UDP"]);
+    wrong(&encap("kind = \"vxlan\", vni = 16777216"), &["vni = 16777216", "16777215"]);
+    wrong(&encap("kind = \"vxlan\", udp_port = 0"), &["udp_port = 0"]);
+    wrong(&encap("kind = \"vxlan\""), &["no mac"]);
+    wrong(&format!("{mac}, {}", encap("kind = \"ipip\"")), &["mac", "no Ethernet frames"]);
+    let ends = |remote, local| {
+        format!("encap = {{ kind = \"ipip\", remote = \"{remote}\", local = \"{local}\" }}")
+    };
+    wrong(&ends("192.0.2.7", "10.9.0.7"), &["10.9.0.7", "no address of this box"]);
+    wrong(&ends("10.8.0.1", "10.9.0.1"), &["10.8.0.1", "own", "`east`"]);
+    wrong(&ends("2001:db8::1", "10.9.0.1"), &["2001:db8::1", "family"]);
+    wrong(&ends("224.0.0.1", "10.9.0.1"), &["224.0.0.1", "unicast"]);
 }
 
 #[test]

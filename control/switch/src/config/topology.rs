@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use tidegate_dataplane::{
     counters::MAX_PORTS,
     packet::Mac,
-    steering::{IpPrefix, Neighbour, NextHop, PortId, PortRole, Rewrite},
+    steering::{IpPrefix, Neighbour, NextHop, PortId, PortRole, Rewrite, Tunnel},
 };
 use toml::Spanned;
 
@@ -15,7 +15,7 @@ use super::{
     check::{Check, Checked, Owner},
     file,
 };
-use crate::steering::{BackendSpec, check_address, check_device, check_name};
+use crate::steering::{BackendSpec, NO_MAC, check_address, check_device, check_name};
 
 impl Check<'_> {
     pub(super) fn ports(&mut self, file: &[file::Port]) -> Checked<Vec<PortConfig>> {
@@ -156,8 +156,9 @@ impl Check<'_> {
     ) -> Checked<BackendSpec> {
         let backend = written.get_ref();
         let name = self.name("backend", &backend.name)?;
-        let port = self.port(&backend.port, ports)?;
-        let mac: Mac = self.parse(&backend.mac)?;
+        let tunnel = backend.encap.as_ref().map(|encap| self.tunnel(encap, ports)).transpose()?;
+        let port = self.backend_port(written, tunnel, ports)?;
+        let mac = self.backend_mac(written, tunnel)?;
         let rewrite = match (&backend.rewrite, &backend.locator) {
             (file::Rewrite::L2, None) => Rewrite::L2,
             (file::Rewrite::L2, Some(locator)) => {
@@ -181,7 +182,45 @@ impl Check<'_> {
                 Rewrite::Nat(locator)
             }
         };
-        Ok(BackendSpec { name, port, mac, rewrite })
+        let tunnel = tunnel.map(|(tunnel, _)| tunnel);
+        Ok(BackendSpec { name, port, mac, rewrite, tunnel })
+    }
+
+    /// The port a backend is behind, or sees as its gateway through its tunnel.
+    fn backend_port(
+        &self,
+        written: &Spanned<file::Backend>,
+        tunnel: Option<(Tunnel, PortId)>,
+        ports: &[PortConfig],
+    ) -> Checked<PortId> {
+        match (&written.get_ref().port, tunnel) {
+            (Some(name), _) => self.port(name, ports),
+            (None, Some((_, local))) => Ok(local),
+            (None, None) => Err(self.error(
+                written.span(),
+                "the backend has neither port nor encap; name the port it is behind",
+            )),
+        }
+    }
+
+    fn backend_mac(
+        &self,
+        written: &Spanned<file::Backend>,
+        tunnel: Option<(Tunnel, PortId)>,
+    ) -> Checked<Mac> {
+        let has_frames = tunnel.is_none_or(|(tunnel, _)| tunnel.encap.carries_frames());
+        match &written.get_ref().mac {
+            Some(mac) if has_frames => self.parse(mac),
+            None if !has_frames => Ok(NO_MAC),
+            Some(mac) => Err(self.error(
+                mac.span(),
+                "mac does not go with an encap that carries no Ethernet frames; remove it",
+            )),
+            None => Err(self.error(
+                written.span(),
+                "the backend has no mac; write the guest's, as in mac = \"02:00:00:00:00:01\"",
+            )),
+        }
     }
 
     pub(super) fn neighbours(

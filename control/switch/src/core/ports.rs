@@ -8,7 +8,7 @@ use tidegate_dataplane::steering::{Link, PortId, PortRole};
 use super::{Core, CoreError, PortReport};
 use crate::{
     config::PortConfig,
-    steering::{Address, NetworkPort, PortClash, Refused},
+    steering::{Address, BackendSpec, NetworkPort, PortClash, Refused},
 };
 
 impl Core {
@@ -99,7 +99,13 @@ impl Core {
         let placed = self.steering.addresses().flat_map(|record: &Address| {
             record.backends().map(move |placed| (record.address, &placed.spec))
         });
-        if let Some((address, backend)) = placed.into_iter().find(|(_, spec)| spec.port == id) {
+        // Behind a tunnel from an address of the port, it is behind the port as well.
+        let is_tunnel_here = |spec: &BackendSpec| {
+            let owner = spec.tunnel.and_then(|tunnel| self.network.owner_of(tunnel.local));
+            owner.is_some_and(|port| port.config.id == id)
+        };
+        let needs_it = |spec: &BackendSpec| spec.port == id || is_tunnel_here(spec);
+        if let Some((address, backend)) = placed.into_iter().find(|(_, spec)| needs_it(spec)) {
             let (port, backend) = (name.to_owned(), backend.name.clone());
             return Err(Refused::PortHasBackend { port, address, backend });
         }

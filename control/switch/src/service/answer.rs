@@ -8,13 +8,13 @@ use tidegate_dataplane::{
     steering::{Link, PortRole, Rewrite},
 };
 
-use super::BoxInfo;
+use super::{BoxInfo, encap};
 use crate::{
     core::{
         AddressReport, CountersReport, CutoverReport, MigrationState, PortReport, Progress,
         SessionReport, StatusReport,
     },
-    steering::{AddressState, BackendSpec, Network},
+    steering::{AddressState, BackendSpec, NO_MAC, Network},
 };
 
 pub(super) fn status(report: StatusReport, info: &BoxInfo) -> proto::Status {
@@ -92,7 +92,8 @@ fn backend(spec: &BackendSpec, network: &Network) -> proto::Backend {
     proto::Backend {
         name: spec.name.clone(),
         port: network.port(spec.port).map_or_else(String::new, |port| port.config.name.clone()),
-        mac: spec.mac.to_string(),
+        mac: if spec.mac == NO_MAC { String::new() } else { spec.mac.to_string() },
+        encap: spec.tunnel.as_ref().map(encap::message),
         rewrite: rewrite.into(),
         locator,
     }

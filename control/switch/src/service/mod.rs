@@ -1,6 +1,7 @@
 //! The gRPC service: requests become valid types, go to the core, and its answers become messages.
 
 mod answer;
+mod encap;
 mod request;
 mod status;
 mod watch;

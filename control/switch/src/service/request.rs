@@ -10,10 +10,11 @@ use tidegate_dataplane::{
     steering::{ETHERNET_MTU, IpPrefix, PortId, PortRole, Rewrite, UnknownTcp},
 };
 
+use super::encap::{self, InvalidEncap};
 use crate::{
     config::{Carrier, InterfaceAddress, MTU, PortConfig},
     core::CutoverPolicy,
-    steering::{BackendSpec, NAME_RULE, Network, is_name, is_unicast},
+    steering::{BackendSpec, NAME_RULE, NO_MAC, Network, is_name, is_unicast},
 };
 
 /// A request that says nothing this box could do.
@@ -47,6 +48,14 @@ pub(super) enum Invalid {
         "{field}: {locator} is of another IP family than {address}; give the guest's address of the same family"
     )]
     OtherFamily { field: String, locator: IpAddr, address: IpAddr },
+    /// Not a tunnel.
+    #[error("{field}.{reason}")]
+    Encap { field: String, reason: InvalidEncap },
+    /// There are no frames that could have one.
+    #[error(
+        "{field}: `{text}` does not go with an encap that carries no Ethernet frames; leave it empty"
+    )]
+    MacForbidden { field: String, text: String },
     /// L2 has none.
     #[error(
         "{field}: `{text}` does not go with REWRITE_L2, where the guest owns the managed address; leave it empty"
@@ -204,14 +213,28 @@ pub(super) fn backend(
     if !is_name(&message.name) {
         return Err(Invalid::Name { field: within("name"), text: message.name });
     }
-    let Some(port) = network.port_named(&message.port) else {
+    let tunnel = message.encap.as_ref();
+    let tunnel = tunnel.map(|encap| encap::tunnel(&within("encap"), encap, network)).transpose()?;
+    let port = match tunnel.filter(|_| message.port.is_empty()) {
+        Some(tunnel) => network.owner_of(tunnel.local).map(|port| port.config.id),
+        None => network.port_named(&message.port),
+    };
+    let Some(port) = port else {
         let known: Vec<_> =
             network.ports().iter().map(|port| format!("`{}`", port.config.name)).collect();
         let known = known.join(", ");
         return Err(Invalid::UnknownPort { field: within("port"), name: message.port, known });
     };
-    let mac =
-        message.mac.parse().map_err(|reason| Invalid::Mac { field: within("mac"), reason })?;
+    let mac = match tunnel.filter(|tunnel| !tunnel.encap.carries_frames()) {
+        Some(_) if message.mac.is_empty() => NO_MAC,
+        Some(_) => {
+            return Err(Invalid::MacForbidden { field: within("mac"), text: message.mac });
+        }
+        None => {
+            let parsed = message.mac.parse();
+            parsed.map_err(|reason| Invalid::Mac { field: within("mac"), reason })?
+        }
+    };
     let rewrite = match proto::Rewrite::try_from(message.rewrite) {
         Ok(proto::Rewrite::Nat) if message.locator.is_empty() => {
             return Err(Invalid::LocatorMissing { field: within("locator") });
@@ -235,7 +258,7 @@ pub(super) fn backend(
             return Err(Invalid::Rewrite { field: within("rewrite"), value: message.rewrite });
         }
     };
-    Ok(BackendSpec { name: message.name, port, mac, rewrite })
+    Ok(BackendSpec { name: message.name, port, mac, rewrite, tunnel })
 }
 
 /// A port to open; its number is not known yet.
@@ -278,7 +301,7 @@ fn interface_address(at: usize, text: &str) -> Result<InterfaceAddress, Invalid>
     read().ok_or_else(|| Invalid::InterfaceAddress { at, text: text.to_owned() })
 }
 
-fn ip(field: String, text: &str) -> Result<IpAddr, Invalid> {
+pub(super) fn ip(field: String, text: &str) -> Result<IpAddr, Invalid> {
     match text.parse().ok().filter(|address| is_unicast(*address)) {
         Some(address) => Ok(address),
         None => Err(Invalid::Address { field, text: text.to_owned() }),

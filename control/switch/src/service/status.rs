@@ -54,7 +54,9 @@ fn of_refused(refused: &Refused, text: String) -> Status {
         | Refused::LocatorManaged(_)
         | Refused::DestinationIsHome { .. }
         | Refused::DestinationName { .. }
-        | Refused::DestinationPort { .. } => Status::invalid_argument(text),
+        | Refused::DestinationPort { .. }
+        | Refused::TunnelGateway { .. }
+        | Refused::TunnelUdpPort { .. } => Status::invalid_argument(text),
         Refused::MigrationInProgress { .. }
         | Refused::NotHosted { .. }
         | Refused::NotTracked { .. }
@@ -65,6 +67,6 @@ fn of_refused(refused: &Refused, text: String) -> Status {
         | Refused::NothingToAbort { .. }
         | Refused::PortHasBackend { .. }
         | Refused::PortIsConfigured { .. } => Status::failed_precondition(text),
-        Refused::NoSlot(_) => Status::resource_exhausted(text),
+        Refused::NoSlot(_) | Refused::NoTunnel(_) => Status::resource_exhausted(text),
     }
 }

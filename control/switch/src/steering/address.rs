@@ -4,7 +4,9 @@ use std::{fmt, net::IpAddr, time::Instant};
 
 use tidegate_dataplane::{
     packet::Mac,
-    steering::{Backend, BackendSlot, Cutover, Destination, ManagedAddress, PortId, Rewrite},
+    steering::{
+        Backend, BackendSlot, Cutover, Destination, ManagedAddress, PortId, Rewrite, Tunnel,
+    },
 };
 
 /// What a port or backend may be called.
@@ -34,13 +36,18 @@ pub fn is_unicast(address: IpAddr) -> bool {
 pub struct BackendSpec {
     /// Its name, unique within the address.
     pub name: String,
-    /// Port it is behind.
+    /// Port it is behind; with a tunnel, the port whose MAC and addresses it sees as its gateway's.
     pub port: PortId,
-    /// Its MAC.
+    /// Its MAC; [`NO_MAC`] behind a tunnel that carries no frames.
     pub mac: Mac,
     /// How packets reach it.
     pub rewrite: Rewrite,
+    /// The tunnel it is behind, if it is on no link of the box.
+    pub tunnel: Option<Tunnel>,
 }
+
+/// Of a backend that no frame is sent to.
+pub const NO_MAC: Mac = Mac([0; 6]);
 
 impl BackendSpec {
     /// Whether both are one VM: the same locator, or the same station on the same link. Two locators with one MAC are
@@ -49,7 +56,18 @@ impl BackendSpec {
     pub fn is_same_place(&self, other: &Self) -> bool {
         match (self.rewrite, other.rewrite) {
             (Rewrite::Nat(mine), Rewrite::Nat(theirs)) => mine == theirs,
-            _ => self.port == other.port && self.mac == other.mac,
+            _ => self.is_behind_same(other) && self.mac == other.mac,
+        }
+    }
+}
+
+impl BackendSpec {
+    /// Whether both are behind one port: then nothing but their addresses tells them apart.
+    #[must_use]
+    pub fn is_behind_same(&self, other: &Self) -> bool {
+        match (self.tunnel, other.tunnel) {
+            (None, None) => self.port == other.port,
+            (mine, theirs) => mine == theirs,
         }
     }
 }
@@ -59,14 +77,16 @@ impl BackendSpec {
 pub struct Placed {
     /// Its number towards the workers.
     pub slot: BackendSlot,
+    /// The port it is behind towards the workers: its own, or its tunnel's.
+    pub port: PortId,
     /// What it is.
     pub spec: BackendSpec,
 }
 
 impl Placed {
     fn backend(&self) -> Backend {
-        let BackendSpec { port, mac, rewrite, .. } = self.spec;
-        Backend { slot: self.slot, port, mac, rewrite }
+        let BackendSpec { mac, rewrite, .. } = self.spec;
+        Backend { slot: self.slot, port: self.port, mac, rewrite }
     }
 }
 

@@ -19,11 +19,13 @@ mod ports;
 mod refused;
 mod routes;
 mod slots;
+mod tunnels;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 pub use address::{
-    Address, AddressState, BackendSpec, DrainPolicy, NAME_RULE, Placed, Target, is_name, is_unicast,
+    Address, AddressState, BackendSpec, DrainPolicy, NAME_RULE, NO_MAC, Placed, Target, is_name,
+    is_unicast,
 };
 pub use network::{Learned, Network, NetworkPort};
 pub use ports::PortClash;
@@ -31,6 +33,8 @@ pub(crate) use ports::{check_address, check_device, check_name};
 pub use refused::Refused;
 use slots::Slots;
 use tidegate_dataplane::steering::{BackendSlot, ManagedAddress, Rewrite};
+pub use tunnels::TunnelPort;
+use tunnels::TunnelPorts;
 
 /// Whether any shard still has entries that name the slot.
 pub type SlotInUse<'a> = &'a dyn Fn(BackendSlot) -> bool;
@@ -40,6 +44,7 @@ pub type SlotInUse<'a> = &'a dyn Fn(BackendSlot) -> bool;
 pub struct Steering {
     addresses: BTreeMap<IpAddr, Address>,
     slots: Slots,
+    tunnels: TunnelPorts,
 }
 
 impl Steering {
@@ -54,6 +59,11 @@ impl Steering {
     /// [`Refused::UnknownAddress`].
     pub fn get(&self, address: IpAddr) -> Result<&Address, Refused> {
         self.addresses.get(&address).ok_or(Refused::UnknownAddress(address))
+    }
+
+    /// The tunnels that backends are behind.
+    pub fn tunnels(&self) -> impl Iterator<Item = TunnelPort> {
+        self.tunnels.ports()
     }
 
     /// What workers need to know.
@@ -81,8 +91,8 @@ impl Steering {
             return Err(Refused::LocatorManaged(address));
         }
         self.locator_is_free(&home)?;
-        let slot = self.slots.take(in_use)?;
-        self.addresses.insert(address, Address::new(address, Placed { slot, spec: home }));
+        let home = self.place(home, in_use)?;
+        self.addresses.insert(address, Address::new(address, home));
         Ok(())
     }
 
@@ -100,7 +110,7 @@ impl Steering {
             });
         }
         if let Some(record) = self.addresses.remove(&address) {
-            self.slots.give_back(record.home.slot);
+            self.displace(&record.home);
         }
         Ok(())
     }
@@ -140,16 +150,14 @@ impl Steering {
         if destination.name == home.name {
             return Err(Refused::DestinationName { address, name: destination.name });
         }
-        if destination.rewrite == Rewrite::L2
-            && home.rewrite == Rewrite::L2
-            && destination.port == home.port
-        {
+        let both_l2 = destination.rewrite == Rewrite::L2 && home.rewrite == Rewrite::L2;
+        if both_l2 && destination.is_behind_same(home) {
             return Err(Refused::DestinationPort { address });
         }
         self.locator_is_free(&destination)?;
+        self.check_tunnel(&destination)?;
         self.track(address, in_use)?;
-        let slot = self.slots.take(in_use)?;
-        let placed = Placed { slot, spec: destination };
+        let placed = self.place(destination, in_use)?;
         self.get_mut(address)?.destination =
             Some(Target { placed, cut_over: None, drained: false });
         Ok(())
@@ -201,7 +209,7 @@ impl Steering {
         }
         record.hosted = false;
         if let Some(target) = record.destination.take() {
-            self.slots.give_back(target.placed.slot);
+            self.displace(&target.placed);
         }
         Ok(())
     }
@@ -228,14 +236,14 @@ impl Steering {
             }
             Some(_) => {}
         }
-        let source = record.home.slot;
-        if let Some(target) = record.destination.take() {
-            record.home = target.placed;
-        }
+        let Some(target) = record.destination.take() else {
+            return Err(Refused::NoDestination { address, state });
+        };
+        let source = std::mem::replace(&mut record.home, target.placed);
         record.hosted = false;
         record.tracked = keep_tracking;
-        self.slots.give_back(source);
-        Ok(source)
+        self.displace(&source);
+        Ok(source.slot)
     }
 
     fn get_mut(&mut self, address: IpAddr) -> Result<&mut Address, Refused> {
@@ -255,6 +263,29 @@ impl Steering {
         let before = std::mem::replace(&mut record.home.slot, slot);
         self.slots.give_back(before);
         Ok(())
+    }
+
+    /// Give a backend its slot, and its tunnel's number if it is behind one.
+    fn place(&mut self, spec: BackendSpec, in_use: SlotInUse<'_>) -> Result<Placed, Refused> {
+        self.check_tunnel(&spec)?;
+        let slot = self.slots.take(in_use)?;
+        let port = match spec.tunnel {
+            Some(tunnel) => self.tunnels.take(tunnel, spec.port),
+            None => spec.port,
+        };
+        Ok(Placed { slot, port, spec })
+    }
+
+    fn check_tunnel(&self, spec: &BackendSpec) -> Result<(), Refused> {
+        spec.tunnel.map_or(Ok(()), |tunnel| self.tunnels.check(tunnel, spec.port))
+    }
+
+    /// Take back what a backend was given.
+    fn displace(&mut self, placed: &Placed) {
+        self.slots.give_back(placed.slot);
+        if placed.spec.tunnel.is_some() {
+            self.tunnels.give_back(placed.port);
+        }
     }
 
     /// The address of which a backend has this locator.

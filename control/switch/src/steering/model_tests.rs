@@ -7,8 +7,8 @@ use std::{
 
 use proptest::prelude::*;
 use tidegate_dataplane::{
-    packet::{Address as _, Mac},
-    steering::{Link, Port, PortId, PortRole, Routing, Snapshot},
+    packet::{Address as _, Mac, tunnel::Encap},
+    steering::{Link, Port, PortId, PortRole, Routing, Snapshot, Tunnel},
 };
 
 use super::*;
@@ -60,7 +60,15 @@ fn backend(address: u32, place: u8) -> BackendSpec {
         port: PortId(place.into()),
         mac: Mac([2, 0, 0, 0, address as u8, place]),
         rewrite,
+        // Through a tunnel that all addresses share.
+        tunnel: (place == 2).then(|| tunnel(2)),
     }
+}
+
+/// A tunnel to another switch.
+fn tunnel(vni: u32) -> Tunnel {
+    let (local, remote) = (9001_u32.ip(), 9002_u32.ip());
+    Tunnel { encap: Encap::Vxlan { port: 4789, vni }, local, remote }
 }
 
 /// The oracle: what an address should look like.
@@ -231,7 +239,15 @@ proptest! {
                 link: Link::untagged(PortId(device)),
                 twin: None,
             });
-            let ports: Vec<_> = (0..PLACES.into()).map(port).collect();
+            let mut ports: Vec<_> = (0..PLACES.into()).map(port).collect();
+            let behind: BTreeSet<_> = steering.addresses().flat_map(Address::backends)
+                .filter(|placed| placed.spec.tunnel.is_some()).map(|placed| placed.port).collect();
+            let tunnels: Vec<_> = steering.tunnels().collect();
+            prop_assert_eq!(tunnels.iter().map(|it| it.id).collect::<BTreeSet<_>>(), behind, "one for all, while there is one");
+            for TunnelPort { id, tunnel, .. } in tunnels {
+                ports.resize(usize::from(id.0), None);
+                ports.push(port(0).map(|port| Port { link: Link::Tunnel(tunnel), ..port }));
+            }
             let snapshot = Snapshot::new(1, ports, steering.managed(), Routing::default());
             prop_assert!(snapshot.is_ok(), "what was accepted fits together: {:?}", snapshot.err());
         }

@@ -11,7 +11,7 @@ use tidegate_dataplane::{
 };
 
 use super::{
-    Address, PortClash, Refused, Steering, check_address, check_device, check_name,
+    Address, PortClash, Refused, Steering, TunnelPort, check_address, check_device, check_name,
     neighbours::Word,
     routes::{Routes, Target},
 };
@@ -269,7 +269,7 @@ impl Network {
         let placed = steering.addresses().flat_map(Address::backends);
         let locators = placed.filter_map(|placed| match placed.spec.rewrite {
             Rewrite::Nat(locator) => {
-                Some((locator, Neighbour { port: placed.spec.port, mac: placed.spec.mac }))
+                Some((locator, Neighbour { port: placed.port, mac: placed.spec.mac }))
             }
             Rewrite::L2 => None,
         });
@@ -289,7 +289,7 @@ impl Network {
         tables: RouteTables,
         counted: Vec<BackendSlot>,
     ) -> Result<Snapshot, SnapshotError> {
-        let ports = self.logical_ports();
+        let ports = self.logical_ports(steering);
         let routing = Routing { tables, hops: self.routes.hops(&ports) };
         let mut snapshot = Snapshot::new(generation, ports, steering.managed(), routing)?;
         snapshot.timeouts = self.timeouts;
@@ -297,8 +297,8 @@ impl Network {
         Ok(snapshot)
     }
 
-    /// The ports and their twins by number, as packets see them.
-    fn logical_ports(&self) -> Vec<Option<Port>> {
+    /// The ports, their twins and the tunnels of `steering` by number, as packets see them.
+    fn logical_ports(&self, steering: &Steering) -> Vec<Option<Port>> {
         let mut ports = Vec::new();
         let mut set = |id: PortId, port| {
             let at = usize::from(id.0);
@@ -319,6 +319,17 @@ impl Network {
                 set(twin, Port { role, addresses, link, twin: None, ..logical.clone() });
             }
             set(config.id, logical);
+        }
+        for TunnelPort { id, tunnel, gateway } in steering.tunnels() {
+            let Some(gateway) = self.port(gateway) else { continue };
+            let port = Port {
+                mac: gateway.mac,
+                addresses: gateway.config.addresses.iter().map(|own| own.address).collect(),
+                role: PortRole::Access,
+                link: Link::Tunnel(tunnel),
+                twin: None,
+            };
+            set(id, port);
         }
         ports
     }

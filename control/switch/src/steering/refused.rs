@@ -111,6 +111,19 @@ pub enum Refused {
         "address {address} is {state}: no migration to abort; call Takeover or SetDestination to begin one"
     )]
     NothingToAbort { address: IpAddr, state: AddressState },
+    /// The tunnel is in use with another gateway.
+    #[error(
+        "the tunnel to {remote} is in use for guests that see another port as their gateway; name that port"
+    )]
+    TunnelGateway { remote: IpAddr },
+    /// Nothing would tell packets of the two kinds apart.
+    #[error(
+        "encap.udp_port: {udp_port} to {remote} is in use for a tunnel of the other kind; choose another port"
+    )]
+    TunnelUdpPort { remote: IpAddr, udp_port: u16 },
+    /// All numbers are in use.
+    #[error("all {0} tunnels are in use; remove addresses behind some")]
+    NoTunnel(usize),
     /// All slots are in use.
     #[error(
         "all {0} backend slots are in use; remove addresses, or retry once their sessions are forgotten"

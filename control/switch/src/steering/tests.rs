@@ -19,6 +19,7 @@ fn spec(name: &str, port: u16, rewrite: Rewrite) -> BackendSpec {
         port: PortId(port),
         mac: Mac([2, 0, 0, 0, 8, port as u8]),
         rewrite,
+        tunnel: None,
     }
 }
 

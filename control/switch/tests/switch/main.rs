@@ -3,6 +3,7 @@
 
 mod daemon;
 mod double;
+mod encap;
 mod importing;
 mod interface;
 mod life;

@@ -33,7 +33,7 @@ fn address(number: u32) -> Ipv4Addr {
 fn backend(name: &str, port: PortId, number: u32) -> BackendSpec {
     let [_, _, a, b] = number.to_be_bytes();
     let mac = Mac([2, 0, 0, port.0 as u8, a, b]);
-    BackendSpec { name: name.to_owned(), port, mac, rewrite: Rewrite::L2 }
+    BackendSpec { name: name.to_owned(), port, mac, rewrite: Rewrite::L2, tunnel: None }
 }
 
 #[test]

@@ -226,6 +226,7 @@ pub(crate) fn backend(name: &str, port: &str, last: u8) -> Backend {
         mac: format!("02:00:00:00:08:{last:02x}"),
         rewrite: Rewrite::L2.into(),
         locator: String::new(),
+        encap: None,
     }
 }
 

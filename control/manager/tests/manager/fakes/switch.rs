@@ -32,6 +32,7 @@ pub(super) fn tracked_address() -> Address {
             mac: "02:00:00:00:00:01".to_owned(),
             rewrite: Rewrite::L2.into(),
             locator: String::new(),
+            encap: None,
         }),
         ..Address::default()
     }
