@@ -239,3 +239,27 @@ async fn a_device_is_not_removed_under_its_vlans() {
     tested.remove_port("west").await.expect("nothing is on it");
     tested.stop().await;
 }
+
+#[tokio::test]
+async fn a_port_stays_while_a_tunnel_ends_there() {
+    let mut tested = TestBox::start().await;
+    let underlay = AddPortRequest {
+        name: "underlay".to_owned(),
+        addresses: vec!["192.0.2.1/24".to_owned()],
+        ..north()
+    };
+    tested.add_port(underlay).await.expect("added");
+    let encap = proto::Encap {
+        kind: proto::EncapKind::Vxlan.into(),
+        remote: "192.0.2.7".to_owned(),
+        local: "192.0.2.1".to_owned(),
+        ..proto::Encap::default()
+    };
+    tested.add(proto::Backend { encap: Some(encap), ..west() }).await.expect("added");
+    let needed = tested.remove_port("underlay").await;
+    refused(needed, Code::FailedPrecondition, &["`underlay`", "`green`"]);
+    let request = proto::RemoveAddressRequest { address: "10.8.0.100".to_owned() };
+    tested.client.remove_address(request).await.expect("removed");
+    tested.remove_port("underlay").await.expect("nothing needs it");
+    tested.stop().await;
+}
