@@ -101,7 +101,8 @@ impl Links {
         add_link("tga");
         add_link("tgb");
         let addresses = vec![(ip("10.1.0.1"), 24), (ip("2001:db8:1::1"), 64)];
-        let twin = |name: &str, addresses| TwinInterface { name: name.to_owned(), addresses };
+        let twin =
+            |name: &str, addresses| TwinInterface { name: name.to_owned(), addresses, vlan: None };
         set_up(&[twin("tga", addresses), twin("tgb", Vec::new())]).expect("set up");
         links
     }
