@@ -16,9 +16,9 @@ use anyhow::Context as _;
 use clap::Parser;
 use tidegate_api::endpoint::Endpoint;
 use tidegate_switch::{
-    config::{self, Config, PortConfig},
+    config::{self, Config},
     core::{AddressReport, Core, CoreError, CoreThread},
-    kernel::{self, Mirror, MirroredPort, TwinInterface},
+    kernel::{self, Mirror, MirroredPort},
     server::Server,
     service::{BoxInfo, SwitchService},
 };
@@ -81,7 +81,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let server = runtime.block_on(Server::bind(&config.listen))?;
 
     let (dataplane, network) = workers::start(&config)?;
-    let (twins, mirrored) = twins(&config);
+    let (twins, mirrored) = kernel::interfaces(&config);
     kernel::set_up(&twins)?;
     let info = BoxInfo {
         dpdk_version: tidegate_dpdk::dpdk_version(),
@@ -116,17 +116,6 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     drop(core.stop().context("the control core panicked; its message is above")?);
     tracing::info!("stopped");
     served.map_err(Into::into)
-}
-
-/// The interfaces of the ports' twins, and which port each stands for.
-fn twins(config: &Config) -> (Vec<TwinInterface>, Vec<MirroredPort>) {
-    let twin = |it: &PortConfig| {
-        let name = it.twin.clone()?;
-        let addresses = it.addresses.iter().map(|own| (own.address, own.prefix_len)).collect();
-        let mirrored = MirroredPort { port: it.id, interface: name.clone() };
-        Some((TwinInterface { name, addresses }, mirrored))
-    };
-    config.ports.iter().filter_map(twin).unzip()
 }
 
 /// Have the core act on what the kernel knows of routes and neighbours.

@@ -141,6 +141,13 @@ fn vlans_that_cannot_be() {
     wrong("", 16, &["`uplink.100`", "no device", "net_tap0"]);
     wrong("device = \"net_null9\"\non = \"uplink\"\nvlan = \"1\"", 17, &["remove device"]);
     wrong("on = \"uplink\"\nvlan = \"1\"\ntwin = \"t\"", 19, &["twin", "`uplink`"]);
+    let long = with_vlan("on = \"east\"\nvlan = \"100.200\"");
+    let east = "name = \"east\"\n";
+    let long = long.replacen(east, &format!("{east}twin = \"tk-east\"\n"), 1);
+    assert!(parse_text(&long).is_ok(), "15 bytes");
+    let long = long.replacen("tk-east", "tk-east0", 1);
+    let error = parse_text(&long).expect_err("refused").to_string();
+    says(&error, &[":18:", "`tk-east0.100.200`", "longer than 15", "`east`"]);
     wrong("on = \"uplink\"\nvlan = \"1\"\nmtu = 1501", 19, &["1501", "1500", "`uplink`"]);
     wrong("on = \"uplink\"\nvlan = \"1\"\nmtu = 100", 19, &["mtu = 100", "576"]);
     let again =

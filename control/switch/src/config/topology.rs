@@ -15,7 +15,13 @@ use super::{
     check::{Check, Checked, Owner},
     file,
 };
-use crate::steering::{BackendSpec, NO_MAC, check_address, check_device, check_name};
+use crate::{
+    kernel::interface_name,
+    steering::{BackendSpec, NO_MAC, check_address, check_device, check_name},
+};
+
+/// Bytes of an interface's name: `IFNAMSIZ` of netdevice(7), less the NUL.
+const MOST: usize = 15;
 
 impl Check<'_> {
     pub(super) fn ports(&mut self, file: &[file::Port]) -> Checked<Vec<PortConfig>> {
@@ -49,9 +55,30 @@ impl Check<'_> {
                 let address = self.interface_address(text, &port, &ports)?;
                 port.addresses.push(address);
             }
+            self.interface(written, &port, &ports)?;
             ports.push(port);
         }
         Ok(ports)
+    }
+
+    /// The kernel's interface for a VLAN has a name that is made of two.
+    fn interface(
+        &self,
+        written: &file::Port,
+        port: &PortConfig,
+        ports: &[PortConfig],
+    ) -> Checked<()> {
+        if let Some(vlan) = &written.vlan
+            && let Some(name) = interface_name(port, ports)
+            && name.len() > MOST
+        {
+            let message = format!(
+                "`{name}`, the kernel's interface for this VLAN, would be longer than {MOST} bytes; give `{}` a shorter twin",
+                written.on.as_ref().map_or("", |on| on.get_ref())
+            );
+            return Err(self.error(vlan.span(), message));
+        }
+        Ok(())
     }
 
     /// The kernel's interface for the port, if it is to have one.
@@ -61,8 +88,6 @@ impl Check<'_> {
         carrier: &Carrier,
         ports: &[PortConfig],
     ) -> Checked<Option<String>> {
-        /// `IFNAMSIZ` of netdevice(7), less the NUL.
-        const MOST: usize = 15;
         let Some(text) = &written.twin else { return Ok(None) };
         let name = text.get_ref();
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');

@@ -133,7 +133,7 @@ impl Core {
             return;
         }
         if let Some(kernel) = &self.kernel
-            && self.network.port(port).is_some_and(|port| port.twin.is_some())
+            && self.network.has_kernel(port)
         {
             kernel.find(port, address);
             return;

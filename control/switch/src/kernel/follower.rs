@@ -95,7 +95,7 @@ impl Follower {
     ) -> Result<Self, KernelError> {
         // Heard before read, so that nothing falls between.
         let events = Netlink::open(&GROUPS)?;
-        let failed = |source| KernelError::Netlink { what: "a netlink socket", source };
+        let failed = |reason| KernelError::Netlink { what: "a netlink socket", reason };
         events.set_waiting(false).map_err(failed)?;
         let ports = ports.iter().map(|it| (it.interface.clone(), it.port)).collect();
         let mut this = Self {
@@ -185,7 +185,7 @@ impl Follower {
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
         match poll(&mut fds, Some(&left)) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(KernelError::Netlink { what: WHAT, source: error.into() }),
+            Err(error) => return Err(KernelError::Netlink { what: WHAT, reason: error.into() }),
         }
         // Whether it was told anything is in the other two of what it is told by.
         let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
@@ -204,7 +204,7 @@ impl Follower {
                     heard.all_unsure = true;
                     continue;
                 }
-                Err(source) => return Err(KernelError::Netlink { what: WHAT, source }),
+                Err(reason) => return Err(KernelError::Netlink { what: WHAT, reason }),
             }
             let followed = &mut self.followed;
             self.events.messages(WHAT, |message| {

@@ -44,7 +44,7 @@ impl Mirror {
     ) -> Result<Self, KernelError> {
         let (wanted, wants) = mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
-        let failed = |source| KernelError::Netlink { what: "starting the mirror", source };
+        let failed = |reason| KernelError::Netlink { what: "starting the mirror", reason };
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = Arc::new(eventfd(0, flags).map_err(|error| failed(error.into()))?);
         let told = (wants, Arc::clone(&stop), Arc::clone(&wake));

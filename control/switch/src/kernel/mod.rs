@@ -1,7 +1,8 @@
 //! The Linux kernel beside the workers: its interfaces, routes and neighbours.
 //!
 //! A port may have a *twin*, a TAP interface of the kernel. What arrives at the port and is for the box itself goes to the
-//! twin, and what the kernel sends by the twin leaves by the port. So ARP, neighbour discovery, ping and routing protocols
+//! twin, and what the kernel sends by the twin leaves by the port. Both with their VLAN tags: a port that is a VLAN of a
+//! device has the kernel's VLAN interface on the device's twin. So ARP, neighbour discovery, ping and routing protocols
 //! are the kernel's, and `ip route`, `ip neigh` or a routing daemon drive the box: [`Mirror`] tells the workers what the
 //! kernel knows.
 //!
@@ -25,6 +26,7 @@ mod follow;
 mod follower;
 mod mirror;
 mod netlink;
+mod plan;
 mod read;
 mod table;
 mod twin;
@@ -37,7 +39,8 @@ use tidegate_dataplane::{
 };
 
 pub use mirror::{Mirror, MirroredPort};
-pub use twin::{TwinInterface, set_up};
+pub use plan::{interface_name, interfaces};
+pub use twin::{TwinInterface, Vlan, set_up};
 
 /// What the kernel knows has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +66,12 @@ pub enum KernelRoute {
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// Netlink failed as such.
-    #[error("{what}: {source}")]
+    #[error("{what}: {reason}")]
     Netlink {
         /// What was done.
         what: &'static str,
         /// Why it failed.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A message could not be read.
     #[error("{what}: the kernel's answer cannot be read: {reason}")]
@@ -83,12 +86,24 @@ pub enum KernelError {
         "there is no interface `{0}`; is tun in the kernel, and may this process make interfaces (CAP_NET_ADMIN)?"
     )]
     NoInterface(String),
+    /// A VLAN of a twin could not be made.
+    #[error(
+        "interface `{name}` cannot be made on `{on}`: {reason}; is 8021q in the kernel, and the name free?"
+    )]
+    Vlan {
+        /// Which.
+        name: String,
+        /// What was to carry it.
+        on: String,
+        /// Why not.
+        reason: Box<Self>,
+    },
     /// A setting under /proc/sys could not be written.
-    #[error("{path}: {source}; tidegated sets this for its twins, let it write there")]
+    #[error("{path}: {reason}; tidegated sets this for its twins, let it write there")]
     Setting {
         /// Which.
         path: String,
         /// Why not.
-        source: io::Error,
+        reason: io::Error,
     },
 }

@@ -42,7 +42,7 @@ impl Netlink {
     /// # Errors
     /// [`KernelError::Netlink`].
     pub(super) fn open(groups: &[u32]) -> Result<Self, KernelError> {
-        let failed = |source| KernelError::Netlink { what: "a netlink socket", source };
+        let failed = |reason| KernelError::Netlink { what: "a netlink socket", reason };
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
         socket.bind_auto().map_err(failed)?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(failed)?;
@@ -72,7 +72,7 @@ impl Netlink {
         self.send(what, request, NLM_F_REQUEST | NLM_F_DUMP)?;
         let (mut done, mut unread) = (false, 0);
         while !done {
-            let failed = |source| KernelError::Netlink { what, source };
+            let failed = |reason| KernelError::Netlink { what, reason };
             self.read().map_err(failed)?;
             self.messages(what, |message| {
                 match message.payload {
@@ -102,7 +102,7 @@ impl Netlink {
         flags: u16,
     ) -> Result<(), KernelError> {
         self.send(what, request, NLM_F_REQUEST | NLM_F_ACK | flags)?;
-        let failed = |source| KernelError::Netlink { what, source };
+        let failed = |reason| KernelError::Netlink { what, reason };
         self.read().map_err(failed)?;
         self.messages(what, |message| match message.payload {
             Some(NetlinkPayload::Error(error)) if error.code.is_some() => {
@@ -170,7 +170,7 @@ impl Netlink {
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
-        let failed = |source| KernelError::Netlink { what, source };
+        let failed = |reason| KernelError::Netlink { what, reason };
         self.socket.send(&bytes, 0).map_err(failed)?;
         Ok(())
     }

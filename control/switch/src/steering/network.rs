@@ -193,6 +193,16 @@ impl Network {
         self.ports.iter().find(|port| port.config.id == id)
     }
 
+    /// Whether the kernel stands behind the device of the port `id`.
+    #[must_use]
+    pub fn has_kernel(&self, id: PortId) -> bool {
+        let device = self.port(id).and_then(|port| match port.config.link() {
+            Link::Device { device, .. } => self.port(device),
+            _ => None,
+        });
+        device.is_some_and(|device| device.twin.is_some())
+    }
+
     /// The port with this name.
     #[must_use]
     pub fn port_named(&self, name: &str) -> Option<PortId> {

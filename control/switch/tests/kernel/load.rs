@@ -1,6 +1,10 @@
 //! Many routes, and many changes at once.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use crate::rig::{Links, Told, batch, prefix, run, shown, via};
 
@@ -37,6 +41,25 @@ fn a_flood_of_changes_comes_to_what_the_kernel_has() {
     });
     run("ip route flush root 100.0.0.0/8");
     told.until("none", |told| !told.routes.keys().any(|prefix| is_ours(&prefix.to_string())));
+}
+
+/// The kernel keeps only so many notifications for whoever does not listen.
+#[test]
+fn what_was_not_heard_is_read() {
+    let _links = Links::new();
+    let gate = Arc::new(Mutex::new(()));
+    let wait = Arc::clone(&gate);
+    let (_mirror, mut told) = Told::start_with(move || drop(wait.lock()));
+    let closed = gate.lock().expect("nobody panics with it");
+    batch(&routes("add", 100, 200_000));
+    batch(&routes("del", 101, 65_536));
+    drop(closed);
+    told.until("all but what is gone", |told| {
+        let has = |text: &str| told.routes.contains_key(&prefix(text));
+        let count = told.routes.keys().filter(|prefix| prefix.len() == 24).count();
+        // With the link's own.
+        count == 200_000 - 65_536 + 1 && has("103.13.63.0/24") && !has("101.0.0.0/24")
+    });
 }
 
 /// In force within 10 ms is what users are promised. The mirror's part of it is measured beside as many routes as the

@@ -101,7 +101,8 @@ impl Links {
         add_link("tga");
         add_link("tgb");
         let addresses = vec![(ip("10.1.0.1"), 24), (ip("2001:db8:1::1"), 64)];
-        let twin = |name: &str, addresses| TwinInterface { name: name.to_owned(), addresses };
+        let twin =
+            |name: &str, addresses| TwinInterface { name: name.to_owned(), addresses, vlan: None };
         set_up(&[twin("tga", addresses), twin("tgb", Vec::new())]).expect("set up");
         links
     }
@@ -138,8 +139,17 @@ pub(crate) struct Told {
 
 impl Told {
     pub(crate) fn start() -> (Mirror, Self) {
+        Self::start_with(|| {})
+    }
+
+    /// With a mirror that is held up by this whenever it tells something.
+    pub(crate) fn start_with(mut hold_up: impl FnMut() + Send + 'static) -> (Mirror, Self) {
         let (sender, changes) = mpsc::channel();
-        let tell = move |batch| drop(sender.send(batch));
+        let tell = move |batch| {
+            hold_up();
+            // Nobody listens any more at a test's end.
+            drop(sender.send(batch));
+        };
         let port = |(port, name): (PortId, &str)| MirroredPort { port, interface: name.to_owned() };
         let ports = [(A, "tga"), (B, "tgb")].map(port);
         let mirror = Mirror::start(&ports, tell).expect("the kernel is followed");

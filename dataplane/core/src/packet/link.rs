@@ -39,6 +39,12 @@ impl Tags {
         (is_vlan(outer) && inner.is_none_or(is_vlan)).then(|| Self([outer, inner.unwrap_or(0)]))
     }
 
+    /// The VLANs: of two the outer one first. Zero when there is none.
+    #[must_use]
+    pub fn vlans(self) -> (u16, Option<u16>) {
+        (self.0[0], Some(self.0[1]).filter(|vlan| *vlan != 0))
+    }
+
     /// How many there are.
     #[must_use]
     pub fn count(self) -> usize {
