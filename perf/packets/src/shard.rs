@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn sessions_begin_are_followed_and_expire() {
-        let timeouts = Timeouts { tcp_opening_ms: 10, ..Timeouts::default() };
+        let timeouts = Timeouts { tcp_syn_ms: 10, ..Timeouts::default() };
         let mut bench = Bench::one_of(0, ShardSelector::new(1), 4096, timeouts).expect("memory");
         bench.fill(0..1000).expect("adopted");
         assert_eq!(bench.sessions(), 1000);
