@@ -125,7 +125,7 @@ fn churn(context: &Context) -> anyhow::Result<Metric> {
     const CAPACITY: u32 = 1 << 22;
     /// What a worker looks at in a round besides what new sessions call for.
     const SWEPT: u32 = 4;
-    let timeouts = Timeouts { tcp_opening_ms: LIFE_MS, ..Timeouts::default() };
+    let timeouts = Timeouts { tcp_syn_ms: LIFE_MS, ..Timeouts::default() };
     let mut bench = Bench::one_of(0, ShardSelector::new(1), CAPACITY, timeouts)?;
     let mut number = 0u32;
     let mut samples = Samples::default();
