@@ -64,6 +64,10 @@ pub struct ShardCounters {
     pub idle_sleeps: Counter,
     /// Sessions that were only begun and had to make room for others.
     pub half_open_evicted: Counter,
+    /// QUIC clients whose address changed, and whose connection was known by its ID.
+    pub quic_moved: Counter,
+    /// Packets of QUIC connections that have no session and an ID nobody knows.
+    pub quic_unknown: Counter,
     outcomes: [Counter; Outcome::COUNT],
     transmit_full: Box<[Counter]>,
     generation: CachePadded<AtomicU64>,
@@ -84,6 +88,8 @@ impl Default for ShardCounters {
             polls: Counter::default(),
             idle_sleeps: Counter::default(),
             half_open_evicted: Counter::default(),
+            quic_moved: Counter::default(),
+            quic_unknown: Counter::default(),
             outcomes: std::array::from_fn(|_| Counter::default()),
             transmit_full: (0..MAX_PORTS).map(|_| Counter::default()).collect(),
             generation: CachePadded::default(),

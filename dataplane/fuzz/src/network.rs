@@ -7,7 +7,7 @@ use tidegate_dataplane::{
     packet::{Mac, Tags, tunnel::Encap},
     steering::{
         Backend, BackendSlot, ETHERNET_MTU, IpPrefix, Link, ManagedAddress, Neighbour, NextHop,
-        Port, PortId, PortRole, Rewrite, Routing, Snapshot, Tunnel,
+        Port, PortId, PortRole, Quic, Rewrite, Routing, Snapshot, Tunnel,
     },
 };
 
@@ -51,6 +51,8 @@ pub(crate) fn managed() -> Vec<ManagedAddress> {
         epoch: 1,
         home: backend(number, address, 0),
         destination: None,
+        // Where services are here.
+        quic: Some(Quic { ports: [80, 0, 0, 0], connection_id_len: 4 }),
     };
     (0..).zip(addresses).map(address).collect()
 }

@@ -4,7 +4,8 @@ use std::{cell::RefCell, net::IpAddr, sync::Arc};
 
 use tidegate_dataplane::{
     pipeline::{BURST, Capacity, HELD, Origin, Outcome, Released, Shard, ShardSelector, Verdict},
-    steering::{Cutover, Destination, ManagedAddress, PortId, Snapshot, UnknownTcp},
+    session::Connections,
+    steering::{Cutover, Destination, ManagedAddress, PortId, Snapshot, Unknown},
 };
 
 use crate::{
@@ -53,7 +54,11 @@ pub(crate) fn run(bytes: &[u8]) {
 impl FuzzedBox {
     fn new() -> Self {
         let selector = ShardSelector::new(SHARDS);
-        let shard = |number| Shard::new(number, selector.clone(), CAPACITY, Arc::default());
+        let connections = Arc::new(Connections::new(64));
+        let shard = |number| {
+            let connections = Arc::clone(&connections);
+            Shard::new(number, selector.clone(), CAPACITY, connections, Arc::default())
+        };
         let managed = network::managed();
         let mut made = Self {
             shards: (0..SHARDS).map(|number| shard(number).expect("memory")).collect(),
@@ -118,12 +123,13 @@ impl FuzzedBox {
                 managed.destination = Some(Destination { backend, cut_over: None });
             }
             4 => {
-                let policies = [UnknownTcp::Source, UnknownTcp::Destination, UnknownTcp::Drop];
-                let unknown_tcp = policies[bytes.below(3)];
+                let policies = [Unknown::Source, Unknown::Destination, Unknown::Drop];
+                let [unknown_tcp, unknown_quic] = [(); 2].map(|()| policies[bytes.below(3)]);
                 let datagrams_end_ms =
                     bytes.byte().is_multiple_of(2).then_some(self.now_ms + 5_000);
                 if let Some(destination) = &mut managed.destination {
-                    destination.cut_over = Some(Cutover { unknown_tcp, datagrams_end_ms });
+                    destination.cut_over =
+                        Some(Cutover { unknown_tcp, unknown_quic, datagrams_end_ms });
                     managed.epoch += 1;
                 }
             }
@@ -266,7 +272,12 @@ fn packet(source: IpAddr, destination: IpAddr, kind: u8, bytes: &mut Bytes<'_>) 
             (tcp[12], tcp[13]) = (0x50, bytes.byte() & 0x17);
             (6, tcp.to_vec())
         }
-        4 => (17, [&ports[..], &[0, 8, 0, 0]].concat()),
+        4 => {
+            let payload = bytes.below(24);
+            let payload = bytes.take(payload);
+            let length = 8 + payload.len() as u8;
+            (17, [&ports[..], &[0, length, 0, 0], payload].concat())
+        }
         5 => {
             let kinds = if is_v4 { [8, 0] } else { [128, 129] };
             let echo = [kinds[bytes.below(2)], 0, 0, 0, 0, client_port, 0, 1];

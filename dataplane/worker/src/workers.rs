@@ -11,7 +11,7 @@ use std::{
 use tidegate_dataplane::{
     counters::ShardCounters,
     pipeline::{Capacity, HELD, Import, ImportedSession, Punt, Shard, ShardSelector},
-    session::SessionRecord,
+    session::{Connections, SessionRecord},
     steering::{BackendSlot, PortId, RouteChange, RouteTables, Snapshot},
 };
 use tidegate_dpdk::{Eal, LcoreTask, PktMbufPool, PoolConfig};
@@ -116,6 +116,9 @@ pub enum WorkerError {
     NoBuffer,
 }
 
+/// QUIC connection IDs that are remembered, the youngest: 2 MiB.
+const QUIC_CONNECTIONS: usize = 1 << 18;
+
 /// Live sessions of a backend at the instant each worker took a snapshot up, summed over workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted {
@@ -146,6 +149,7 @@ pub struct Workers {
     noticed: Vec<Punt>,
     clock: Clock,
     selector: ShardSelector,
+    connections: Arc<Connections>,
     routes: Routes,
     pub(crate) eal: Eal,
 }
@@ -175,6 +179,7 @@ impl Workers {
             noticed: Vec::new(),
             clock: Clock::start(eal.tsc_hz()),
             selector: ShardSelector::new(workers as u16),
+            connections: Arc::new(Connections::new(QUIC_CONNECTIONS)),
             routes,
             eal,
         };
@@ -197,7 +202,8 @@ impl Workers {
         let counters = Arc::new(ShardCounters::default());
         let (control_end, worker_end) = link(Arc::clone(&counters));
         let (sessions, selector) = (config.sessions, self.selector.clone());
-        let shard = Shard::new(number as u16, selector, sessions, counters)
+        let connections = Arc::clone(&self.connections);
+        let shard = Shard::new(number as u16, selector, sessions, connections, counters)
             .map_err(|source| StartError::Sessions { sessions, source })?;
         let worker = Worker {
             shard,

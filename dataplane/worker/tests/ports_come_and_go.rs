@@ -75,6 +75,7 @@ impl Rig {
                 epoch: 1,
                 home,
                 destination: None,
+                quic: None,
             });
         }
         let hop = NextHop { port: PortId(0), via: None };

@@ -73,6 +73,7 @@ fn snapshot(generation: u64, destination: Option<Destination>) -> Arc<Snapshot> 
         epoch: generation as u32,
         home: SOURCE,
         destination,
+        quic: None,
     };
     let routing = Routing::plain(&ports, [route], []);
     let mut snapshot = Snapshot::new(generation, ports, [address], routing).expect("snapshot");

@@ -13,6 +13,7 @@ use tidegate_dataplane::{
     counters::ShardCounters,
     packet::{Address as _, Mac, PacketBuf},
     pipeline::{BURST, Capacity, Origin, Outcome, Shard, ShardSelector, Verdict},
+    session::Connections,
     steering::{
         Backend, BackendSlot, IpPrefix, Link, ManagedAddress, Neighbour, NextHop, Port, PortId,
         PortRole, Rewrite, Routing, Snapshot, Timeouts,
@@ -105,7 +106,9 @@ impl Bench {
         timeouts: Timeouts,
     ) -> anyhow::Result<Self> {
         let counters = Arc::new(ShardCounters::default());
-        let shard = Shard::new(number, selector, Capacity { v4: capacity, v6: 0 }, counters)?;
+        let (capacity, connections) =
+            (Capacity { v4: capacity, v6: 0 }, Arc::new(Connections::new(0)));
+        let shard = Shard::new(number, selector, capacity, connections, counters)?;
         let segment = template(frame::build(0, Kind::ACK, SMALLEST))?;
         Ok(Self {
             shard,
@@ -247,6 +250,7 @@ fn snapshot(timeouts: Timeouts) -> anyhow::Result<Snapshot> {
         epoch: 1,
         home,
         destination: None,
+        quic: None,
     };
     let everywhere = IpPrefix::new(0u32.ip(), 0).context("no bits are a prefix")?;
     let route = (everywhere, NextHop { port: UPLINK, via: Some(ROUTER.ip()) });

@@ -1,7 +1,7 @@
 //! Packets as bytes: addresses, header parsing and rewriting, checksums, ARP and neighbour discovery.
 //!
 //! Offsets and layouts: Ethernet II; RFC 791 (IPv4), RFC 8200 (IPv6), RFC 9293 (TCP), RFC 768 (UDP), RFC 792 (ICMP),
-//! RFC 4443 (ICMPv6), RFC 826 (ARP), RFC 4861 (neighbour discovery), IEEE 802.1Q (VLAN tags).
+//! RFC 4443 (ICMPv6), RFC 826 (ARP), RFC 4861 (neighbour discovery), IEEE 802.1Q (VLAN tags), RFC 8999 (QUIC).
 
 mod address;
 pub mod arp;
@@ -11,6 +11,7 @@ mod link;
 mod mac;
 pub mod neighbour;
 mod parse;
+mod quic;
 mod quoted;
 mod rewrite;
 pub mod tunnel;
@@ -22,6 +23,7 @@ pub use parse::{
     Fragment, Headers, Malformed, Packet, TcpFlags, TcpSegment, Transport, parse_ipv4, parse_ipv6,
     protocol,
 };
+pub use quic::QuicPacket;
 pub use quoted::{Quoted, is_intact};
 pub use rewrite::{Field, Translation, count_hop};
 pub use tidegate_packet_buf::PacketBuf;

@@ -7,7 +7,7 @@ use super::Outcome;
 use crate::{
     packet::{Address, Headers, Packet, TcpFlags, Transport},
     session::{Session, SessionState},
-    steering::{Family, Path, Service, Snapshot, UnknownTcp},
+    steering::{BackendSlot, Cutover, Family, Path, Service, Snapshot, Unknown},
 };
 
 /// What is to be done with a packet of a managed address.
@@ -31,12 +31,13 @@ pub(super) enum Decision<'a, A> {
     Drop(Outcome),
 }
 
-/// Decide on a packet from a client.
+/// Decide on a packet from a client. Where the address speaks QUIC, `quic` says which connection it belongs to.
 #[inline]
 pub(super) fn from_client<'a, A: Address>(
     headers: &Headers,
     service: &'a Service<A>,
     found: Option<&Session<A>>,
+    quic: impl FnOnce() -> QuicClient,
 ) -> Decision<'a, A> {
     let opens = headers.opens();
     if let Some(session) = found
@@ -45,26 +46,67 @@ pub(super) fn from_client<'a, A: Address>(
     {
         return Decision::Follow(owner);
     }
-    let (newcomer, unknown_tcp) = match service.active_destination() {
-        Some((destination, policy)) => (destination, Some(policy)),
+    let (newcomer, cutover) = match service.active_destination() {
+        Some((destination, cutover)) => (destination, Some(cutover)),
         None => (&service.home, None),
     };
-    let begin =
-        |owner, state| Decision::Begin { owner, birth_epoch: service.epoch, state, adopted: false };
     let Some(flags) = headers.tcp_flags() else {
-        return begin(newcomer, SessionState::Opening);
+        return match cutover.filter(|_| service.quic.is_some()) {
+            Some(cutover) => from_quic_client(service, newcomer, cutover, quic()),
+            None => begin(service, newcomer, SessionState::Opening),
+        };
     };
     if opens {
-        return begin(newcomer, SessionState::Opening);
+        return begin(service, newcomer, SessionState::Opening);
     }
     if flags.has(TcpFlags::RST) {
         return Decision::Pass(&service.home);
     }
-    match unknown_tcp {
-        None | Some(UnknownTcp::Source) => adopt(service, flags),
-        Some(UnknownTcp::Destination) => begin(newcomer, SessionState::Established),
-        Some(UnknownTcp::Drop) => Decision::Drop(Outcome::UnknownTcp),
+    match cutover.map(|cutover| cutover.unknown_tcp) {
+        None | Some(Unknown::Source) => adopt(service, &service.home, state_of_adopted(flags)),
+        Some(Unknown::Destination) => begin(service, newcomer, SessionState::Established),
+        Some(Unknown::Drop) => Decision::Drop(Outcome::UnknownTcp),
     }
+}
+
+/// Which connection a packet of a client belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QuicClient {
+    /// One that begins, or none.
+    New,
+    /// One of this backend's.
+    Of(BackendSlot),
+    /// One that exists, and nobody knows.
+    Unknown,
+}
+
+#[cold]
+fn from_quic_client<'a, A: Address>(
+    service: &'a Service<A>,
+    destination: &'a Path<A>,
+    cutover: &Cutover,
+    client: QuicClient,
+) -> Decision<'a, A> {
+    let established = SessionState::Established;
+    match (client, cutover.unknown_quic) {
+        (QuicClient::Of(owner), _) => {
+            adopt(service, service.path(owner).unwrap_or(&service.home), established)
+        }
+        (QuicClient::Unknown, Unknown::Source) => adopt(service, &service.home, established),
+        (QuicClient::Unknown, Unknown::Drop) => Decision::Drop(Outcome::UnknownQuic),
+        (QuicClient::Unknown, Unknown::Destination) | (QuicClient::New, _) => {
+            begin(service, destination, SessionState::Opening)
+        }
+    }
+}
+
+#[inline]
+fn begin<'a, A: Address>(
+    service: &Service<A>,
+    owner: &'a Path<A>,
+    state: SessionState,
+) -> Decision<'a, A> {
+    Decision::Begin { owner, birth_epoch: service.epoch, state, adopted: false }
 }
 
 /// Decide on a packet from a client to the own address of the backend at the end of `path`: the client chose the VM itself.
@@ -119,30 +161,24 @@ pub(super) fn from_backend<'a, A: Address>(
             None => Decision::Drop(Outcome::BeforeCutover),
         };
     }
-    let begin = |state| Decision::Begin {
-        owner: sender,
-        birth_epoch: service.epoch,
-        state,
-        adopted: false,
-    };
     match headers.tcp_flags() {
-        None => begin(SessionState::Opening),
-        Some(_) if opens => begin(SessionState::Opening),
+        None => begin(service, sender, SessionState::Opening),
+        Some(_) if opens => begin(service, sender, SessionState::Opening),
         Some(flags) if flags.has(TcpFlags::RST) && is_home => Decision::Pass(sender),
-        Some(flags) if is_home => adopt(service, flags),
+        Some(flags) if is_home => adopt(service, sender, state_of_adopted(flags)),
         Some(_) => Decision::Drop(Outcome::StaleClone),
     }
 }
 
-/// An existing session of the source that the box has not seen before: old, when a cutover has happened.
-fn adopt<A: Address>(service: &Service<A>, flags: TcpFlags) -> Decision<'_, A> {
-    let cut_over = service.active_destination().is_some();
-    Decision::Begin {
-        owner: &service.home,
-        birth_epoch: service.epoch - u32::from(cut_over),
-        state: state_of_adopted(flags),
-        adopted: true,
-    }
+/// A session that existed before the box saw it: the source's are old, when a cutover has happened.
+#[inline]
+fn adopt<'a, A: Address>(
+    service: &Service<A>,
+    owner: &'a Path<A>,
+    state: SessionState,
+) -> Decision<'a, A> {
+    let is_old = owner.slot == service.home.slot && service.active_destination().is_some();
+    Decision::Begin { owner, birth_epoch: service.epoch - u32::from(is_old), state, adopted: true }
 }
 
 /// What is known by a FIN is about to end, and must not hold a drain for hours.

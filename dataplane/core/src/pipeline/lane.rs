@@ -8,13 +8,13 @@ use super::{
     BURST, Outcome, Verdict,
     classify::{self, Decision},
     complaints::Hearer,
-    egress,
+    egress, quic,
     shard::Desk,
     tunnels::{self, Unwrapped},
 };
 use crate::{
     fragments::Fragments,
-    packet::{Headers, Malformed, Packet, PacketBuf, TcpFlags, Transport},
+    packet::{Headers, Malformed, Packet, PacketBuf, Transport},
     session::{HalfOpen, Session, SessionKey, SessionState, SessionTable},
     steering::{Direction, Family, Hop, HopNumber, Path, PortId, Recent, Service, Snapshot},
 };
@@ -253,7 +253,11 @@ impl<A: Family> Lane<A> {
         let found = self.table.find_from(glanced, key, hash);
         let session = found.map(|at| &self.table[at]);
         let decision = match sender {
-            Sender::Client => classify::from_client(headers, service, session),
+            Sender::Client => {
+                let frame = packet.as_ref();
+                let quic = || quic::client(desk, service, key, headers, frame);
+                classify::from_client(headers, service, session, quic)
+            }
             Sender::DirectClient(path) => {
                 classify::from_direct_client(headers, service, path, session)
             }
@@ -264,7 +268,7 @@ impl<A: Family> Lane<A> {
                 }
                 let is_own = session.is_some_and(|it| it.is_live() && it.owner() == path.slot);
                 if !is_own && let Some(at) = self.find_direct(key, headers, path) {
-                    self.follow(desk, at, headers, packet.as_ref(), false, now_ms);
+                    self.follow(desk, (at, service), headers, packet.as_ref(), false, now_ms);
                     return route(desk, on, packet, steered);
                 }
                 classify::from_backend(headers, service, path, session)
@@ -277,7 +281,8 @@ impl<A: Family> Lane<A> {
             Decision::Pass(owner) => owner,
             Decision::Follow(owner) => {
                 if let Some(at) = found {
-                    self.follow(desk, at, headers, packet.as_ref(), from_client, now_ms);
+                    let frame = packet.as_ref();
+                    self.follow(desk, (at, service), headers, frame, from_client, now_ms);
                 }
                 owner
             }
@@ -294,7 +299,8 @@ impl<A: Family> Lane<A> {
                     Ok(at) => at,
                     Err(outcome) => return Verdict::Drop(outcome),
                 };
-                self.follow(desk, at, headers, packet.as_ref(), from_client, now_ms);
+                let frame = packet.as_ref();
+                self.follow(desk, (at, service), headers, frame, from_client, now_ms);
                 owner
             }
         };
@@ -325,7 +331,7 @@ impl<A: Family> Lane<A> {
     fn follow(
         &mut self,
         desk: &Desk,
-        at: u32,
+        (at, service): (u32, &Service<A>),
         headers: &Headers,
         frame: &[u8],
         from_client: bool,
@@ -333,17 +339,20 @@ impl<A: Family> Lane<A> {
     ) {
         let session = &mut self.table[at];
         session.seen(now_ms);
-        let ends = headers.tcp_flags().is_some_and(TcpFlags::ends);
-        if !session.is_settled() || ends {
-            self.follow_closely(desk, at, headers, frame, from_client);
+        let tells = match headers.tcp_flags() {
+            Some(flags) => flags.ends(),
+            None => service.quic.is_some(),
+        };
+        if !session.is_settled() || tells {
+            self.follow_closely(desk, (at, service), headers, frame, from_client);
         }
     }
 
-    /// The same for packets that may change the session's state.
+    /// The same for packets that may change the session's state, or tell of its connection.
     fn follow_closely(
         &mut self,
         desk: &Desk,
-        at: u32,
+        (at, service): (u32, &Service<A>),
         headers: &Headers,
         frame: &[u8],
         from_client: bool,
@@ -352,7 +361,12 @@ impl<A: Family> Lane<A> {
         let before = session.state();
         match headers.tcp_segment(frame) {
             Some(segment) => session.follow_tcp(&segment, from_client),
-            None => session.follow_datagram(from_client),
+            None => {
+                session.follow_datagram(from_client);
+                if !from_client && service.quic.is_some() {
+                    quic::learn(desk, service, (&session.key(), session.owner()), headers, frame);
+                }
+            }
         }
         let after = session.state();
         if before == SessionState::Opening && after != SessionState::Opening {

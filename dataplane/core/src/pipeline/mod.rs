@@ -14,6 +14,7 @@ mod lane;
 mod limit;
 mod neighbours;
 mod outcome;
+mod quic;
 mod selector;
 mod shard;
 mod tunnels;

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     counters::ShardCounters,
     packet::{ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PacketBuf, Tags, be16},
+    session::Connections,
     steering::{BackendSlot, PortId, PortRole, Recent, Snapshot},
 };
 
@@ -35,6 +36,8 @@ pub(super) struct Desk {
     /// Of the burst that is being processed.
     pub(super) now_ms: u64,
     pub(super) punts: Punts,
+    /// All shards' in common.
+    pub(super) connections: Arc<Connections>,
 }
 
 /// What was noticed in a burst, for the control core.
@@ -81,7 +84,7 @@ struct Work<'a> {
 }
 
 impl Shard {
-    /// Shard `number` of those `selector` chooses from, with room for so many sessions.
+    /// Shard `number` of those `selector` chooses from, with room for so many sessions; all share `connections`.
     ///
     /// # Errors
     /// When the system has no memory for the tables.
@@ -89,6 +92,7 @@ impl Shard {
         number: u16,
         selector: ShardSelector,
         capacity: Capacity,
+        connections: Arc<Connections>,
         counters: Arc<ShardCounters>,
     ) -> io::Result<Self> {
         let punts = Punts(Vec::with_capacity(Punts::MOST));
@@ -101,6 +105,7 @@ impl Shard {
                 complaints: RateLimit::of_complaints(),
                 now_ms: 0,
                 punts,
+                connections,
             },
             v4: Lane::new(capacity.v4)?,
             v6: Lane::new(capacity.v6)?,

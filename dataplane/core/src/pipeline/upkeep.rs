@@ -70,8 +70,7 @@ impl Shard {
 
 /// Whether it is a session of the source that is not TCP, and their time is over.
 fn is_over_age<A: Family>(session: &Session<A>, service: &Service<A>, now_ms: u64) -> bool {
-    let end_ms = service.cut_over.and_then(|cutover| cutover.datagrams_end_ms);
-    end_ms.is_some_and(|end_ms| now_ms > end_ms)
+    service.cut_over.is_some_and(|cutover| cutover.datagrams_ended(now_ms))
         && session.key().protocol() != protocol::TCP
         && session.owner() == service.home.slot
 }

@@ -1,11 +1,13 @@
 //! Sessions: their key, their life, and the table one shard keeps them in.
 
+mod connections;
 mod entry;
 mod half_open;
 mod key;
 mod life;
 mod table;
 
+pub use connections::Connections;
 pub use entry::{Session, SessionRecord};
 pub(crate) use half_open::HalfOpen;
 pub use key::{Endpoint, SessionKey, Tuple};

@@ -122,9 +122,9 @@ pub struct Backend {
     pub rewrite: Rewrite,
 }
 
-/// What happens after cutover to a TCP segment without SYN that belongs to no session.
+/// What happens after cutover to a packet that is not its connection's first and belongs to no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum UnknownTcp {
+pub enum Unknown {
     /// Adopted as an old session of the source.
     #[default]
     Source,
@@ -137,10 +137,20 @@ pub enum UnknownTcp {
 /// What holds from cutover on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cutover {
-    /// What happens to unknown TCP.
-    pub unknown_tcp: UnknownTcp,
+    /// What happens to unknown TCP: a segment without SYN.
+    pub unknown_tcp: Unknown,
+    /// What happens to unknown QUIC: a packet with a short header, whose connection ID nobody knows.
+    pub unknown_quic: Unknown,
     /// When the source's sessions that are not TCP end although packets keep coming: milliseconds on the workers' clock.
     pub datagrams_end_ms: Option<u64>,
+}
+
+impl Cutover {
+    /// Whether the source's sessions that are not TCP have had their time.
+    #[must_use]
+    pub fn datagrams_ended(&self, now_ms: u64) -> bool {
+        self.datagrams_end_ms.is_some_and(|end_ms| now_ms > end_ms)
+    }
 }
 
 /// The destination of a migration.
@@ -150,6 +160,26 @@ pub struct Destination {
     pub backend: Backend,
     /// `None` until cutover.
     pub cut_over: Option<Cutover>,
+}
+
+/// The most ports of an address that speak QUIC.
+pub const QUIC_PORTS: usize = 4;
+
+/// Where a managed address speaks QUIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quic {
+    /// UDP ports; 0 is none.
+    pub ports: [u16; QUIC_PORTS],
+    /// Bytes of the connection IDs that its server chooses, 1 to 20: packets with a short header do not tell.
+    pub connection_id_len: u8,
+}
+
+impl Quic {
+    /// Whether this UDP port speaks it.
+    #[must_use]
+    pub fn is_spoken_at(&self, port: u16) -> bool {
+        port != 0 && self.ports.contains(&port)
+    }
 }
 
 /// A managed address.
@@ -167,6 +197,8 @@ pub struct ManagedAddress {
     pub home: Backend,
     /// Set during a migration.
     pub destination: Option<Destination>,
+    /// Where it speaks QUIC, if it does.
+    pub quic: Option<Quic>,
 }
 
 impl ManagedAddress {

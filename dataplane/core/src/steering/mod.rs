@@ -12,7 +12,7 @@ mod tunnels;
 
 pub use address::{
     Backend, BackendSlot, Cutover, Destination, ETHERNET_MTU, Link, ManagedAddress, Neighbour,
-    Port, PortId, PortRole, Rewrite, Tunnel, UnknownTcp,
+    Port, PortId, PortRole, QUIC_PORTS, Quic, Rewrite, Tunnel, Unknown,
 };
 pub use plane::{Direction, Plane, Recent};
 pub use prefix::{IpPrefix, PrefixError};

@@ -1,8 +1,8 @@
 //! A managed address as packets see it: what follows from the configuration alone is worked out once.
 
 use super::{
-    Backend, BackendSlot, Cutover, LinkHop, ManagedAddress, Neighbour, Port, Rewrite,
-    SnapshotError, UnknownTcp,
+    Backend, BackendSlot, Cutover, LinkHop, ManagedAddress, Neighbour, Port, Quic, Rewrite,
+    SnapshotError,
 };
 use crate::{
     packet::{Address, Translation},
@@ -26,6 +26,8 @@ pub struct Service<A> {
     pub destination: Option<Path<A>>,
     /// From cutover on: what holds.
     pub cut_over: Option<Cutover>,
+    /// Where it speaks QUIC, if it does.
+    pub quic: Option<Quic>,
 }
 
 /// The way to a backend and back.
@@ -63,14 +65,15 @@ impl<A: Address> Service<A> {
             home: path(&managed.home, Outcome::ToSource)?,
             destination: to_destination.transpose()?,
             cut_over: destination.and_then(|it| it.cut_over),
+            quic: managed.quic,
         })
     }
 
-    /// The destination, once cutover has happened, and what happens to unknown TCP.
+    /// The destination, once cutover has happened, and what holds from then on.
     #[inline]
     #[must_use]
-    pub fn active_destination(&self) -> Option<(&Path<A>, UnknownTcp)> {
-        Some((self.destination.as_ref()?, self.cut_over?.unknown_tcp))
+    pub fn active_destination(&self) -> Option<(&Path<A>, &Cutover)> {
+        Some((self.destination.as_ref()?, self.cut_over.as_ref()?))
     }
 
     /// Whether a session of this birth epoch is from before the cutover.

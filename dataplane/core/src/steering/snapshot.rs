@@ -248,6 +248,7 @@ mod tests {
             epoch: 1,
             home,
             destination: None,
+            quic: None,
         }
     }
 

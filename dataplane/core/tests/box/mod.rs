@@ -23,9 +23,9 @@ use tidegate_dataplane::{
         BURST, Capacity, HELD, Import, ImportedSession, Origin, Outcome, Punt, Released, Shard,
         ShardSelector, Verdict,
     },
-    session::SessionRecord,
+    session::{Connections, SessionRecord},
     steering::{
-        BackendSlot, Cutover, Destination, ManagedAddress, PortId, Snapshot, Timeouts, UnknownTcp,
+        BackendSlot, Cutover, Destination, ManagedAddress, PortId, Snapshot, Timeouts, Unknown,
     },
 };
 
@@ -111,9 +111,11 @@ impl SwitchBox {
     pub(crate) fn with_capacity(shards: u16, capacity: u32, home: Vm) -> Self {
         let (selector, count) = (ShardSelector::new(shards), shards);
         let capacity = Capacity { v4: capacity, v6: capacity };
+        let connections = Arc::new(Connections::new(4096));
         let shards = (0..shards)
             .map(|number| {
-                Shard::new(number, selector.clone(), capacity, Arc::default()).expect("memory")
+                let (selector, connections) = (selector.clone(), Arc::clone(&connections));
+                Shard::new(number, selector, capacity, connections, Arc::default()).expect("memory")
             })
             .collect();
         let address = managed(home);
@@ -155,7 +157,7 @@ impl SwitchBox {
     }
 
     /// Cut over, and return the number of old sessions the shards counted.
-    pub(crate) fn cutover(&mut self, unknown_tcp: UnknownTcp) -> u32 {
+    pub(crate) fn cutover(&mut self, unknown_tcp: Unknown) -> u32 {
         self.cutover_with(Cutover { unknown_tcp, ..Cutover::default() })
     }
 

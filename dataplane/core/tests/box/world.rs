@@ -158,6 +158,7 @@ pub(crate) fn managed(home: Vm) -> ManagedAddress {
         epoch: 1,
         home: home.backend,
         destination: None,
+        quic: None,
     }
 }
 

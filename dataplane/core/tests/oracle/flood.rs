@@ -7,7 +7,7 @@ use tidegate_dataplane::{
     packet::TcpFlags,
     pipeline::Outcome,
     session::{SessionState, Tuple},
-    steering::{BackendSlot, Cutover, Destination, ManagedAddress, Timeouts, UnknownTcp},
+    steering::{BackendSlot, Cutover, Destination, ManagedAddress, Timeouts, Unknown},
 };
 
 use crate::{
@@ -51,6 +51,7 @@ impl Flooded {
             epoch: 1,
             home: backend(family, 0, BackendSlot(1), nat),
             destination: None,
+            quic: None,
         };
         let real = RealBox::new(shards, CAPACITY);
         let mut flooded = Self { real, address, chance: Chance::new(seed), old: BTreeMap::new() };
@@ -62,12 +63,12 @@ impl Flooded {
         self.real.install(std::iter::once(&self.address), Timeouts::default(), counted);
     }
 
-    fn cut_over(&mut self, unknown_tcp: UnknownTcp) {
+    fn cut_over(&mut self, unknown_tcp: Unknown) {
         self.old = self.sessions().into_iter().map(|(tuple, it)| (tuple, (it.0, it.1))).collect();
         let nat = speaks_as(&self.address, &self.address.home) != self.address.address;
         let family = crate::world::family(self.address.address);
         let backend = backend(family, 1, BackendSlot(2), nat);
-        let cut_over = Some(Cutover { unknown_tcp, datagrams_end_ms: None });
+        let cut_over = Some(Cutover { unknown_tcp, ..Cutover::default() });
         self.address.destination = Some(Destination { backend, cut_over });
         self.address.epoch += 1;
         self.install(&[BackendSlot(1)]);
@@ -197,7 +198,7 @@ fn tcp(flags: TcpFlags, sequence: u32, acknowledgement: u32) -> Body {
     Body::Tcp(Segment { flags, sequence, acknowledgement })
 }
 
-const POLICIES: [UnknownTcp; 3] = [UnknownTcp::Source, UnknownTcp::Destination, UnknownTcp::Drop];
+const POLICIES: [Unknown; 3] = [Unknown::Source, Unknown::Destination, Unknown::Drop];
 
 #[test]
 fn takes_nothing_from_old_sessions() {
@@ -232,7 +233,7 @@ fn takes_nothing_from_old_sessions() {
 fn of_first_packets_finds_a_quota_beside_the_old_ones() {
     let mut flooded = Flooded::new(1, Family::V4, true, 9);
     flooded.half_open(0, 0..HALF_OPEN as u16);
-    flooded.cut_over(UnknownTcp::Source);
+    flooded.cut_over(Unknown::Source);
     let packets: Vec<_> = (0..500).map(|port| flooded.by_client(2, port, tcp(SYN, 5, 0))).collect();
     let outcomes = flooded.feed(&packets);
     assert!(outcomes.iter().all(|outcome| *outcome == Outcome::ToDestination));
@@ -248,7 +249,7 @@ fn of_first_packets_pushes_out_its_own() {
     for shards in 1..=4 {
         let mut flooded = Flooded::new(shards, Family::V6, false, 10);
         flooded.establish(0, 0..40);
-        flooded.cut_over(UnknownTcp::Source);
+        flooded.cut_over(Unknown::Source);
         for port in 0..4000 {
             let packet = flooded.by_client(2, port, tcp(SYN, 5, 0));
             assert_eq!(flooded.feed(&[packet]), [Outcome::ToDestination]);

@@ -45,6 +45,38 @@ pub(crate) struct Quote {
     pub(crate) by_box: bool,
 }
 
+/// A QUIC packet, as far as it can be read on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quic {
+    /// The receiver's connection ID, of [`ID_LEN`] bytes like this, and the sender's, of so many bytes.
+    Long {
+        to: u8,
+        from: (u8, u8),
+    },
+    Short {
+        to: u8,
+    },
+}
+
+/// Bytes of the connection IDs that servers choose.
+pub(crate) const ID_LEN: u8 = 8;
+
+impl Quic {
+    fn header(self) -> Vec<u8> {
+        match self {
+            Self::Long { to, from: (from, len) } => {
+                let (to, from) = (id(to, ID_LEN), id(from, len));
+                [&[0xc3, 0, 0, 0, 1, ID_LEN], to.as_slice(), &[len], &from].concat()
+            }
+            Self::Short { to } => [&[0x43], id(to, ID_LEN).as_slice()].concat(),
+        }
+    }
+}
+
+fn id(byte: u8, len: u8) -> Vec<u8> {
+    vec![byte; len.into()]
+}
+
 /// What follows the IP header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
@@ -52,6 +84,8 @@ pub(crate) enum Body {
     Udp {
         checksum: bool,
     },
+    /// Over UDP.
+    Quic(Quic),
     /// Both ports are the identifier.
     Echo {
         request: bool,
@@ -101,7 +135,7 @@ impl Packet {
     pub(crate) fn protocol(&self) -> u8 {
         match self.body {
             Body::Tcp(_) => protocol::TCP,
-            Body::Udp { .. } => protocol::UDP,
+            Body::Udp { .. } | Body::Quic(_) => protocol::UDP,
             Body::Protocol(number) => number,
             _ if self.source.is_ipv4() => protocol::ICMP,
             _ => protocol::ICMPV6,
@@ -133,16 +167,27 @@ impl Packet {
         u16::from_be_bytes([bytes[at], bytes[at + 1]])
     }
 
+    pub(crate) fn payload(&self) -> Vec<u8> {
+        let mut payload = PAYLOAD.to_vec();
+        payload[..2].copy_from_slice(&self.salt.to_be_bytes());
+        if let Body::Quic(quic) = self.body {
+            let header = quic.header();
+            payload[..header.len()].copy_from_slice(&header);
+        }
+        payload.truncate(self.len.into());
+        payload
+    }
+
     /// The packet from its IP header on.
     fn write(&self, out: &mut Vec<u8>) {
         let ip = PacketBuilder::ip(self.ip_header());
         let start = out.len() + ip_len(self.source);
-        let mut payload = PAYLOAD;
-        payload[..2].copy_from_slice(&self.salt.to_be_bytes());
-        let payload = &payload[..usize::from(self.len)];
+        let payload = &self.payload();
         let written = match &self.body {
             Body::Tcp(segment) => ip.tcp_header(self.tcp_header(*segment)).write(out, payload),
-            Body::Udp { .. } => ip.udp(self.source_port, self.destination_port).write(out, payload),
+            Body::Udp { .. } | Body::Quic(_) => {
+                ip.udp(self.source_port, self.destination_port).write(out, payload)
+            }
             Body::Echo { request } => self.write_echo(ip, *request, out, payload),
             Body::OtherIcmp => self.write_icmp(ip, (13, 0), (138, 0), [0; 4], out, payload),
             Body::Protocol(number) => ip.write(out, IpNumber(*number), payload),

@@ -12,7 +12,7 @@ use tidegate_dataplane::{
     pipeline::{
         Capacity, Import, ImportedSession, Origin, Outcome, Punt, Shard, ShardSelector, Verdict,
     },
-    session::{SessionRecord, Tuple},
+    session::{Connections, SessionRecord, Tuple},
     steering::{BackendSlot, ManagedAddress, PortId, Snapshot, Timeouts},
 };
 
@@ -40,8 +40,10 @@ impl RealBox {
     pub(crate) fn new(count: u16, capacity: u32) -> Self {
         let selector = ShardSelector::new(count);
         let capacity = Capacity { v4: capacity, v6: capacity };
+        let connections = Arc::new(Connections::new(1 << 16));
         let shard = |number| {
-            Shard::new(number, selector.clone(), capacity, Arc::default()).expect("memory")
+            let (selector, connections) = (selector.clone(), Arc::clone(&connections));
+            Shard::new(number, selector, capacity, connections, Arc::default()).expect("memory")
         };
         let shards = (0..count).map(shard).collect();
         Self { shards, selector, snapshot: Snapshot::empty(), bursts: 0, fed: 0 }

@@ -16,9 +16,11 @@ use tidegate_dataplane::{
     packet::{Mac, Tags},
     steering::{
         Backend, BackendSlot, ETHERNET_MTU, IpPrefix, Link, Neighbour, NextHop, Port, PortId,
-        PortRole, Rewrite, Routing,
+        PortRole, Quic, Rewrite, Routing,
     },
 };
+
+use crate::packet::ID_LEN;
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +57,9 @@ const SILENT: u32 = NEAR + 0x77;
 const UNROUTED: u32 = 0x0808_0808;
 const FIRST_MANAGED: u32 = NEAR + 0x64;
 const FIRST_LOCATOR: u32 = 0x0a08_000a;
+
+/// Where an address speaks QUIC, if it does.
+pub(crate) const QUIC: Quic = Quic { ports: [443, 0, 0, 0], connection_id_len: ID_LEN };
 
 /// How many VMs there are in each family.
 pub(crate) const VMS: u32 = 12;

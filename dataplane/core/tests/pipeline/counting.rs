@@ -1,6 +1,6 @@
 //! Live counts, to the session, on any number of shards: the drain hangs on them.
 
-use tidegate_dataplane::{pipeline::ShardSelector, steering::UnknownTcp};
+use tidegate_dataplane::{pipeline::ShardSelector, steering::Unknown};
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
@@ -26,7 +26,7 @@ fn the_count_at_cutover_is_the_sum_of_what_every_shard_acknowledged() {
         switch_box.feed(&each(CLIENT, 0..30, GIVEN_UP));
         switch_box.feed(&each(CLIENT, 0..50, Body::Udp));
         switch_box.set_destination(new);
-        assert_eq!(switch_box.cutover(UnknownTcp::Source), 120);
+        assert_eq!(switch_box.cutover(Unknown::Source), 120);
         // What comes later does not change what was counted.
         switch_box.feed(&each(CLIENT, 30..40, GIVEN_UP));
         switch_box.feed(&each(CLIENT_2, 0..30, tcp(SYN)));
@@ -41,7 +41,7 @@ fn the_drain_ends_with_the_last_old_session() {
     let mut switch_box = SwitchBox::new(3, old);
     switch_box.feed(&each(CLIENT, 0..40, tcp(SYN)));
     switch_box.set_destination(new);
-    assert_eq!(switch_box.cutover(UnknownTcp::Source), 40);
+    assert_eq!(switch_box.cutover(Unknown::Source), 40);
     for left in (0..40u16).rev() {
         switch_box.one(&Flow::new(CLIENT_2, left).to_service(tcp(SYN)));
         switch_box.one(&Flow::new(CLIENT, left).sent_by(old, REFUSED));
@@ -56,7 +56,7 @@ fn only_slots_that_were_asked_for_are_noted() {
     let mut switch_box = SwitchBox::new(1, old);
     switch_box.feed(&each(CLIENT, 0..3, tcp(SYN)));
     switch_box.set_destination(new);
-    assert_eq!(switch_box.cutover(UnknownTcp::Source), 3);
+    assert_eq!(switch_box.cutover(Unknown::Source), 3);
     switch_box.feed(&each(CLIENT, 3..5, tcp(ACK)));
     // Another snapshot, for another reason: the noted figure stays.
     switch_box.install(switch_box.address, &[new.backend.slot]);
@@ -83,7 +83,7 @@ fn both_ways_of_a_session_end_on_the_same_shard() {
     assert_eq!(used.len(), 4, "every shard has a part");
     assert_moved!(switch_box, ToSource 192, ToClient 64);
     switch_box.set_destination(new);
-    assert_eq!(switch_box.cutover(UnknownTcp::Source), 128);
+    assert_eq!(switch_box.cutover(Unknown::Source), 128);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn abort_gives_everything_back_to_the_source() {
         let mut switch_box = SwitchBox::new(shards, old);
         switch_box.feed(&each(CLIENT, 0..10, tcp(SYN)));
         switch_box.set_destination(new);
-        switch_box.cutover(UnknownTcp::Destination);
+        switch_box.cutover(Unknown::Destination);
         switch_box.feed(&each(CLIENT_2, 0..20, tcp(SYN)));
         switch_box.abort();
         switch_box.moved();
@@ -127,7 +127,7 @@ fn release_makes_the_destination_home_and_forgets_the_source() {
     let mut switch_box = SwitchBox::new(2, old);
     switch_box.feed(&each(CLIENT, 0..10, tcp(SYN)));
     switch_box.set_destination(new);
-    switch_box.cutover(UnknownTcp::Source);
+    switch_box.cutover(Unknown::Source);
     switch_box.feed(&each(CLIENT_2, 0..20, tcp(SYN)));
     switch_box.release();
     switch_box.sweep();

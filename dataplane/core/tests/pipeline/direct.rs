@@ -2,7 +2,7 @@
 
 use tidegate_dataplane::{
     pipeline::Outcome,
-    steering::{BackendSlot, UnknownTcp},
+    steering::{BackendSlot, Unknown},
 };
 
 use crate::switch_box::{
@@ -23,7 +23,7 @@ fn reach_the_vm_they_named_and_hear_it_under_its_own_address() {
     for cut_over in [false, true] {
         let (mut switch_box, old, new) = migrating();
         if cut_over {
-            switch_box.cutover(UnknownTcp::Source);
+            switch_box.cutover(Unknown::Source);
         }
         for (port, vm) in [(1, old), (2, new)] {
             let flow = Flow::new(CLIENT, port);
@@ -42,7 +42,7 @@ fn reach_the_vm_they_named_and_hear_it_under_its_own_address() {
 #[test]
 fn are_not_taken_for_the_service_by_the_same_client() {
     let (mut switch_box, old, new) = migrating();
-    switch_box.cutover(UnknownTcp::Source);
+    switch_box.cutover(Unknown::Source);
     let (direct, steered) = (Flow::new(CLIENT, 1), Flow::new(CLIENT, 2));
     switch_box.feed(&[direct.to(old.locator, tcp(SYN)), steered.to_service(tcp(SYN))]);
     let ended =
@@ -58,7 +58,7 @@ fn share_a_client_port_with_a_session_of_the_other_vm() {
     let (mut switch_box, old, new) = migrating();
     let flow = Flow::new(CLIENT, 1);
     switch_box.one(&flow.to_service(tcp(SYN)));
-    switch_box.cutover(UnknownTcp::Source);
+    switch_box.cutover(Unknown::Source);
     switch_box.one(&flow.to(new.locator, tcp(SYN)));
     let ended = switch_box.feed(&[
         flow.sent_by(old, tcp(SYN_ACK)),

@@ -2,7 +2,7 @@
 
 use tidegate_dataplane::{
     pipeline::{HELD, Outcome},
-    steering::{PortId, UnknownTcp},
+    steering::{PortId, Unknown},
 };
 
 use crate::{
@@ -64,7 +64,7 @@ fn a_second_first_with_other_ports() {
         let mut switch_box = SwitchBox::new(shards, old);
         switch_box.one(&Flow::new(CLIENT, 7).to_service(Body::Udp));
         switch_box.set_destination(new);
-        switch_box.cutover(UnknownTcp::Source);
+        switch_box.cutover(Unknown::Source);
         switch_box.moved();
         let mine = in_three(&long(Flow::new(CLIENT, 7).to_service(Body::Udp)), 7);
         let theirs = in_three(&long(Flow::new(CLIENT, 8).to_service(Body::Udp)), 7);

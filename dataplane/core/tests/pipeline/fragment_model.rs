@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tidegate_dataplane::{
     packet::TcpFlags,
     pipeline::Outcome,
-    steering::{PortId, UnknownTcp},
+    steering::{PortId, Unknown},
 };
 
 use crate::{
@@ -192,7 +192,7 @@ fn check(mode: Mode, shards: u16, datagrams: &[Datagram], cutover_ms: u64) {
         switch_box.now_ms = start_ms + at;
         switch_box.sweep();
         if at >= cutover_ms && !oracle.cut_over {
-            switch_box.cutover(UnknownTcp::Source);
+            switch_box.cutover(Unknown::Source);
             oracle.cut_over = true;
         }
         for it in arrived.iter().filter(|it| it.part == 0) {

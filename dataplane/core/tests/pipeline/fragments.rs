@@ -2,7 +2,7 @@
 
 use tidegate_dataplane::{
     pipeline::Outcome,
-    steering::{ManagedAddress, PortId, UnknownTcp},
+    steering::{ManagedAddress, PortId, Unknown},
 };
 
 use crate::switch_box::{
@@ -114,7 +114,7 @@ fn three_fragments_in_every_order() {
             }
         }
         switch_box.set_destination(new);
-        assert_eq!(switch_box.cutover(UnknownTcp::Drop), 4);
+        assert_eq!(switch_box.cutover(Unknown::Drop), 4);
         for (body, client_port) in bodies.into_iter().zip(10..) {
             let (old_one, new_one) =
                 (Flow::new(CLIENT, client_port), Flow::new(CLIENT_2, client_port));
@@ -197,7 +197,7 @@ fn a_first_that_comes_twice_changes_nothing() {
     let reset = Flow::new(CLIENT, 7).sent_by(old, segment(RST_ACK, 0, refused));
     switch_box.one(&reset);
     switch_box.set_destination(new);
-    switch_box.cutover(UnknownTcp::Source);
+    switch_box.cutover(Unknown::Source);
     switch_box.frames(vec![fragments[0].clone(), fragments[2].clone()]);
     assert_moved!(switch_box, ToSource 3, ToClient 1);
     assert_eq!((switch_box.live(old), switch_box.live(new)), (0, 0));
@@ -213,7 +213,7 @@ fn an_identification_is_used_again() {
         let after = long(Flow::new(CLIENT, 8).to_service(Body::Udp));
         switch_box.frames(in_three(&before, 7));
         switch_box.set_destination(new);
-        switch_box.cutover(UnknownTcp::Source);
+        switch_box.cutover(Unknown::Source);
         switch_box.frames(in_three(&after, 7));
         assert_moved!(switch_box, ToSource 3, ToDestination 3);
     }
@@ -231,7 +231,7 @@ fn a_cutover_between_two_fragments() {
         let late = in_three(&long(Flow::new(CLIENT, 8).to_service(Body::Udp)), 8);
         switch_box.send(late[1..].to_vec());
         switch_box.set_destination(new);
-        assert_eq!(switch_box.cutover(UnknownTcp::Source), 1);
+        assert_eq!(switch_box.cutover(Unknown::Source), 1);
         switch_box.frames(fragments[1..].to_vec());
         switch_box.frames(late[..1].to_vec());
         assert_moved!(switch_box, ToSource 3, ToDestination 3);
@@ -251,7 +251,7 @@ fn two_vms_with_one_identification() {
         let flow = Flow::new(CLIENT, 7);
         switch_box.one(&flow.to_service(Body::Udp));
         switch_box.set_destination(new);
-        switch_box.cutover(UnknownTcp::Source);
+        switch_box.cutover(Unknown::Source);
         let mine = in_three(&long(flow.sent_by(old, Body::Udp)), 7);
         let theirs = in_three(&long(flow.sent_by(new, Body::Udp)), 7);
         switch_box.moved();

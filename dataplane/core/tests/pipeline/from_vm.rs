@@ -3,7 +3,7 @@
 use tidegate_dataplane::{
     pipeline::Outcome,
     session::SessionState,
-    steering::{BackendSlot, UnknownTcp},
+    steering::{BackendSlot, Unknown},
 };
 
 use crate::switch_box::{
@@ -22,7 +22,7 @@ fn cut_over_box(mode: Mode) -> (SwitchBox, Vm, Vm) {
     let (old, new) = vms(mode);
     let mut switch_box = SwitchBox::new(1, old);
     switch_box.set_destination(new);
-    switch_box.cutover(UnknownTcp::Source);
+    switch_box.cutover(Unknown::Source);
     (switch_box, old, new)
 }
 
@@ -85,7 +85,7 @@ fn a_clone_cannot_touch_the_sources_sessions() {
         switch_box.moved();
         for cut_over in [false, true] {
             if cut_over {
-                assert_eq!(switch_box.cutover(UnknownTcp::Source), 1);
+                assert_eq!(switch_box.cutover(Unknown::Source), 1);
             }
             for flags in [RST, RST | ACK, FIN_ACK, ACK, SYN, SYN_ACK] {
                 let ended = switch_box.one(&flow.sent_by(new, tcp(flags)));
@@ -189,7 +189,7 @@ fn a_vms_syn_on_lingering_ports_begins_a_session_of_its_own() {
         switch_box.feed(&[flow.to_service(tcp(SYN)), flow.sent_by(old, REFUSED)]);
         switch_box.set_destination(new);
         assert_eq!(switch_box.one(&flow.sent_by(new, tcp(SYN))).outcome, Outcome::OtherOwner);
-        assert_eq!(switch_box.cutover(UnknownTcp::Source), 0, "lingering is not live");
+        assert_eq!(switch_box.cutover(Unknown::Source), 0, "lingering is not live");
         assert_eq!(switch_box.one(&flow.sent_by(new, tcp(ACK))).outcome, Outcome::OtherOwner);
         assert_eq!(switch_box.one(&flow.sent_by(new, tcp(SYN))).outcome, Outcome::ToClient);
         assert_eq!((switch_box.entries(old), switch_box.live(new)), (0, 1), "{mode:?}");

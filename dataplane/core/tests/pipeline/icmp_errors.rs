@@ -4,7 +4,7 @@
 //! translation here.
 
 use proptest::prelude::*;
-use tidegate_dataplane::{pipeline::Outcome, steering::UnknownTcp};
+use tidegate_dataplane::{pipeline::Outcome, steering::Unknown};
 
 use crate::{
     OVER_IPV6,
@@ -145,7 +145,7 @@ fn the_other_clone_may_not_speak_of_it() {
         let (old, new) = (Vm::old(1, mode), Vm::new(2, mode));
         let mut it = conversation(2, mode, CONVERSATIONS[1]);
         it.switch_box.set_destination(new);
-        it.switch_box.cutover(UnknownTcp::Source);
+        it.switch_box.cutover(Unknown::Source);
         let quote = |vm: Vm| {
             let packet = Packet { destination: vm.speaks_as(), ..it.flow.to_service(Body::Udp) };
             about(&packet.frame(), 1000, ERRORS[0], vm.speaks_as(), CLIENT).on(vm.backend.port)

@@ -4,7 +4,7 @@ use tidegate_dataplane::{
     packet::TcpFlags,
     pipeline::{Import, ImportedSession},
     session::{ImportedState, Tuple},
-    steering::{Cutover, ManagedAddress, UnknownTcp},
+    steering::{Cutover, ManagedAddress, Unknown},
 };
 
 use crate::switch_box::{
@@ -36,7 +36,7 @@ fn are_counted_as_old_and_drain() {
         let import = switch_box.import(&established(0..20));
         assert_eq!(import, Import { imported: 20, ..Import::default() });
         switch_box.set_destination(new);
-        assert_eq!(switch_box.cutover(UnknownTcp::Drop), 20);
+        assert_eq!(switch_box.cutover(Unknown::Drop), 20);
         for port in 0..20 {
             let flow = Flow::new(CLIENT, port);
             switch_box.feed(&[
@@ -76,7 +76,7 @@ fn half_closed_ones_go_on_and_end() {
         let flow = Flow::new(CLIENT, 3);
         switch_box.import(&[imported(flow, 6, state)]);
         switch_box.set_destination(new);
-        assert_eq!(switch_box.cutover(UnknownTcp::Source), 1);
+        assert_eq!(switch_box.cutover(Unknown::Source), 1);
         switch_box.advance(switch_box.timeouts.tcp_established_ms);
         switch_box.sweep();
         assert_eq!(switch_box.live(old), 1, "{state:?}");
@@ -105,7 +105,7 @@ fn what_both_have_closed_is_soon_over() {
     let mut switch_box = SwitchBox::new(1, old);
     switch_box.import(&[imported(Flow::new(CLIENT, 3), 6, ImportedState::Closing)]);
     switch_box.set_destination(new);
-    assert_eq!(switch_box.cutover(UnknownTcp::Source), 1);
+    assert_eq!(switch_box.cutover(Unknown::Source), 1);
     switch_box.advance(switch_box.timeouts.tcp_closing_ms + 1);
     switch_box.sweep();
     assert_eq!(switch_box.live(old), 0);
@@ -132,7 +132,7 @@ fn silent_ones_are_waited_for_as_long_as_others() {
     switch_box.import(&established(0..1));
     switch_box.import(&[imported(Flow::new(CLIENT, 9), 17, ImportedState::Established)]);
     switch_box.set_destination(new);
-    assert_eq!(switch_box.cutover(UnknownTcp::Source), 2);
+    assert_eq!(switch_box.cutover(Unknown::Source), 2);
     let timeouts = switch_box.timeouts;
     for (ms, left) in [
         (timeouts.udp_ms, 2),

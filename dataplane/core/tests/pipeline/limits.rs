@@ -1,6 +1,6 @@
 //! Floods: of new sessions, of stray segments.
 
-use tidegate_dataplane::{pipeline::Outcome, steering::UnknownTcp};
+use tidegate_dataplane::{pipeline::Outcome, steering::Unknown};
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
@@ -26,7 +26,7 @@ fn a_full_table_refuses_new_sessions_and_evicts_no_old_one() {
     let mut switch_box = SwitchBox::with_capacity(1, 64, old);
     switch_box.feed(&each(flows(CLIENT, 0..40), tcp(ACK)));
     switch_box.set_destination(new);
-    assert_eq!(switch_box.cutover(UnknownTcp::Source), 40);
+    assert_eq!(switch_box.cutover(Unknown::Source), 40);
     assert_moved!(switch_box, ToSource 40);
 
     for flow in flows(CLIENT_2, 0..30) {
@@ -62,7 +62,7 @@ fn half_open_sessions_make_room_but_not_the_old_ones() {
     switch_box.feed(&each(flows(CLIENT, 0..10), Body::Udp));
     switch_box.feed(&each(flows(CLIENT, 10..30), tcp(ACK)));
     switch_box.set_destination(new);
-    assert_eq!(switch_box.cutover(UnknownTcp::Source), 30);
+    assert_eq!(switch_box.cutover(Unknown::Source), 30);
     switch_box.moved();
     // The quota is 64, beside the 10 that the old ones have.
     for body in [tcp(SYN), Body::Udp, Body::EchoRequest, Body::Protocol(50)] {
@@ -84,7 +84,7 @@ fn where_all_half_open_sessions_are_old_new_ones_have_a_quota_of_their_own() {
     // As a flood of SYNs leaves them, or a name server's clients: each asks once.
     switch_box.feed(&each(flows(CLIENT, 0..64), Body::Udp));
     switch_box.set_destination(new);
-    assert_eq!(switch_box.cutover(UnknownTcp::Source), 64);
+    assert_eq!(switch_box.cutover(Unknown::Source), 64);
     switch_box.moved();
     switch_box.feed(&each(flows(CLIENT_2, 0..64), tcp(SYN)));
     assert_eq!((switch_box.live(old), switch_box.live(new)), (64, 64));
@@ -104,9 +104,9 @@ fn half_open_sessions_of_two_cutovers_leave_no_room() {
     let mut switch_box = SwitchBox::with_capacity(1, 256, old);
     switch_box.feed(&each(flows(CLIENT, 0..64), Body::Udp));
     switch_box.set_destination(new);
-    switch_box.cutover(UnknownTcp::Source);
+    switch_box.cutover(Unknown::Source);
     switch_box.feed(&each(flows(CLIENT_2, 0..64), Body::Udp));
-    switch_box.cutover(UnknownTcp::Source);
+    switch_box.cutover(Unknown::Source);
     switch_box.moved();
     switch_box.feed(&each(flows(CLIENT_2, 100..110), tcp(SYN)));
     assert_moved!(switch_box, HalfOpenLimited 10);

@@ -22,6 +22,7 @@ mod limits;
 mod malformed;
 mod migration;
 mod new_sessions;
+mod quic;
 mod requirements;
 mod rewriting;
 mod routing;

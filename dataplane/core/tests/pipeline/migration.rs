@@ -1,6 +1,6 @@
 //! Whole migrations, there and back and there again, with sessions throughout.
 
-use tidegate_dataplane::{packet::TcpFlags, session::SessionState, steering::UnknownTcp};
+use tidegate_dataplane::{packet::TcpFlags, session::SessionState, steering::Unknown};
 
 use crate::switch_box::{
     SwitchBox,
@@ -94,7 +94,7 @@ fn migrate(switch_box: &mut SwitchBox, talks: &mut Talks, source: Vm, destinatio
     talks.begin(switch_box, source, 5);
     talks.go_on(switch_box);
     let old = talks.of(source);
-    assert_eq!(switch_box.cutover(UnknownTcp::Source), old, "exact at cutover");
+    assert_eq!(switch_box.cutover(Unknown::Source), old, "exact at cutover");
     talks.go_on(switch_box);
     talks.begin(switch_box, destination, 6);
     talks.go_on(switch_box);
@@ -176,7 +176,7 @@ fn a_migration_aborted_and_begun_again() {
             let destination = Vm::new(slot, Mode::L2);
             switch_box.set_destination(destination);
             if slot % 2 == 0 {
-                assert_eq!(switch_box.cutover(UnknownTcp::Source), talks.of(source));
+                assert_eq!(switch_box.cutover(Unknown::Source), talks.of(source));
                 let mut lost = Talks { open: Vec::new(), next_port: 1000 };
                 lost.begin(&mut switch_box, destination, 6);
             }

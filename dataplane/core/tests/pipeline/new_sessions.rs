@@ -1,6 +1,6 @@
 //! Clients' packets that begin sessions, and ports that are used anew.
 
-use tidegate_dataplane::{pipeline::Outcome, session::SessionState, steering::UnknownTcp};
+use tidegate_dataplane::{pipeline::Outcome, session::SessionState, steering::Unknown};
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
@@ -19,7 +19,7 @@ fn cut_over_box() -> (SwitchBox, Vm, Vm) {
     let (old, new) = vms();
     let mut switch_box = SwitchBox::new(1, old);
     switch_box.set_destination(new);
-    assert_eq!(switch_box.cutover(UnknownTcp::Source), 0);
+    assert_eq!(switch_box.cutover(Unknown::Source), 0);
     (switch_box, old, new)
 }
 
@@ -69,7 +69,7 @@ fn stay_with_their_owner_across_the_cutover() {
         switch_box.one(&Flow::new(CLIENT, port).to_service(body));
     }
     switch_box.set_destination(new);
-    assert_eq!(switch_box.cutover(UnknownTcp::Destination), 4);
+    assert_eq!(switch_box.cutover(Unknown::Destination), 4);
     let more = [tcp(ACK), Body::Udp, Body::UdpWithoutChecksum, Body::EchoRequest];
     for (port, body) in (1..).zip(more) {
         let ended = switch_box.one(&Flow::new(CLIENT, port).to_service(body));
@@ -133,7 +133,7 @@ fn a_syn_on_lingering_ports_belongs_to_the_destination() {
         let opening = if closed_by_rst { tcp(SYN) } else { segment(ACK, 100, 500) };
         switch_box.one(&flow.to_service(opening));
         switch_box.set_destination(new);
-        assert_eq!(switch_box.cutover(UnknownTcp::Drop), 1);
+        assert_eq!(switch_box.cutover(Unknown::Drop), 1);
         if closed_by_rst {
             switch_box.one(&flow.sent_by(old, REFUSED));
         } else {

@@ -2,7 +2,7 @@
 //! test to hold it. REQUIREMENTS.md lists all of it.
 
 use tidegate_dataplane::{
-    pipeline::Outcome, session::SessionState, steering::Timeouts, steering::UnknownTcp,
+    pipeline::Outcome, session::SessionState, steering::Timeouts, steering::Unknown,
 };
 
 use crate::switch_box::{
@@ -22,7 +22,7 @@ fn established() -> (SwitchBox, Vm, Vm) {
     switch_box.one(&FLOW.sent_by(old, segment(SYN_ACK, 499, 100)));
     switch_box.one(&FLOW.to_service(segment(ACK, 100, 500)));
     switch_box.set_destination(new);
-    assert_eq!(switch_box.cutover(UnknownTcp::Drop), 1);
+    assert_eq!(switch_box.cutover(Unknown::Drop), 1);
     switch_box.moved();
     (switch_box, old, new)
 }
@@ -46,7 +46,7 @@ fn a_simultaneous_open_is_one_session() {
     switch_box.one(&FLOW.to_service(segment(SYN, 99, 0)));
     switch_box.one(&FLOW.sent_by(old, segment(SYN, 499, 0)));
     switch_box.set_destination(new);
-    assert_eq!(switch_box.cutover(UnknownTcp::Drop), 1);
+    assert_eq!(switch_box.cutover(Unknown::Drop), 1);
     switch_box.one(&FLOW.to_service(segment(SYN_ACK, 99, 500)));
     switch_box.one(&FLOW.sent_by(old, segment(SYN_ACK, 499, 100)));
     assert_eq!(switch_box.sessions()[0].state, SessionState::Established);
@@ -163,7 +163,7 @@ fn a_session_is_treated_alike_from_birth_to_death() {
     to_old(&mut switch_box);
     switch_box.set_destination(new);
     to_old(&mut switch_box);
-    switch_box.cutover(UnknownTcp::Source);
+    switch_box.cutover(Unknown::Source);
     to_old(&mut switch_box);
     for port in 100..200 {
         let seen = switch_box.one(&Flow::new(CLIENT, port).to_service(Body::Udp)).seen();

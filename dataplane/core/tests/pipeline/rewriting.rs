@@ -1,7 +1,7 @@
 //! Headers on both ways through the box, read back by an independent library.
 
 use proptest::prelude::*;
-use tidegate_dataplane::steering::UnknownTcp;
+use tidegate_dataplane::steering::Unknown;
 
 use crate::{
     OVER_IPV6,
@@ -122,7 +122,7 @@ fn a_session_begins_and_goes_on_in_one_burst() {
         let (old, new) = (Vm::old(1, mode), Vm::new(2, mode));
         let mut switch_box = SwitchBox::new(1, old);
         switch_box.set_destination(new);
-        switch_box.cutover(UnknownTcp::Source);
+        switch_box.cutover(Unknown::Source);
         let flow = Flow::new(CLIENT, 4321);
         let ended = switch_box.feed(&[
             flow.to_service(segment(SYN, 99, 0)),
@@ -144,7 +144,7 @@ fn a_session_closes_and_its_ports_are_used_anew_in_one_burst() {
     let flow = Flow::new(CLIENT, 4321);
     switch_box.one(&flow.to_service(tcp(SYN)));
     switch_box.set_destination(new);
-    assert_eq!(switch_box.cutover(UnknownTcp::Source), 1);
+    assert_eq!(switch_box.cutover(Unknown::Source), 1);
     switch_box.moved();
     switch_box.feed(&[
         flow.to_service(tcp(ACK)),

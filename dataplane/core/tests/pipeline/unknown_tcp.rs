@@ -3,7 +3,7 @@
 use tidegate_dataplane::{
     pipeline::Outcome,
     session::SessionState,
-    steering::{BackendSlot, UnknownTcp},
+    steering::{BackendSlot, Unknown},
 };
 
 use crate::switch_box::{
@@ -12,7 +12,7 @@ use crate::switch_box::{
     world::{CLIENT, Mode, NEW_PORT, OLD_PORT, Vm},
 };
 
-fn cut_over_box(policy: UnknownTcp) -> (SwitchBox, Vm, Vm) {
+fn cut_over_box(policy: Unknown) -> (SwitchBox, Vm, Vm) {
     let (old, new) = (Vm::old(1, Mode::Nat), Vm::new(2, Mode::Nat));
     let mut switch_box = SwitchBox::new(1, old);
     switch_box.set_destination(new);
@@ -22,7 +22,7 @@ fn cut_over_box(policy: UnknownTcp) -> (SwitchBox, Vm, Vm) {
 
 #[test]
 fn is_adopted_as_an_old_session_of_the_source() {
-    let (mut switch_box, old, new) = cut_over_box(UnknownTcp::Source);
+    let (mut switch_box, old, new) = cut_over_box(Unknown::Source);
     let flow = Flow::new(CLIENT, 7);
     assert_eq!(switch_box.one(&flow.to_service(tcp(ACK))).seen().port, OLD_PORT);
     assert_moved!(switch_box, ToSource 1);
@@ -34,7 +34,7 @@ fn is_adopted_as_an_old_session_of_the_source() {
 
 #[test]
 fn is_the_destinations_when_policy_says_so() {
-    let (mut switch_box, old, new) = cut_over_box(UnknownTcp::Destination);
+    let (mut switch_box, old, new) = cut_over_box(Unknown::Destination);
     let flow = Flow::new(CLIENT, 7);
     assert_eq!(switch_box.one(&flow.to_service(tcp(ACK))).seen().port, NEW_PORT);
     assert_moved!(switch_box, ToDestination 1);
@@ -45,7 +45,7 @@ fn is_the_destinations_when_policy_says_so() {
 
 #[test]
 fn is_dropped_when_policy_says_so() {
-    let (mut switch_box, old, new) = cut_over_box(UnknownTcp::Drop);
+    let (mut switch_box, old, new) = cut_over_box(Unknown::Drop);
     for flags in [ACK, FIN_ACK, SYN_ACK] {
         let ended = switch_box.one(&Flow::new(CLIENT, 7).to_service(tcp(flags)));
         assert_eq!(ended.outcome, Outcome::UnknownTcp);
@@ -63,12 +63,12 @@ fn is_adopted_before_cutover_in_the_epoch_of_the_day() {
     switch_box.one(&Flow::new(CLIENT, 8).to_service(tcp(ACK)));
     assert_moved!(switch_box, ToSource 2);
     assert!(switch_box.sessions().iter().all(|session| session.birth_epoch == 1));
-    assert_eq!(switch_box.cutover(UnknownTcp::Drop), 2);
+    assert_eq!(switch_box.cutover(Unknown::Drop), 2);
 }
 
 #[test]
 fn that_begins_with_a_fin_is_already_closing() {
-    let (mut switch_box, old, _) = cut_over_box(UnknownTcp::Source);
+    let (mut switch_box, old, _) = cut_over_box(Unknown::Source);
     switch_box.one(&Flow::new(CLIENT, 7).to_service(tcp(FIN_ACK)));
     assert_eq!(switch_box.sessions()[0].state, SessionState::Closing);
     assert_eq!(switch_box.live(old), 1);
@@ -79,7 +79,7 @@ fn that_begins_with_a_fin_is_already_closing() {
 
 #[test]
 fn rst_goes_to_the_source_and_leaves_no_session_whatever_the_policy() {
-    for policy in [UnknownTcp::Source, UnknownTcp::Destination, UnknownTcp::Drop] {
+    for policy in [Unknown::Source, Unknown::Destination, Unknown::Drop] {
         let (mut switch_box, old, new) = cut_over_box(policy);
         for flags in [RST, RST | ACK] {
             let ended = switch_box.one(&Flow::new(CLIENT, 7).to_service(tcp(flags)));

@@ -1,6 +1,6 @@
 //! What is not steered yet is dropped by name, in both directions, and leaves no session.
 
-use tidegate_dataplane::steering::UnknownTcp;
+use tidegate_dataplane::steering::Unknown;
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
@@ -15,7 +15,7 @@ fn icmp_of_other_kinds() {
         let (old, new) = (Vm::old(1, mode), Vm::new(2, mode));
         let mut switch_box = SwitchBox::new(1, old);
         switch_box.set_destination(new);
-        switch_box.cutover(UnknownTcp::Source);
+        switch_box.cutover(Unknown::Source);
         let flow = Flow::new(CLIENT, 7);
         let packets = [
             flow.to_service(OTHER_ICMP),

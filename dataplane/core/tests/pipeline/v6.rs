@@ -20,6 +20,7 @@ mod imported;
 mod limits;
 mod migration;
 mod new_sessions;
+mod quic;
 mod requirements;
 mod rewriting;
 mod routing;

@@ -1,6 +1,6 @@
 //! Ports that share a device under VLAN tags (IEEE 802.1Q, 802.1ad).
 
-use tidegate_dataplane::{pipeline::Outcome, steering::UnknownTcp};
+use tidegate_dataplane::{pipeline::Outcome, steering::Unknown};
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
@@ -91,7 +91,7 @@ fn the_clone_on_another_vlan_of_the_same_device() {
     switch_box.one(&flow.to_service(Body::Udp));
     switch_box.set_destination(new);
     assert_eq!(switch_box.one(&flow.sent_by(new, Body::Udp)).outcome, Outcome::OtherOwner);
-    assert_eq!(switch_box.cutover(UnknownTcp::Source), 1);
+    assert_eq!(switch_box.cutover(Unknown::Source), 1);
     assert_eq!(switch_box.one(&flow.sent_by(new, Body::Udp)).outcome, Outcome::OtherOwner);
     assert_eq!(switch_box.one(&flow.sent_by(old, Body::Udp)).outcome, Outcome::ToClient);
     // The same frame without its tags comes from neither.

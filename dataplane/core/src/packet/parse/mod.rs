@@ -15,6 +15,9 @@ pub use v6::parse_ipv6;
 /// Bytes of a TCP header without options.
 pub(crate) const TCP_LEN: usize = 20;
 
+/// Bytes of a UDP header.
+const UDP_LEN: usize = 8;
+
 /// IANA protocol numbers the box knows by name.
 pub mod protocol {
     /// IPv6 hop-by-hop options, RFC 8200.
@@ -207,6 +210,14 @@ impl Headers {
             payload_len: (segment.len() - transport::tcp_header_len(header).min(segment.len()))
                 as u32,
         })
+    }
+
+    /// What a UDP datagram in `frame`, which these were parsed from, carries.
+    #[must_use]
+    pub fn udp_payload<'a>(&self, frame: &'a [u8]) -> Option<&'a [u8]> {
+        let Transport::Udp { .. } = self.transport else { return None };
+        let begins = usize::from(self.transport_offset) + UDP_LEN;
+        frame.get(begins..ETHERNET_LEN + usize::from(self.total_len))
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod errors;
 mod life;
+mod quic;
 mod sweep;
 mod way_out;
 
@@ -13,7 +14,7 @@ use tidegate_dataplane::{
     packet::TcpFlags,
     pipeline::Outcome,
     session::Tuple,
-    steering::{Backend, BackendSlot, ManagedAddress, Rewrite, Timeouts, UnknownTcp},
+    steering::{Backend, BackendSlot, Cutover, ManagedAddress, Rewrite, Timeouts, Unknown},
 };
 
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     world::{Way, way},
 };
 pub(crate) use life::{Session, Side};
+use quic::{Connection, Connections};
 pub(crate) use sweep::deadline_ms;
 pub(crate) use way_out::Expected;
 use way_out::{dropped, forwarded, to_client, to_vm};
@@ -55,6 +57,7 @@ pub(crate) struct Model {
     /// By what the client named: the managed address, or a locator. Those whose owner is no backend any more are as good
     /// as gone, and gone after the next sweep.
     pub(crate) sessions: BTreeMap<Tuple, Session>,
+    pub(crate) connections: Connections,
     pub(crate) now_ms: u64,
     pub(crate) timeouts: Timeouts,
 }
@@ -76,10 +79,10 @@ fn is_nat(backend: &Backend) -> bool {
     backend.rewrite != Rewrite::L2
 }
 
-/// Whether the address has been cut over, and then to whom and with which policy.
-fn cut_over(address: &ManagedAddress) -> Option<(Backend, UnknownTcp)> {
+/// Whether the address has been cut over, and then to whom and what holds.
+fn cut_over(address: &ManagedAddress) -> Option<(Backend, Cutover)> {
     let destination = address.destination.as_ref()?;
-    Some((destination.backend, destination.cut_over?.unknown_tcp))
+    Some((destination.backend, destination.cut_over?))
 }
 
 /// A first segment: SYN, but neither an answer nor the end.
@@ -195,21 +198,37 @@ impl Model {
         let begin = |session| Touch::Begin(tuple, session, Side::Client);
         let begun = |vm: Backend| begin(Session::begun(vm.slot, address.epoch, Side::Client));
         let adopted = |epoch| begin(Session::adopted(home.slot, epoch, packet));
-        match (packet.flags(), cut_over(address)) {
+        let taken = |vm: Backend, epoch| begin(Session::known(vm.slot, epoch));
+        if let Some((_, cutover)) = cut_over(address)
+            && let Some(connection) = self.connection(address, packet)
+        {
+            let policy = (connection, cutover.unknown_quic);
+            return match policy {
+                (Connection::Of(vm), _) if vm.slot == home.slot => {
+                    (taken(vm, address.epoch - 1), to_vm(address, vm, packet))
+                }
+                (Connection::Of(vm), _) => (taken(vm, address.epoch), to_vm(address, vm, packet)),
+                (_, Unknown::Source) => {
+                    (taken(home, address.epoch - 1), to_vm(address, home, packet))
+                }
+                (_, Unknown::Destination) => (begun(newcomers), to_vm(address, newcomers, packet)),
+                (_, Unknown::Drop) => (Touch::Nothing, dropped(Outcome::UnknownQuic)),
+            };
+        }
+        match (packet.flags(), cut_over(address).map(|(_, cutover)| cutover.unknown_tcp)) {
             (None, _) => (begun(newcomers), to_vm(address, newcomers, packet)),
             _ if opens(packet) => (begun(newcomers), to_vm(address, newcomers, packet)),
             (Some(flags), _) if flags.has(TcpFlags::RST) => {
                 (Touch::Nothing, to_vm(address, home, packet))
             }
             (_, None) => (adopted(address.epoch), to_vm(address, home, packet)),
-            (_, Some((_, UnknownTcp::Source))) => {
+            (_, Some(Unknown::Source)) => {
                 (adopted(address.epoch - 1), to_vm(address, home, packet))
             }
-            (_, Some((destination, UnknownTcp::Destination))) => {
-                let taken = begin(Session::known(destination.slot, address.epoch));
-                (taken, to_vm(address, destination, packet))
+            (_, Some(Unknown::Destination)) => {
+                (taken(newcomers, address.epoch), to_vm(address, newcomers, packet))
             }
-            (_, Some((_, UnknownTcp::Drop))) => (Touch::Nothing, dropped(Outcome::UnknownTcp)),
+            (_, Some(Unknown::Drop)) => (Touch::Nothing, dropped(Outcome::UnknownTcp)),
         }
     }
 
@@ -302,6 +321,10 @@ impl Model {
         let session = self.sessions.get_mut(&tuple).expect("it is there");
         session.last_ms = self.now_ms;
         session.hear(side, packet);
+        let owner = session.owner;
+        if side == Side::Vm {
+            self.learn(&tuple, owner, packet);
+        }
     }
 }
 

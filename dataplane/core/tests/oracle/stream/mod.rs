@@ -1,6 +1,7 @@
 //! Random streams of packets and steps, drawn with an eye on the model's sessions, so that lives are lived to their end.
 
 mod errors;
+mod quic;
 mod segments;
 mod steps;
 mod strangers;
@@ -73,6 +74,13 @@ impl Stream {
 
     /// Some packets as one burst or two, then perhaps something else.
     pub(crate) fn go_on(&mut self, pair: &mut Pair) {
+        // Connection IDs pass between shards as fast as they can: what asks for one is never in a burst with what tells it.
+        for _ in 0..self.chance.weighted(&[(5, 0), (1, 1), (1, 4)]) {
+            if let Some(packet) = self.quic_client(&pair.model) {
+                pair.packet(packet);
+            }
+        }
+        pair.flush();
         let (errors, others) = (self.chance.below(9), 1 + self.chance.below(80));
         // An error quotes what the box has sent, so it never arrives in one burst with that. The box looks at it first.
         for _ in 0..errors {
@@ -260,7 +268,9 @@ impl Stream {
         body: Body,
     ) -> Packet {
         let packet = self.by_client(tuple, body);
+        let len = if matches!(packet.body, Body::Quic(_)) { self.quic_len() } else { packet.len };
         Packet {
+            len,
             port: vm.port,
             source: speaks_as(address, vm),
             source_port: packet.destination_port,

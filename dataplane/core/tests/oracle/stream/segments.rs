@@ -23,6 +23,7 @@ impl Stream {
     pub(super) fn body(&mut self, tuple: &Tuple, session: Option<&Session>, side: Side) -> Body {
         match (tuple.protocol, session) {
             (protocol::TCP, Some(session)) => Body::Tcp(self.segment(session, side)),
+            (protocol::UDP, _) if side == Side::Vm && self.chance.one_in(2) => self.quic_server(),
             _ => self.any_body(tuple),
         }
     }

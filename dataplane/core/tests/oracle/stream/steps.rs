@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use tidegate_dataplane::{
     packet::protocol,
     session::ImportedState,
-    steering::{Backend, BackendSlot, Cutover, Destination, ManagedAddress, Rewrite, UnknownTcp},
+    steering::{Backend, BackendSlot, Cutover, Destination, ManagedAddress, Rewrite, Unknown},
 };
 
 use super::{ADDRESSES, Stream};
@@ -13,7 +13,7 @@ use crate::{
     model::{Model, backends, deadline_ms},
     pair::Pair,
     real::SLOTS,
-    world::{Family, VMS, backend, family, managed},
+    world::{self, Family, VMS, backend, family, managed},
 };
 
 /// A name for the trace, the address, and what becomes of it.
@@ -98,10 +98,15 @@ impl Stream {
         let now = model.addresses.get(&address).copied();
         let Some(now) = now else {
             let home = self.free_vm(model, address, None)?;
-            let (tracked, epoch) = (true, 1 + self.chance.below(3) as u32);
-            let destination = None;
-            let added =
-                ManagedAddress { address, hosted: false, tracked, epoch, home, destination };
+            let added = ManagedAddress {
+                address,
+                hosted: false,
+                tracked: true,
+                epoch: 1 + self.chance.below(3) as u32,
+                home,
+                destination: None,
+                quic: self.chance.one_in(2).then_some(world::QUIC),
+            };
             return Some(("add", address, Some(added)));
         };
         let rested = ManagedAddress { destination: None, hosted: false, ..now };
@@ -136,10 +141,11 @@ impl Stream {
     }
 
     fn cut_over(&mut self, now_ms: u64, now: &ManagedAddress, backend: Backend) -> ManagedAddress {
-        let policies = [UnknownTcp::Source, UnknownTcp::Destination, UnknownTcp::Drop];
+        let policies = [Unknown::Source, Unknown::Destination, Unknown::Drop];
         let unknown_tcp = self.chance.pick(&policies);
+        let unknown_quic = self.chance.pick(&policies);
         let datagrams_end_ms = self.chance.one_in(3).then(|| now_ms + self.chance.below(20_000));
-        let cut_over = Some(Cutover { unknown_tcp, datagrams_end_ms });
+        let cut_over = Some(Cutover { unknown_tcp, unknown_quic, datagrams_end_ms });
         let destination = Some(Destination { backend, cut_over });
         ManagedAddress { epoch: now.epoch + 1, destination, ..*now }
     }
