@@ -31,9 +31,12 @@ pub async fn run(
 ) -> Result<Exit, Error> {
     let mut client = connect(switch).await?;
     let changed = match command {
-        AddressCommand::Add { address, home } => {
+        AddressCommand::Add { address, home, quic_connection_id_length, quic_ports } => {
             let address = address.to_string();
-            let request = proto::AddAddressRequest { address, home: Some(home.backend()) };
+            let ports = quic_ports.iter().copied().map(u32::from).collect();
+            let quic = quic_connection_id_length
+                .map(|connection_id_length| proto::Quic { connection_id_length, ports });
+            let request = proto::AddAddressRequest { address, home: Some(home.backend()), quic };
             client.add_address(request).await?.into_inner()
         }
         AddressCommand::Remove { address } => {
@@ -58,12 +61,14 @@ pub async fn run(
         AddressCommand::Cutover {
             address,
             unknown_tcp,
+            unknown_quic,
             datagram_max_age,
             ignore_begun_by_source,
         } => {
             let request = proto::CutoverRequest {
                 address: address.to_string(),
                 unknown_tcp: unknown_tcp.wire().into(),
+                unknown_quic: unknown_quic.wire().into(),
                 datagram_max_age_s: *datagram_max_age,
                 ignore_begun_by_source: *ignore_begun_by_source,
             };
@@ -183,11 +188,11 @@ impl EncapKind {
 }
 
 impl Policy {
-    fn wire(self) -> proto::UnknownTcp {
+    fn wire(self) -> proto::Unknown {
         match self {
-            Self::Source => proto::UnknownTcp::Source,
-            Self::Destination => proto::UnknownTcp::Destination,
-            Self::Drop => proto::UnknownTcp::Drop,
+            Self::Source => proto::Unknown::Source,
+            Self::Destination => proto::Unknown::Destination,
+            Self::Drop => proto::Unknown::Drop,
         }
     }
 }

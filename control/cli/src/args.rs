@@ -132,6 +132,17 @@ pub enum AddressCommand {
         /// Where it lives.
         #[command(flatten)]
         home: BackendArgs,
+        /// It speaks QUIC, and its connection IDs have so many bytes: sessions survive a change of the client's address.
+        #[arg(long, value_name = "BYTES")]
+        quic_connection_id_length: Option<u32>,
+        /// UDP ports where it speaks QUIC, with commas between them; left out: 443.
+        #[arg(
+            long,
+            value_name = "PORT",
+            value_delimiter = ',',
+            requires = "quic_connection_id_length"
+        )]
+        quic_ports: Vec<u16>,
     },
     /// Forget an address and its sessions.
     Remove {
@@ -163,6 +174,9 @@ pub enum AddressCommand {
         /// Who gets TCP of a session the box does not know.
         #[arg(long, value_enum, default_value_t = Policy::Source)]
         unknown_tcp: Policy,
+        /// Who gets QUIC of a connection the box does not know.
+        #[arg(long, value_enum, default_value_t = Policy::Source)]
+        unknown_quic: Policy,
         /// Old sessions that are not TCP end after so long at the latest; 0: whenever they fall silent.
         #[arg(long, value_name = "SECONDS", default_value_t = 0)]
         datagram_max_age: u32,

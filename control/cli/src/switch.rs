@@ -183,6 +183,8 @@ fn counters(counters: &Counters, all: bool, output: &mut Output) -> Result<(), E
                 worker.polls,
                 worker.idle_sleeps,
                 worker.half_open_evicted,
+                worker.quic_moved,
+                worker.quic_unknown,
             ]
             .map(|count: u64| count.to_string())
         })
@@ -192,7 +194,17 @@ fn counters(counters: &Counters, all: bool, output: &mut Output) -> Result<(), E
         table(["OUTCOME", "PACKETS", "DROP", "MEANING"], &outcomes),
         table(["PORT", "RX", "TX", "RX BYTES", "TX BYTES", "TX FULL"], &ports),
         table(
-            ["WORKER", "RECEIVED", "REDIRECTED", "SESSIONS", "POLLS", "SLEEPS", "EVICTED"],
+            [
+                "WORKER",
+                "RECEIVED",
+                "REDIRECTED",
+                "SESSIONS",
+                "POLLS",
+                "SLEEPS",
+                "EVICTED",
+                "QUIC MOVED",
+                "QUIC UNKNOWN",
+            ],
             &workers
         ),
     ))?;

@@ -85,6 +85,22 @@ pub struct Address {
     pub destination: Option<Backend>,
     pub destination_sessions: u64,
     pub tracked_ms: u64,
+    pub quic: Option<Quic>,
+}
+
+/// Where an address speaks QUIC.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // the fields of Quic in switch.proto
+pub struct Quic {
+    pub connection_id_length: u32,
+    pub ports: Vec<u32>,
+}
+
+impl From<proto::Quic> for Quic {
+    fn from(quic: proto::Quic) -> Self {
+        let proto::Quic { connection_id_length, ports } = quic;
+        Self { connection_id_length, ports }
+    }
 }
 
 /// Where an address's packets can go.
@@ -169,6 +185,7 @@ impl TryFrom<proto::Address> for Address {
             destination: address.destination.map(Backend::try_from).transpose()?,
             destination_sessions: address.destination_sessions,
             tracked_ms: address.tracked_ms,
+            quic: address.quic.map(Quic::from),
         })
     }
 }
@@ -292,6 +309,8 @@ pub struct WorkerCounters {
     pub polls: u64,
     pub idle_sleeps: u64,
     pub half_open_evicted: u64,
+    pub quic_moved: u64,
+    pub quic_unknown: u64,
     pub outcomes: Vec<Outcome>,
 }
 
@@ -319,6 +338,8 @@ impl From<proto::Counters> for Counters {
             polls: worker.polls,
             idle_sleeps: worker.idle_sleeps,
             half_open_evicted: worker.half_open_evicted,
+            quic_moved: worker.quic_moved,
+            quic_unknown: worker.quic_unknown,
             outcomes: worker.outcomes.into_iter().map(outcome).collect(),
         };
         Self {

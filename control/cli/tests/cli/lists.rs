@@ -6,7 +6,7 @@ use tidegate_api::{
     manager::{self, DestinationKind, Figures, Migration, MigrationSpec, Phase},
     switch::{
         self, Address, AddressState, Backend, Encap, EncapKind, MigrationEvent, MigrationState,
-        PortRole, Rewrite, UnknownTcp, switch_server::Switch,
+        PortRole, Rewrite, Unknown, switch_server::Switch,
     },
 };
 use tidegate_cli::error::Exit;
@@ -234,9 +234,9 @@ impl Switch for FakeSwitch {
         &self,
         request: Request<switch::AddAddressRequest>,
     ) -> Result<Response<Address>, Status> {
-        let switch::AddAddressRequest { address, home } = request.into_inner();
+        let switch::AddAddressRequest { address, home, quic } = request.into_inner();
         let state = AddressState::Tracked.into();
-        Ok(Response::new(Address { address, state, home, ..Address::default() }))
+        Ok(Response::new(Address { address, state, home, quic, ..Address::default() }))
     }
 
     async fn remove_address(
@@ -277,6 +277,7 @@ impl Switch for FakeSwitch {
             home_sessions: 7,
             destination_sessions: 3,
             tracked_ms: 90_500,
+            quic: Some(switch::Quic { connection_id_length: 8, ports: vec![443, 8443] }),
         };
         Ok(Response::new(switch::ListAddressesResponse { addresses: vec![address] }))
     }
@@ -313,7 +314,7 @@ impl Switch for FakeSwitch {
         &self,
         request: Request<switch::CutoverRequest>,
     ) -> Result<Response<switch::CutoverResponse>, Status> {
-        assert_eq!(request.into_inner().unknown_tcp(), UnknownTcp::Drop);
+        assert_eq!(request.into_inner().unknown_tcp(), Unknown::Drop);
         Ok(Response::new(switch::CutoverResponse {
             epoch: 2,
             old_sessions: 7,

@@ -64,7 +64,7 @@ pub(super) async fn cutover(work: &Work) -> Result<Outcome, Error> {
     let import = import(work, peer, &mut switch, &found).await?;
     let request = proto::CutoverRequest {
         address: work.address(),
-        unknown_tcp: proto::UnknownTcp::Source.into(),
+        unknown_tcp: proto::Unknown::Source.into(),
         ..Default::default()
     };
     let answer = peer.answer("Cutover", CALL, switch.cutover(request)).await?;

@@ -129,6 +129,15 @@ pub(super) struct Route {
 pub(super) struct Address {
     pub(super) address: Spanned<String>,
     pub(super) home: Spanned<Backend>,
+    pub(super) quic: Option<Spanned<Quic>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Quic {
+    pub(super) connection_id_length: u32,
+    #[serde(default)]
+    pub(super) ports: Vec<u32>,
 }
 
 #[derive(Debug, Deserialize)]

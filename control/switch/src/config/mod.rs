@@ -21,7 +21,7 @@ use tidegate_dataplane::{
     steering::{IpPrefix, Link, Neighbour, NextHop, PortId, PortRole, Timeouts},
 };
 
-use crate::steering::BackendSpec;
+use crate::steering::AddressSpec;
 
 /// A valid configuration. Ports with a device of their own come first, and their position is their number; VLANs follow.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub struct Config {
     /// Static routes, without the connected ones.
     pub routes: Vec<(IpPrefix, NextHop)>,
     /// Managed addresses with their homes.
-    pub addresses: Vec<(IpAddr, BackendSpec)>,
+    pub addresses: Vec<AddressSpec>,
 }
 
 /// How DPDK's environment is started.

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use tidegate_dataplane::{packet::tunnel::Encap, steering::Tunnel};
+use tidegate_dataplane::{
+    packet::tunnel::Encap,
+    steering::{Quic, Tunnel},
+};
 
 use super::{carrier::FIRST_VLAN, *};
 
@@ -99,7 +102,7 @@ fn a_right_file_gives_valid_types() {
     let hop = NextHop { port: PortId(0), via: Some([10, 9, 0, 254].into()) };
     assert_eq!(config.routes, [("0.0.0.0/0".parse().expect("prefix"), hop)]);
     assert_eq!(
-        config.addresses[1].1.rewrite,
+        config.addresses[1].home.rewrite,
         tidegate_dataplane::steering::Rewrite::Nat([10, 8, 0, 12].into())
     );
 }
@@ -167,7 +170,7 @@ fn with_home(home: &str) -> String {
 
 #[test]
 fn homes_behind_another_switch() {
-    let home = |text: &str| parse_text(&with_home(text)).expect("valid").addresses[0].1.clone();
+    let home = |text: &str| parse_text(&with_home(text)).expect("valid").addresses[0].home.clone();
     let ends = "remote = \"192.0.2.7\", local = \"10.9.0.1\"";
     let tunnel = |encap| {
         let (local, remote) = ([10, 9, 0, 1].into(), [192, 0, 2, 7].into());
@@ -211,6 +214,28 @@ fn tunnels_that_cannot_be() {
     wrong(&ends("10.8.0.1", "10.9.0.1"), &["10.8.0.1", "own", "`east`"]);
     wrong(&ends("2001:db8::1", "10.9.0.1"), &["2001:db8::1", "family"]);
     wrong(&ends("224.0.0.1", "10.9.0.1"), &["224.0.0.1", "unicast"]);
+}
+
+#[test]
+fn where_an_address_speaks_quic() {
+    let with_quic = |quic: &str| {
+        let address = "address = \"10.8.0.100\"";
+        assert!(GOOD.contains(address));
+        GOOD.replacen(address, &format!("{address}\nquic = {{ {quic} }}"), 1)
+    };
+    let quic = |text: &str| parse_text(&with_quic(text)).expect("valid").addresses[0].quic;
+    let expected = |ports| Some(Quic { ports, connection_id_len: 8 });
+    assert_eq!(quic("connection_id_length = 8"), expected([443, 0, 0, 0]));
+    assert_eq!(quic("connection_id_length = 8, ports = [1, 65535]"), expected([1, 65535, 0, 0]));
+    assert_eq!(parse_text(GOOD).expect("valid").addresses[0].quic, None);
+    let wrong = |text: &str, words: &[&str]| {
+        let error = parse_text(&with_quic(text)).expect_err("refused").to_string();
+        assert!(error.starts_with("tidegated.toml:41:"), "{error}");
+        says(&error, words);
+    };
+    wrong("connection_id_length = 0", &["connection_id_length: 0", "1 to 20"]);
+    wrong("connection_id_length = 8, ports = [70000]", &["70000", "1 to 65535"]);
+    wrong("connection_id_length = 8, ports = [1, 2, 3, 4, 5]", &["5", "at most 4"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use tidegate_dataplane::{
     counters::MAX_PORTS,
     packet::Mac,
-    steering::{IpPrefix, Neighbour, NextHop, PortId, PortRole, Rewrite, Tunnel},
+    steering::{IpPrefix, Neighbour, NextHop, PortId, PortRole, Quic, Rewrite, Tunnel},
 };
 use toml::Spanned;
 
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     kernel::interface_name,
-    steering::{BackendSpec, NO_MAC, check_address, check_device, check_name},
+    steering::{AddressSpec, BackendSpec, NO_MAC, check_address, check_device, check_name, quic},
 };
 
 /// Bytes of an interface's name: `IFNAMSIZ` of netdevice(7), less the NUL.
@@ -162,15 +162,22 @@ impl Check<'_> {
         &mut self,
         file: &[file::Address],
         ports: &[PortConfig],
-    ) -> Checked<Vec<(IpAddr, BackendSpec)>> {
+    ) -> Checked<Vec<AddressSpec>> {
         let mut managed = Vec::new();
         for written in file {
             let address = self.ip(&written.address)?;
             self.claim(address, written.address.span(), Owner::Managed)?;
             let home = self.backend(&written.home, ports, address)?;
-            managed.push((address, home));
+            let quic = written.quic.as_ref().map(|quic| self.quic(quic)).transpose()?;
+            managed.push(AddressSpec { address, home, quic });
         }
         Ok(managed)
+    }
+
+    fn quic(&self, written: &Spanned<file::Quic>) -> Checked<Quic> {
+        let file::Quic { connection_id_length, ports } = written.get_ref();
+        quic(*connection_id_length, ports)
+            .map_err(|invalid| self.error(written.span(), invalid.to_string()))
     }
 
     fn backend(

@@ -28,16 +28,14 @@ pub use run::{CoreHandle, CoreThread};
 use tidegate_dataplane::{
     counters::ShardCounters,
     pipeline::{Import, ImportedSession},
-    steering::{
-        BackendSlot, Cutover, Rewrite, RouteChange, RouteTables, SnapshotError, UnknownTcp,
-    },
+    steering::{BackendSlot, Cutover, Rewrite, RouteChange, RouteTables, SnapshotError, Unknown},
 };
 use tokio::sync::watch;
 
 use crate::{
     dataplane::{Acknowledged, Dataplane, DataplaneError, PortFailure},
     kernel::Mirror,
-    steering::{BackendSpec, DrainPolicy, Network, Refused, SlotInUse, Steering},
+    steering::{AddressSpec, BackendSpec, DrainPolicy, Network, Refused, SlotInUse, Steering},
 };
 
 /// Why the core did not do what it was asked.
@@ -64,7 +62,9 @@ pub enum CoreError {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CutoverPolicy {
     /// What happens to unknown TCP.
-    pub unknown_tcp: UnknownTcp,
+    pub unknown_tcp: Unknown,
+    /// What happens to unknown QUIC.
+    pub unknown_quic: Unknown,
     /// How long the source's sessions that are not TCP last at most, though packets keep coming.
     pub datagram_max_age: Option<Duration>,
     /// Whether the drain does not wait for sessions that the source began itself.
@@ -117,7 +117,7 @@ impl Core {
     pub fn new(
         dataplane: Box<dyn Dataplane>,
         network: Network,
-        addresses: impl IntoIterator<Item = (IpAddr, BackendSpec)>,
+        addresses: impl IntoIterator<Item = AddressSpec>,
     ) -> Result<Self, CoreError> {
         let mut core = Self {
             dataplane,
@@ -133,19 +133,20 @@ impl Core {
             kernel: None,
         };
         let mut steering = Steering::default();
-        for (address, home) in addresses {
-            core.check_own(address, &home)?;
-            steering.add(address, home, &|_| false)?;
+        for spec in addresses {
+            core.check_own(spec.address, &spec.home)?;
+            steering.add(spec, &|_| false)?;
         }
         core.publish(&steering, Vec::new())?;
         core.steering = steering;
         Ok(core)
     }
 
-    /// Manage `address`.
-    pub fn add(&mut self, address: IpAddr, home: BackendSpec) -> Result<AddressReport, CoreError> {
-        self.check_own(address, &home)?;
-        self.change(|steering, in_use| steering.add(address, home, in_use))?;
+    /// Manage an address.
+    pub fn add(&mut self, spec: AddressSpec) -> Result<AddressReport, CoreError> {
+        let address = spec.address;
+        self.check_own(address, &spec.home)?;
+        self.change(|steering, in_use| steering.add(spec, in_use))?;
         self.address(address)
     }
 
@@ -187,6 +188,7 @@ impl Core {
         let drain = DrainPolicy {
             cutover: Cutover {
                 unknown_tcp: policy.unknown_tcp,
+                unknown_quic: policy.unknown_quic,
                 datagrams_end_ms: policy.datagram_max_age.map(end_ms),
             },
             ignores_begun_by_source: policy.ignores_begun_by_source,

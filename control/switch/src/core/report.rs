@@ -82,6 +82,10 @@ pub struct WorkerReport {
     pub idle_sleeps: u64,
     /// Sessions that were only begun and made room for others.
     pub half_open_evicted: u64,
+    /// QUIC clients whose address changed, and whose connection was known by its ID.
+    pub quic_moved: u64,
+    /// Packets of QUIC connections that have no session and an ID nobody knows.
+    pub quic_unknown: u64,
     /// Packets by how they ended.
     pub outcomes: Vec<(Outcome, u64)>,
 }
@@ -199,6 +203,8 @@ impl Core {
                 polls: counters.polls.get(),
                 idle_sleeps: counters.idle_sleeps.get(),
                 half_open_evicted: counters.half_open_evicted.get(),
+                quic_moved: counters.quic_moved.get(),
+                quic_unknown: counters.quic_unknown.get(),
                 outcomes: Outcome::ALL.map(|outcome| (outcome, counters.outcome(outcome))).to_vec(),
             }
         };

@@ -5,7 +5,7 @@ use tidegate_dataplane::{
     packet::Tags,
     pipeline::{Import, Outcome},
     session::SessionState,
-    steering::{Link, PortRole, Rewrite},
+    steering::{Link, PortRole, Quic, Rewrite},
 };
 
 use super::{BoxInfo, encap};
@@ -57,6 +57,11 @@ pub(super) fn port(report: PortReport) -> proto::Port {
     }
 }
 
+fn quic(quic: Quic) -> proto::Quic {
+    let ports = quic.ports.into_iter().filter(|port| *port != 0).map(u32::from).collect();
+    proto::Quic { connection_id_length: quic.connection_id_len.into(), ports }
+}
+
 pub(super) fn address(report: &AddressReport, network: &Network) -> proto::Address {
     let address = &report.address;
     let state = match address.state() {
@@ -81,6 +86,7 @@ pub(super) fn address(report: &AddressReport, network: &Network) -> proto::Addre
         tracked_ms: report
             .tracked
             .map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        quic: address.quic.map(quic),
     }
 }
 
@@ -179,6 +185,8 @@ pub(super) fn counters(report: CountersReport) -> proto::Counters {
         polls: counters.polls,
         idle_sleeps: counters.idle_sleeps,
         half_open_evicted: counters.half_open_evicted,
+        quic_moved: counters.quic_moved,
+        quic_unknown: counters.quic_unknown,
         outcomes: counters
             .outcomes
             .iter()

@@ -16,7 +16,10 @@ use tidegate_dataplane::pipeline::{Capacity, Import};
 use tokio::sync::watch as latest;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 
-use crate::core::{Core, CoreHandle};
+use crate::{
+    core::{Core, CoreHandle},
+    steering::AddressSpec,
+};
 
 /// What of the box never changes while it runs.
 #[derive(Clone, Debug)]
@@ -89,9 +92,10 @@ impl Switch for SwitchService {
     ) -> Answer<proto::Address> {
         let request = request.into_inner();
         let address = request::address(&request.address)?;
+        let quic = request::quic(request.quic.as_ref())?;
         let added = self.ask(move |core| {
             let home = request::backend(address, "home", request.home, core.network())?;
-            let report = core.add(address, home)?;
+            let report = core.add(AddressSpec { address, home, quic })?;
             Ok(answer::address(&report, core.network()))
         });
         let added = added.await?;

@@ -7,14 +7,14 @@ use tidegate_dataplane::{
     packet::{MacError, protocol},
     pipeline::ImportedSession,
     session::{ImportedState, Tuple},
-    steering::{ETHERNET_MTU, IpPrefix, PortId, PortRole, Rewrite, UnknownTcp},
+    steering::{ETHERNET_MTU, IpPrefix, PortId, PortRole, Quic, Rewrite, Unknown},
 };
 
 use super::encap::{self, InvalidEncap};
 use crate::{
     config::{Carrier, InterfaceAddress, MTU, PortConfig},
     core::CutoverPolicy,
-    steering::{BackendSpec, NAME_RULE, NO_MAC, Network, is_name, is_unicast},
+    steering::{self, BackendSpec, InvalidQuic, NAME_RULE, NO_MAC, Network, is_name, is_unicast},
 };
 
 /// A request that says nothing this box could do.
@@ -74,9 +74,12 @@ pub(super) enum Invalid {
     Role(i32),
     /// Not a policy.
     #[error(
-        "unknown_tcp: {0} is not a policy; use UNKNOWN_TCP_SOURCE, UNKNOWN_TCP_DESTINATION or UNKNOWN_TCP_DROP"
+        "{field}: {value} is not a policy; use UNKNOWN_SOURCE, UNKNOWN_DESTINATION or UNKNOWN_DROP"
     )]
-    UnknownTcp(i32),
+    Unknown { field: &'static str, value: i32 },
+    /// Not QUIC.
+    #[error(transparent)]
+    Quic(#[from] InvalidQuic),
     /// Too long.
     #[error("datagram_max_age_s: {0} is too long; use at most 604800, a week, or 0 for no limit")]
     DatagramMaxAge(u32),
@@ -131,6 +134,12 @@ pub(super) fn interval(interval_ms: u32) -> Result<Duration, Invalid> {
     }
 }
 
+/// Where an address speaks QUIC.
+pub(super) fn quic(message: Option<&proto::Quic>) -> Result<Option<Quic>, Invalid> {
+    let read = |it: &proto::Quic| steering::quic(it.connection_id_length, &it.ports);
+    Ok(message.map(read).transpose()?)
+}
+
 /// How to cut over.
 pub(super) fn cutover(request: &proto::CutoverRequest) -> Result<CutoverPolicy, Invalid> {
     let max_age_s = request.datagram_max_age_s;
@@ -138,18 +147,19 @@ pub(super) fn cutover(request: &proto::CutoverRequest) -> Result<CutoverPolicy, 
         return Err(Invalid::DatagramMaxAge(max_age_s));
     }
     Ok(CutoverPolicy {
-        unknown_tcp: unknown_tcp(request.unknown_tcp)?,
+        unknown_tcp: unknown("unknown_tcp", request.unknown_tcp)?,
+        unknown_quic: unknown("unknown_quic", request.unknown_quic)?,
         datagram_max_age: (max_age_s > 0).then(|| Duration::from_secs(max_age_s.into())),
         ignores_begun_by_source: request.ignore_begun_by_source,
     })
 }
 
-fn unknown_tcp(value: i32) -> Result<UnknownTcp, Invalid> {
-    match proto::UnknownTcp::try_from(value) {
-        Ok(proto::UnknownTcp::Unspecified | proto::UnknownTcp::Source) => Ok(UnknownTcp::Source),
-        Ok(proto::UnknownTcp::Destination) => Ok(UnknownTcp::Destination),
-        Ok(proto::UnknownTcp::Drop) => Ok(UnknownTcp::Drop),
-        Err(_) => Err(Invalid::UnknownTcp(value)),
+fn unknown(field: &'static str, value: i32) -> Result<Unknown, Invalid> {
+    match proto::Unknown::try_from(value) {
+        Ok(proto::Unknown::Unspecified | proto::Unknown::Source) => Ok(Unknown::Source),
+        Ok(proto::Unknown::Destination) => Ok(Unknown::Destination),
+        Ok(proto::Unknown::Drop) => Ok(Unknown::Drop),
+        Err(_) => Err(Invalid::Unknown { field, value }),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, time::Instant};
 use tidegate_dataplane::{
     packet::Mac,
     steering::{
-        Backend, BackendSlot, Cutover, Destination, ManagedAddress, PortId, Rewrite, Tunnel,
+        Backend, BackendSlot, Cutover, Destination, ManagedAddress, PortId, Quic, Rewrite, Tunnel,
     },
 };
 
@@ -72,6 +72,17 @@ impl BackendSpec {
     }
 }
 
+/// A managed address as it was configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressSpec {
+    /// The address.
+    pub address: IpAddr,
+    /// Where it lives.
+    pub home: BackendSpec,
+    /// Where it speaks QUIC, if it does.
+    pub quic: Option<Quic>,
+}
+
 /// A backend with its slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {
@@ -127,6 +138,8 @@ pub struct Address {
     pub home: Placed,
     /// Set during a migration.
     pub destination: Option<Target>,
+    /// Where it speaks QUIC, if it does.
+    pub quic: Option<Quic>,
 }
 
 /// Where an address is in its life.
@@ -157,7 +170,7 @@ impl fmt::Display for AddressState {
 }
 
 impl Address {
-    pub(super) fn new(address: IpAddr, home: Placed) -> Self {
+    pub(super) fn new(address: IpAddr, home: Placed, quic: Option<Quic>) -> Self {
         Self {
             address,
             hosted: false,
@@ -166,6 +179,7 @@ impl Address {
             epoch: 1,
             home,
             destination: None,
+            quic,
         }
     }
 
@@ -197,6 +211,7 @@ impl Address {
                 backend: target.placed.backend(),
                 cut_over: target.cut_over.map(|policy| policy.cutover),
             }),
+            quic: self.quic,
         }
     }
 }

@@ -16,6 +16,7 @@ mod address;
 mod neighbours;
 mod network;
 mod ports;
+mod quic;
 mod refused;
 mod routes;
 mod slots;
@@ -24,12 +25,14 @@ mod tunnels;
 use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 pub use address::{
-    Address, AddressState, BackendSpec, DrainPolicy, NAME_RULE, NO_MAC, Placed, Target, is_name,
-    is_unicast,
+    Address, AddressSpec, AddressState, BackendSpec, DrainPolicy, NAME_RULE, NO_MAC, Placed,
+    Target, is_name, is_unicast,
 };
 pub use network::{Learned, Network, NetworkPort};
 pub use ports::PortClash;
 pub(crate) use ports::{check_address, check_device, check_name};
+pub use quic::InvalidQuic;
+pub(crate) use quic::quic;
 pub use refused::Refused;
 use slots::Slots;
 use tidegate_dataplane::steering::{BackendSlot, ManagedAddress, Rewrite};
@@ -71,16 +74,12 @@ impl Steering {
         self.addresses.values().map(Address::managed)
     }
 
-    /// Begin to manage `address`: tracked, not hosted.
+    /// Begin to manage an address: tracked, not hosted.
     ///
     /// # Errors
     /// The address or the home's locator is taken, or there is no slot left.
-    pub fn add(
-        &mut self,
-        address: IpAddr,
-        home: BackendSpec,
-        in_use: SlotInUse<'_>,
-    ) -> Result<(), Refused> {
+    pub fn add(&mut self, spec: AddressSpec, in_use: SlotInUse<'_>) -> Result<(), Refused> {
+        let AddressSpec { address, home, quic } = spec;
         if self.addresses.contains_key(&address) {
             return Err(Refused::AddressExists(address));
         }
@@ -92,7 +91,7 @@ impl Steering {
         }
         self.locator_is_free(&home)?;
         let home = self.place(home, in_use)?;
-        self.addresses.insert(address, Address::new(address, home));
+        self.addresses.insert(address, Address::new(address, home, quic));
         Ok(())
     }
 

@@ -136,7 +136,8 @@ fn expected(model: Option<&Model>, command: &Command) -> Option<Option<Model>> {
 fn apply(steering: &mut Steering, command: &Command, in_use: SlotInUse<'_>) -> bool {
     match *command {
         Command::Add(address, place) => {
-            steering.add(address.ip(), backend(address, place), in_use).is_ok()
+            let (home, address) = (backend(address, place), address.ip());
+            steering.add(AddressSpec { address, home, quic: None }, in_use).is_ok()
         }
         Command::Remove(address) => steering.remove(address.ip()).is_ok(),
         Command::Takeover(address) => steering.takeover(address.ip(), in_use).is_ok(),

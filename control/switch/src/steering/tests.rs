@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::Path, sync::Arc};
 
 use tidegate_dataplane::{
     packet::{Address as _, Mac},
-    steering::{Cutover, Direction, Hop, PortId, PrefixTable, Recent, RouteTables, UnknownTcp},
+    steering::{Cutover, Direction, Hop, PortId, PrefixTable, Recent, RouteTables, Unknown},
 };
 
 use super::*;
@@ -21,6 +21,10 @@ fn spec(name: &str, port: u16, rewrite: Rewrite) -> BackendSpec {
         rewrite,
         tunnel: None,
     }
+}
+
+fn at(address: IpAddr, home: BackendSpec) -> AddressSpec {
+    AddressSpec { address, home, quic: None }
 }
 
 fn network() -> Network {
@@ -62,11 +66,11 @@ fn network() -> Network {
 #[test]
 fn a_slot_with_entries_is_not_given_to_another() {
     let mut steering = Steering::default();
-    steering.add(A, spec("a", 1, Rewrite::L2), &|_| false).expect("add");
+    steering.add(at(A, spec("a", 1, Rewrite::L2)), &|_| false).expect("add");
     let first = steering.get(A).expect("known").home.slot;
     steering.remove(A).expect("remove");
     for _ in 0..tidegate_dataplane::counters::MAX_BACKENDS + 1 {
-        steering.add(A, spec("a", 1, Rewrite::L2), &|slot| slot == first).expect("add");
+        steering.add(at(A, spec("a", 1, Rewrite::L2)), &|slot| slot == first).expect("add");
         assert_ne!(steering.get(A).expect("known").home.slot, first);
         steering.remove(A).expect("remove");
     }
@@ -75,7 +79,7 @@ fn a_slot_with_entries_is_not_given_to_another() {
 #[test]
 fn a_refusal_changes_nothing() {
     let mut steering = Steering::default();
-    steering.add(A, spec("a", 1, Rewrite::L2), &|_| false).expect("add");
+    steering.add(at(A, spec("a", 1, Rewrite::L2)), &|_| false).expect("add");
     let full = |_| true;
     let before = format!("{steering:?}");
     let refused = steering.set_destination(A, spec("b", 2, Rewrite::L2), &full);
@@ -87,10 +91,10 @@ fn a_refusal_changes_nothing() {
 fn a_snapshot_says_what_is_counted_and_who_is_where() {
     let (mut network, mut steering) = (network(), Steering::default());
     let free = |_| false;
-    steering.add(A, spec("a", 1, Rewrite::L2), &free).expect("add");
+    steering.add(at(A, spec("a", 1, Rewrite::L2)), &free).expect("add");
     steering.takeover(A, &free).expect("takeover");
     steering.set_destination(A, spec("b", 2, Rewrite::L2), &free).expect("destination");
-    let cutover = Cutover { unknown_tcp: UnknownTcp::Drop, ..Cutover::default() };
+    let cutover = Cutover { unknown_tcp: Unknown::Drop, ..Cutover::default() };
     let dropping = DrainPolicy { cutover, ..DrainPolicy::default() };
     let source = steering.cutover(A, dropping).expect("cutover");
     let tables = RouteTables::default();
@@ -98,8 +102,8 @@ fn a_snapshot_says_what_is_counted_and_who_is_where() {
     assert_eq!((snapshot.generation, snapshot.counted_at_install.as_slice()), (7, &[source][..]));
     let managed = snapshot.plane().managed(V4).expect("managed");
     assert_eq!((managed.hosted, managed.tracked, managed.epoch), (true, true, 2));
-    let (destination, policy) = managed.active_destination().expect("cut over");
-    assert_eq!((destination.link.port, policy), (PortId(2), UnknownTcp::Drop));
+    let (destination, now) = managed.active_destination().expect("cut over");
+    assert_eq!((destination.link.port, now), (PortId(2), &cutover));
     assert!(
         matches!(snapshot.plane().direction(PortId(2), V4, 1, &mut Recent::default()), Direction::FromBackend(_, backend) if backend.link.port == PortId(2))
     );
@@ -108,7 +112,7 @@ fn a_snapshot_says_what_is_counted_and_who_is_where() {
 #[test]
 fn routes_lead_to_where_neighbours_are() {
     let (mut network, mut steering) = (network(), Steering::default());
-    steering.add(A, spec("n", 2, Rewrite::Nat(0x0a08_000c_u32.ip())), &|_| false).expect("add");
+    steering.add(at(A, spec("n", 2, Rewrite::Nat(0x0a08_000c_u32.ip()))), &|_| false).expect("add");
     assert_eq!(
         network.learn(PortId(0), 0x0a09_00fe_u32.ip(), Mac([2, 0, 0, 0, 9, 0xfe])),
         Learned::Changed

@@ -10,7 +10,7 @@ use tidegate_dataplane::{
     counters::ShardCounters,
     packet::Mac,
     pipeline::{Capacity, Import, ImportedSession, Origin, Punt, Shard, ShardSelector, Verdict},
-    session::SessionRecord,
+    session::{Connections, SessionRecord},
     steering::{BackendSlot, PortId, PrefixTable, RouteChange, RouteTables, Snapshot},
 };
 use tidegate_switch::{
@@ -62,8 +62,10 @@ impl Double {
         let capacity = Capacity { v4, ..SESSIONS };
         let counters: Vec<_> = (0..workers).map(|_| Arc::new(ShardCounters::default())).collect();
         let selector = ShardSelector::new(workers);
+        let connections = Arc::new(Connections::new(64));
         let shards = (0..workers).zip(&counters).map(|(number, counters)| {
-            Shard::new(number, selector.clone(), capacity, Arc::clone(counters)).expect("memory")
+            let (connections, counters) = (Arc::clone(&connections), Arc::clone(counters));
+            Shard::new(number, selector.clone(), capacity, connections, counters).expect("memory")
         });
         let inner = Inner {
             shards: shards.collect(),

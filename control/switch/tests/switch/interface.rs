@@ -109,7 +109,11 @@ async fn counters_name_every_outcome_worker_and_port() {
 async fn addresses_are_listed_in_order() {
     let mut tested = TestBox::start().await;
     for address in ["10.8.0.101", "10.8.0.99"] {
-        let request = proto::AddAddressRequest { address: address.to_owned(), home: Some(east()) };
+        let request = proto::AddAddressRequest {
+            address: address.to_owned(),
+            home: Some(east()),
+            quic: None,
+        };
         tested.client.add_address(request).await.expect("add");
     }
     let listed = tested

@@ -13,7 +13,7 @@ use tidegate_dataplane::{
 use tidegate_switch::{
     config,
     core::{Core, CutoverPolicy},
-    steering::{AddressState, BackendSpec, Network},
+    steering::{AddressSpec, AddressState, BackendSpec, Network},
 };
 
 use crate::{
@@ -42,12 +42,16 @@ fn a_cutover_of_one_does_not_touch_the_others() {
     let macs = [Mac(UPLINK_MAC), Mac(GATEWAY_MAC), Mac(GATEWAY_MAC)];
     let (double, shards) = Double::with_sessions(config.ports.len(), 2, 16_384);
     let network = Network::new(&config, &macs);
-    let managed = |number| (IpAddr::from(address(number)), backend("home", EAST, number));
+    let managed = |number| AddressSpec {
+        address: IpAddr::from(address(number)),
+        home: backend("home", EAST, number),
+        quic: None,
+    };
     // Most are in the configuration, the last ones come while the box runs.
     let configured = (0..ADDRESSES - ADDED).map(managed);
     let mut core = Core::new(Box::new(double), network, configured).expect("core");
-    for (address, home) in (ADDRESSES - ADDED..ADDRESSES).map(managed) {
-        core.add(address, home).expect("added");
+    for spec in (ADDRESSES - ADDED..ADDRESSES).map(managed) {
+        core.add(spec).expect("added");
     }
     let tcp = |number| Tcp { shards: &shards, address: address(number).octets(), client_port: 7 };
     (0..ADDRESSES).step_by(7).for_each(|number| assert_eq!(tcp(number).open(), EAST));

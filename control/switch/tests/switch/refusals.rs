@@ -51,14 +51,32 @@ async fn malformed_requests_name_the_field() {
         refused(tested.add(home).await, code, says);
     }
     for address in ["", "10.8.0", "10.8.0.100/24", "255.255.255.255", "::1"] {
-        let request = proto::AddAddressRequest { address: address.into(), home: Some(east()) };
+        let request =
+            proto::AddAddressRequest { address: address.into(), home: Some(east()), quic: None };
         refused(tested.client.add_address(request).await, Code::InvalidArgument, &["address: "]);
     }
-    let request = proto::AddAddressRequest { address: ADDRESS.into(), home: None };
+    let request = proto::AddAddressRequest { address: ADDRESS.into(), home: None, quic: None };
     refused(tested.client.add_address(request).await, Code::InvalidArgument, &["home: missing"]);
     let request =
         proto::CutoverRequest { address: ADDRESS.into(), unknown_tcp: 7, ..Default::default() };
     refused(tested.client.cutover(request).await, Code::InvalidArgument, &["unknown_tcp: 7"]);
+    let request =
+        proto::CutoverRequest { address: ADDRESS.into(), unknown_quic: -1, ..Default::default() };
+    let says = ["unknown_quic: -1", "UNKNOWN_DROP"];
+    refused(tested.client.cutover(request).await, Code::InvalidArgument, &says);
+    let quics = [
+        (0, vec![], "quic.connection_id_length: 0"),
+        (21, vec![], "1 to 20"),
+        (8, vec![0], "quic.ports: 0"),
+        (8, vec![443, 65_536], "65536"),
+        (8, vec![1, 2, 3, 4, 5], "at most 4"),
+    ];
+    for (connection_id_length, ports, says) in quics {
+        let quic = Some(proto::Quic { connection_id_length, ports });
+        let request =
+            proto::AddAddressRequest { address: ADDRESS.into(), home: Some(east()), quic };
+        refused(tested.client.add_address(request).await, Code::InvalidArgument, &[says]);
+    }
     let request = proto::CutoverRequest {
         address: ADDRESS.into(),
         datagram_max_age_s: 604_801,
@@ -94,7 +112,8 @@ async fn what_is_taken_cannot_be_taken_again() {
     tested.add(nat("blue", "east", 0x0b)).await.expect("add");
     refused(tested.add(east()).await, Code::AlreadyExists, &[ADDRESS, "RemoveAddress"]);
     let mut add = async |address: &str, home| {
-        let request = proto::AddAddressRequest { address: address.into(), home: Some(home) };
+        let request =
+            proto::AddAddressRequest { address: address.into(), home: Some(home), quic: None };
         tested.client.add_address(request).await
     };
     let says = &["10.8.0.11", ADDRESS];
@@ -145,6 +164,7 @@ async fn the_destination_must_be_another_place() {
     let request = proto::AddAddressRequest {
         address: "10.8.0.101".into(),
         home: Some(nat("a", "east", 0x21)),
+        quic: None,
     };
     tested.client.add_address(request).await.expect("add");
     let request = proto::SetDestinationRequest {

@@ -116,7 +116,8 @@ impl TestBox {
     }
 
     pub(crate) async fn add(&mut self, home: Backend) -> Result<Address, Status> {
-        let request = proto::AddAddressRequest { address: ADDRESS.into(), home: Some(home) };
+        let request =
+            proto::AddAddressRequest { address: ADDRESS.into(), home: Some(home), quic: None };
         self.client.add_address(request).await.map(tonic::Response::into_inner)
     }
 
