@@ -81,6 +81,7 @@ pub(super) enum QuicClient {
 }
 
 #[cold]
+#[inline(never)]
 fn from_quic_client<'a, A: Address>(
     service: &'a Service<A>,
     destination: &'a Path<A>,

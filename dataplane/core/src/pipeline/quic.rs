@@ -53,6 +53,8 @@ pub(super) fn client<A: Address>(
 }
 
 /// Remember the connection ID that the server in `owner` chooses with this packet, if it does.
+#[cold]
+#[inline(never)]
 pub(super) fn learn<A: Address>(
     desk: &Desk,
     service: &Service<A>,

@@ -109,6 +109,13 @@ impl<A: Address> SessionTable<A> {
         position(first, place)
     }
 
+    /// Last stage: the session with `key`, if it is where the second stage said. It may be elsewhere, or have moved.
+    #[inline]
+    #[must_use]
+    pub fn glanced(&mut self, glanced: u32, key: &SessionKey<A>) -> Option<&mut Session<A>> {
+        Some(&mut self[glanced]).filter(|session| session.has(key))
+    }
+
     /// Last stage: as [`SessionTable::find`], looking first where the second stage said: it may be elsewhere, or have moved.
     #[inline]
     #[must_use]
