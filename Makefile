@@ -40,7 +40,7 @@ test: build guest ## Run every test
 
 .PHONY: blackbox
 blackbox: packages ## Test a running box from outside with scapy and real traffic (BLACKBOX="NAME …")
-	@$(CARGO) build --locked -p tidegate-switch -p tidegate-cli
+	@$(CARGO) build --locked -p tidegate-switch -p tidegate-cli -p tidegate-quic
 	@$(LAB) tests/blackbox/run --programs $(BUILT) $(BLACKBOX)
 
 # Hugepages of 2 MiB for `bench`: two programs with buffers for a capture of a million packets.

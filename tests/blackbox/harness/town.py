@@ -39,8 +39,9 @@ SERVERS = pathlib.Path(__file__).resolve().parent.parent / "servers"
 class Town:
     """Everything that is there for one migration of one address."""
 
-    def __init__(self, family, mode, timeouts):
+    def __init__(self, family, mode, timeouts, options=()):
         self.family, self.mode, self.address = family, mode, SERVICE[family]
+        self.options = options
         self.box = SwitchBox(PORTS, NEIGHBOURS, ROUTES, timeouts, SESSIONS)
         self.directory = self.box.directory
         self.namespaces = []
@@ -56,7 +57,7 @@ class Town:
         self.build_paths()
         for number, (name, vm) in enumerate(self.vms.items()):
             self.build_vm(vm, f"vm{number}", VM_MAC[name], LOCATOR[self.family].format(11 + number))
-        self.box.tidegate("address", "add", self.address, *self.backend("source"))
+        self.box.tidegate("address", "add", self.address, *self.backend("source"), *self.options)
 
     def namespace(self, name):
         self.namespaces.append(Namespace(name))
