@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn finds_what_it_learned() {
-        let connections = Connections::new(4096);
+        let connections = Connections::new(1 << 16);
         for number in 0..1000u32 {
             connections.learn(ADDRESS, &number.to_be_bytes(), BackendSlot(number % 7), 0);
         }

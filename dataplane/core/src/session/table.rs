@@ -88,9 +88,11 @@ impl<A: Address> SessionTable<A> {
         (((hash >> 32) * self.buckets.len() as u64) >> 32) as usize
     }
 
+    /// Another than the first: three keys with one and the same bucket would have no room in a table that has.
     #[inline]
     fn second(&self, hash: u64) -> usize {
-        ((u64::from(hash as u32) * self.buckets.len() as u64) >> 32) as usize
+        let other = ((u64::from(hash as u32) * (self.buckets.len() as u64 - 1)) >> 32) as usize;
+        other + usize::from(other >= self.first(hash))
     }
 
     /// First stage: start to load what [`SessionTable::glance`] reads.

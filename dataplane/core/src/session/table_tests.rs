@@ -169,3 +169,18 @@ fn a_session_takes_less_than_a_cache_line() {
     let v6 = SessionTable::<u128>::with_capacity(capacity).expect("memory");
     assert!(v6.bytes() / capacity as usize <= 128, "{} bytes", v6.bytes());
 }
+
+/// A session that has no other bucket could not make room: three of one bucket would not fit a table with room for them.
+#[test]
+fn a_key_has_two_buckets() {
+    let table = SessionTable::<u32>::with_capacity(0).expect("memory");
+    let mut seen = [0usize; FEWEST_BUCKETS];
+    for n in 0..100_000 {
+        let hash = table.hash(&key(n));
+        let (first, second) = (table.first(hash), table.second(hash));
+        assert_ne!(first, second);
+        seen[second] += 1;
+    }
+    let expected = 100_000 / FEWEST_BUCKETS;
+    assert!(seen.iter().all(|count| count.abs_diff(expected) < expected / 4), "{seen:?}");
+}
