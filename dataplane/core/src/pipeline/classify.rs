@@ -64,7 +64,7 @@ pub(super) fn from_client<'a, A: Address>(
     }
     match cutover.map(|cutover| cutover.unknown_tcp) {
         None | Some(Unknown::Source) => adopt(service, &service.home, state_of_adopted(flags)),
-        Some(Unknown::Destination) => begin(service, newcomer, SessionState::Established),
+        Some(Unknown::Destination) => adopt(service, newcomer, SessionState::Established),
         Some(Unknown::Drop) => Decision::Drop(Outcome::UnknownTcp),
     }
 }

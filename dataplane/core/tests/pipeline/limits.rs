@@ -174,3 +174,14 @@ fn adoption_is_limited_and_new_sessions_are_not() {
     );
     assert_eq!(u64::from(switch_box.live(old)), ADOPTED_AT_ONCE + 20 + 2 * ADOPTED_PER_MS);
 }
+
+/// Anyone can send segments that belong to nothing; whoever the policy gives them to.
+#[test]
+fn what_the_destination_takes_over_is_limited_too() {
+    let (old, new) = (Vm::old(1, Mode::Nat), Vm::new(2, Mode::Nat));
+    let mut switch_box = SwitchBox::with_capacity(1, 60_000, old);
+    switch_box.set_destination(new);
+    switch_box.cutover(Unknown::Destination);
+    switch_box.feed(&each(flows(CLIENT, 0..20_100), tcp(ACK)));
+    assert_moved!(switch_box, ToDestination ADOPTED_AT_ONCE, AdoptionLimited 100);
+}
