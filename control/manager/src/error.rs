@@ -1,6 +1,6 @@
 //! Everything that can go wrong, in an operator's words.
 
-use std::{fmt, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use tidegate_api::{Code, endpoint::EndpointError};
 
@@ -128,7 +128,7 @@ pub enum Error {
     #[error("{address} is being migrated already: migration {id}; watch it, or abort it first")]
     Busy {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The other one, or words when it has no name yet.
         id: String,
     },

@@ -16,7 +16,7 @@ use tidegate_api::{
     endpoint::{Endpoint, Listener},
     host::{Guest, host_server::HostServer},
     manager::{self as proto, Migration, MigrationSpec},
-    switch::{Address, AddressState, ImportedSession, switch_server::SwitchServer},
+    switch::{Address, AddressState, CutoverRequest, ImportedSession, switch_server::SwitchServer},
 };
 use tidegate_manager::{
     journal::Journal,
@@ -70,6 +70,8 @@ pub(crate) struct World {
     pub(crate) longest_silence_ms: u64,
     /// What a release says it cut.
     pub(crate) forgotten_sessions: u64,
+    /// What the switch was told at cutovers, those it refused included.
+    pub(crate) cutovers: Vec<CutoverRequest>,
     /// Drain streams to break after one event.
     pub(crate) streams_to_break: u32,
 }
