@@ -87,6 +87,20 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
+    /// A clone takes over how its source is connected, and the source is not.
+    #[error(
+        "port `{port}` of {peer} has no link, waited {} s: the source is not connected there, and a clone of it would \
+         stay silent; see that the source's network card and that port meet at one socket",
+        waited.as_secs()
+    )]
+    LinkDown {
+        /// The switch.
+        peer: PeerName,
+        /// The source's port.
+        port: String,
+        /// The limit.
+        waited: Duration,
+    },
     /// There is no source any more to give everything back to.
     #[error(
         "source `{guest}` does not run any more on {peer}: nothing is given back to it, and the destination is kept with its sessions"

@@ -141,7 +141,7 @@ impl Migrations {
     ) -> Result<(Spec, Findings), Error> {
         let spec = Spec::from_proto(spec, self.inventory())?;
         let busy = self.shared.table().busy(spec.address, self.journal());
-        let findings = preflight::check(&spec, self.inventory(), busy).await;
+        let findings = preflight::check(&spec, self.inventory(), self.shared.pace, busy).await;
         Ok((spec, findings))
     }
 
@@ -156,7 +156,7 @@ impl Migrations {
         }
         let reservation = self.reserve(spec.address)?;
         let clock = Instant::now();
-        let findings = preflight::check(&spec, self.inventory(), None).await;
+        let findings = preflight::check(&spec, self.inventory(), self.shared.pace, None).await;
         let outcome = findings.outcome()?;
         let elapsed_us = u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX);
 

@@ -11,7 +11,7 @@ use tidegate_api::host::{self as host_proto, CheckCaptureResponse, GuestState};
 use crate::{
     error::Error,
     guest::GuestSpec,
-    pace::CALL,
+    pace::{CALL, Pace},
     peers::{Inventory, Peer},
     record::Outcome,
     spec::{DestinationKind, Spec, Unknown},
@@ -82,7 +82,12 @@ impl Findings {
 }
 
 /// Check `order`. `busy` is the migration that has the address in this manager already, if one has.
-pub async fn check(order: &Spec, inventory: &Inventory, busy: Option<String>) -> Findings {
+pub async fn check(
+    order: &Spec,
+    inventory: &Inventory,
+    pace: Pace,
+    busy: Option<String>,
+) -> Findings {
     let mut findings = Findings::default();
     let ours = busy.is_some();
     let free = match busy {
@@ -90,7 +95,7 @@ pub async fn check(order: &Spec, inventory: &Inventory, busy: Option<String>) ->
         Some(id) => Err(format!("migration {id} of {} runs; watch or abort it", order.address)),
     };
     findings.note("address free", free);
-    let switch = switch::check(order, inventory, ours, &mut findings).await;
+    let switch = switch::check(order, inventory, pace, ours, &mut findings).await;
     let source = source_checks(order, inventory, &mut findings).await;
     if let (Some(switch), Some(_)) = (&switch, &source) {
         sessions::check(order, inventory, switch, &mut findings).await;

@@ -5,9 +5,10 @@ use tidegate_api::switch::{self as switch_proto, AddressState, Port};
 use super::Findings;
 use crate::{
     error::Error,
-    pace::CALL,
+    link,
+    pace::{CALL, Pace},
     peers::{Inventory, Peer},
-    spec::{Encap, Spec},
+    spec::{DestinationKind, Encap, Spec},
 };
 
 /// What later checks need of it.
@@ -27,6 +28,7 @@ impl Switch {
 pub(super) async fn check(
     order: &Spec,
     inventory: &Inventory,
+    pace: Pace,
     ours: bool,
     findings: &mut Findings,
 ) -> Option<Switch> {
@@ -42,6 +44,12 @@ pub(super) async fn check(
         findings.note("home", Err(format!("{} has no home backend", order.address)));
         return None;
     };
+    // A booted one begins anew; what a clone takes over from its source must be connected there.
+    if order.kind == DestinationKind::Clone && home.encap.is_none() {
+        let up = link::wait_until_up(peer, &home.port, pace.link).await;
+        let detail = |()| format!("`{}` has its link", home.port);
+        findings.note("source port", up.map(detail).map_err(|error| error.to_string()));
+    }
     Some(Switch { longest_silence_ms: status.longest_silence_ms, home, address })
 }
 

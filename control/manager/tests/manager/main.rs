@@ -3,6 +3,7 @@
 
 mod fakes;
 mod families;
+mod link;
 mod migrations;
 mod policies;
 mod preflight;

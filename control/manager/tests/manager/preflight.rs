@@ -40,6 +40,7 @@ async fn a_plan_lists_every_check_and_step() {
             "address known",
             "address not in a migration",
             "destination port",
+            "source port",
             "source host reachable",
             "source running",
             "source can be captured",

@@ -64,7 +64,9 @@ impl Switch for FakeSwitch {
         &self,
         _: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::Status>, Status> {
-        let world = self.world.lock().expect("world");
+        let mut world = self.world.lock().expect("world");
+        let down = world.source_down > 0;
+        world.source_down = world.source_down.saturating_sub(1);
         let port = |name: &str, link_up, addresses: &[&str]| proto::Port {
             name: name.to_owned(),
             link_up,
@@ -75,7 +77,7 @@ impl Switch for FakeSwitch {
             version: "0.1.0".to_owned(),
             ports: vec![
                 port("up", true, &["192.0.2.1/24", "2001:db8:2::1/64"]),
-                port("vm0", true, &["169.254.1.1/32"]),
+                port("vm0", !down, &["169.254.1.1/32"]),
                 // Nobody is there yet.
                 port("vm1", false, &["169.254.1.1/32"]),
             ],
