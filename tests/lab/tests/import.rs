@@ -60,7 +60,7 @@ fn ports(rig: &Rig) -> anyhow::Result<Vec<u32>> {
 
 fn counted_by_the_guests_list(mode: Mode) -> anyhow::Result<()> {
     let mut rig = Rig::start(&Options { silence_s: Some(SILENCE_S), ..Options::new(mode) })?;
-    let own = if mode == Mode::Nat { Mode::locator(0) } else { MANAGED };
+    let own = if mode == Mode::Nat { rig.family.locator(0) } else { MANAGED };
     wait_until("the agent answers", LIMIT, || Ok(rig.api.sockets(SOURCE, own).ok()))?;
     let gone = silent(&rig, DEAD, 1)?;
     let dead = *ports(&rig)?.first().context("the first session")?;
