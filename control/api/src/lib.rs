@@ -6,24 +6,32 @@
 
 pub mod endpoint;
 
-/// The switch box.
-pub mod switch {
-    #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
-    tonic::include_proto!("tidegate.switch.v1");
+/// The packages as they are nested in `proto/`: types of one name those of another by that path.
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+mod tidegate {
+    pub mod switch {
+        pub mod v1 {
+            tonic::include_proto!("tidegate.switch.v1");
+        }
+    }
+    pub mod host {
+        pub mod v1 {
+            tonic::include_proto!("tidegate.host.v1");
+        }
+    }
+    pub mod manager {
+        pub mod v1 {
+            tonic::include_proto!("tidegate.manager.v1");
+        }
+    }
 }
 
 /// A hypervisor host.
-pub mod host {
-    #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
-    tonic::include_proto!("tidegate.host.v1");
-}
-
+pub use tidegate::host::v1 as host;
 /// The migration manager.
-pub mod manager {
-    #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
-    tonic::include_proto!("tidegate.manager.v1");
-}
-
+pub use tidegate::manager::v1 as manager;
+/// The switch box.
+pub use tidegate::switch::v1 as switch;
 pub use tonic::transport::Channel;
 pub use tonic::{Code, Request, Response, Status, Streaming};
 

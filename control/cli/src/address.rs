@@ -9,7 +9,7 @@ use tidegate_api::{
 };
 
 use crate::{
-    args::{AddressCommand, BackendArgs, EncapKind, Policy},
+    args::{AddressCommand, BackendArgs, EncapKind, Policy, TunnelArgs},
     domain::{
         Invalid,
         switch::{Address, MigrationEvent},
@@ -58,19 +58,13 @@ pub async fn run(
             let request = proto::SetDestinationRequest { address, destination };
             client.set_destination(request).await?.into_inner()
         }
-        AddressCommand::Cutover {
-            address,
-            unknown_tcp,
-            unknown_quic,
-            datagram_max_age,
-            ignore_begun_by_source,
-        } => {
+        AddressCommand::Cutover { address, policies } => {
             let request = proto::CutoverRequest {
                 address: address.to_string(),
-                unknown_tcp: unknown_tcp.wire().into(),
-                unknown_quic: unknown_quic.wire().into(),
-                datagram_max_age_s: *datagram_max_age,
-                ignore_begun_by_source: *ignore_begun_by_source,
+                unknown_tcp: policies.unknown_tcp.wire().into(),
+                unknown_quic: policies.unknown_quic.wire().into(),
+                datagram_max_age_s: policies.datagram_max_age,
+                ignore_begun_by_source: policies.ignore_begun_by_source,
             };
             cut_over(client.cutover(request).await?.into_inner(), output)?;
             return Ok(Exit::Done);
@@ -158,22 +152,29 @@ async fn watch(
 
 impl BackendArgs {
     fn backend(&self) -> proto::Backend {
-        let text = |address: Option<IpAddr>| address.map(|it| it.to_string()).unwrap_or_default();
         let rewrite = if self.locator.is_some() { Rewrite::Nat } else { Rewrite::L2 };
         proto::Backend {
             name: self.name.clone(),
             port: self.port.clone(),
             mac: self.mac.clone(),
             rewrite: rewrite.into(),
-            locator: text(self.locator),
-            encap: self.encap.map(|kind| proto::Encap {
-                kind: kind.wire().into(),
-                remote: text(self.remote),
-                local: text(self.local),
-                vni: self.vni,
-                udp_port: self.udp_port.into(),
-            }),
+            locator: self.locator.map(|it| it.to_string()).unwrap_or_default(),
+            encap: self.tunnel.encap(),
         }
+    }
+}
+
+impl TunnelArgs {
+    /// The API's form of it.
+    pub(crate) fn encap(&self) -> Option<proto::Encap> {
+        let text = |address: Option<IpAddr>| address.map(|it| it.to_string()).unwrap_or_default();
+        self.encap.map(|kind| proto::Encap {
+            kind: kind.wire().into(),
+            remote: text(self.remote),
+            local: text(self.local),
+            vni: self.vni,
+            udp_port: self.udp_port.into(),
+        })
     }
 }
 
@@ -188,7 +189,8 @@ impl EncapKind {
 }
 
 impl Policy {
-    fn wire(self) -> proto::Unknown {
+    /// The API's form of it.
+    pub(crate) fn wire(self) -> proto::Unknown {
         match self {
             Self::Source => proto::Unknown::Source,
             Self::Destination => proto::Unknown::Destination,

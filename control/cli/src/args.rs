@@ -1,16 +1,13 @@
 //! The command line.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
-    str::FromStr,
-};
+mod migrate;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
-use tidegate_api::{
-    endpoint::Endpoint,
-    manager::{DestinationKind, FinishMode, MigrationSpec, SessionList},
-};
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tidegate_api::endpoint::Endpoint;
+
+pub use migrate::{Finish, Kind, Migrate, Sessions};
 
 /// What `--help` says at the end.
 const EXIT_CODES: &str = "\
@@ -171,18 +168,9 @@ pub enum AddressCommand {
     Cutover {
         /// Managed address.
         address: IpAddr,
-        /// Who gets TCP of a session the box does not know.
-        #[arg(long, value_enum, default_value_t = Policy::Source)]
-        unknown_tcp: Policy,
-        /// Who gets QUIC of a connection the box does not know.
-        #[arg(long, value_enum, default_value_t = Policy::Source)]
-        unknown_quic: Policy,
-        /// Old sessions that are not TCP end after so long at the latest; 0: whenever they fall silent.
-        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-        datagram_max_age: u32,
-        /// The drain does not wait for sessions that the source began itself.
-        #[arg(long)]
-        ignore_begun_by_source: bool,
+        /// What the box cannot know better.
+        #[command(flatten)]
+        policies: PolicyArgs,
     },
     /// Follow the address's migration to its end.
     Watch {
@@ -223,6 +211,17 @@ pub struct BackendArgs {
     /// Its MAC address. With --encap ipip or gue there is none.
     #[arg(long, required_unless_present = "encap", default_value_t)]
     pub mac: String,
+    /// The tunnel it is behind.
+    #[command(flatten)]
+    pub tunnel: TunnelArgs,
+    /// Its own address: packets are rewritten to it (nat). Left out: l2.
+    #[arg(long, value_name = "IP")]
+    pub locator: Option<IpAddr>,
+}
+
+/// The tunnel a backend is behind.
+#[derive(Clone, Debug, Args)]
+pub struct TunnelArgs {
     /// It is behind another switch: wrap packets to it.
     #[arg(long, requires_all = ["remote", "local"])]
     pub encap: Option<EncapKind>,
@@ -238,9 +237,6 @@ pub struct BackendArgs {
     /// UDP port of GUE or VXLAN; 0: 6080 or 4789.
     #[arg(long, value_name = "PORT", requires = "encap", default_value_t)]
     pub udp_port: u16,
-    /// Its own address: packets are rewritten to it (nat). Left out: l2.
-    #[arg(long, value_name = "IP")]
-    pub locator: Option<IpAddr>,
 }
 
 /// What packets to a backend behind another switch are wrapped in.
@@ -252,6 +248,23 @@ pub enum EncapKind {
     Gue,
     /// VXLAN: whole Ethernet frames.
     Vxlan,
+}
+
+/// How the box treats, from cutover on, what it cannot know better.
+#[derive(Clone, Debug, Args)]
+pub struct PolicyArgs {
+    /// Who gets TCP of a session the box does not know.
+    #[arg(long, value_enum, default_value_t = Policy::Source)]
+    pub unknown_tcp: Policy,
+    /// Who gets QUIC of a connection the box does not know.
+    #[arg(long, value_enum, default_value_t = Policy::Source)]
+    pub unknown_quic: Policy,
+    /// Old sessions that are not TCP end after so long at the latest; 0: whenever they fall silent.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub datagram_max_age: u32,
+    /// The drain does not wait for sessions that the source began itself.
+    #[arg(long)]
+    pub ignore_begun_by_source: bool,
 }
 
 /// Who gets TCP of a session that the box does not know, after cutover.
@@ -339,195 +352,14 @@ pub enum GuestCommand {
     },
 }
 
-/// Move a guest's service to another guest.
-#[derive(Debug, Args)]
-pub struct Migrate {
-    /// Managed address.
-    #[arg(long, value_name = "IPV4")]
-    pub address: Ipv4Addr,
-    /// Switch box that manages it; may be left out when the manager knows only one.
-    #[arg(long, value_name = "NAME")]
-    pub on_switch: Option<String>,
-    /// The source.
-    #[arg(long, value_name = "NAME")]
-    pub guest: String,
-    /// The source's host; may be left out when the manager knows only one.
-    #[arg(long, value_name = "NAME")]
-    pub from_host: Option<String>,
-    /// Name of the guest to be made.
-    #[arg(long, value_name = "NAME")]
-    pub to: String,
-    /// The destination's host; left out: the source's.
-    #[arg(long, value_name = "NAME")]
-    pub to_host: Option<String>,
-    /// How the destination is made.
-    #[command(flatten)]
-    pub kind: Kind,
-    /// The destination's port on the switch box.
-    #[arg(long, value_name = "NAME")]
-    pub port: String,
-    /// The destination's MAC address; a clone has the source's.
-    #[arg(long, required_if_eq("boot", "true"))]
-    pub mac: Option<String>,
-    /// The destination's own address: packets are rewritten to it (nat). Left out: l2.
-    #[arg(long, value_name = "IPV4", conflicts_with = "clone")]
-    pub locator: Option<Ipv4Addr>,
-    /// vhost-user socket of the destination's port, on its host.
-    #[arg(long, value_name = "PATH")]
-    pub vhost_socket: PathBuf,
-    /// Kernel command line of a booted destination; left out: the source's.
-    #[arg(long, value_name = "TEXT", conflicts_with = "clone", allow_hyphen_values = true)]
-    pub cmdline: Option<String>,
-    /// How long a booted destination is given before new sessions go to it; left out: 10.
-    #[arg(long, value_name = "SECONDS", conflicts_with = "clone")]
-    pub boot_wait: Option<u32>,
-    /// What a booted destination's console shows when it serves; new sessions go to it as soon as it does.
-    #[arg(
-        long,
-        value_name = "TEXT",
-        conflicts_with_all = ["clone", "boot_wait"],
-        value_parser = NonEmptyStringValueParser::new(),
-        allow_hyphen_values = true
-    )]
-    pub ready_text: Option<String>,
-    /// What happens at the end to what the source changed since it was captured.
-    #[arg(long, value_enum, default_value_t = Finish::Merge)]
-    pub finish: Finish,
-    /// Regions to carry over, separated by commas; left out: all.
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
-    pub regions: Vec<String>,
-    /// Leave the source there, paused.
-    #[arg(long)]
-    pub keep_source: bool,
-    /// The switch box goes on recording sessions of the address.
-    #[arg(long)]
-    pub keep_tracking: bool,
-    /// Abort when old sessions are left after so long; nothing is cut.
-    #[arg(long, value_name = "SECONDS")]
-    pub drain_deadline: Option<u32>,
-    /// Where the switch box learns of sessions it has not seen.
-    ///
-    /// auto: from the guest agent in the source, if there is one. agent: the same, and without it there is no
-    /// migration. conntrack: from the kernel of the source's host, through which its packets must go.
-    /// file:PATH: from a file on the manager's machine with what `ss -tun` prints in the source; it is read again
-    /// right before cutover. none: from nobody.
-    #[arg(long, value_name = "FROM", default_value = "auto")]
-    pub sessions: Sessions,
-    /// Make every check and change nothing.
-    #[arg(long, conflicts_with = "detach")]
-    pub dry_run: bool,
-    /// Start, print the migration's name, do not watch.
-    #[arg(long)]
-    pub detach: bool,
-}
-
-/// How the destination is made.
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub struct Kind {
-    /// Cloned from the source: memory, regions, device state.
-    #[arg(long)]
-    pub clone: bool,
-    /// Booted fresh with the source's regions.
-    #[arg(long)]
-    pub boot: bool,
-}
-
-/// Where the list of the source's sessions comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sessions {
-    /// One of the sources that need no more words.
-    From(SessionList),
-    /// A file.
-    File(PathBuf),
-}
-
-impl FromStr for Sessions {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Ok(match text {
-            "auto" => Self::From(SessionList::Auto),
-            "agent" => Self::From(SessionList::Agent),
-            "conntrack" => Self::From(SessionList::Conntrack),
-            "none" => Self::From(SessionList::None),
-            _ => match text.strip_prefix("file:").filter(|path| !path.is_empty()) {
-                // Most often the manager runs here, in another directory.
-                Some(path) => {
-                    Self::File(std::path::absolute(path).map_err(|error| error.to_string())?)
-                }
-                None => return Err("use auto, agent, conntrack, file:PATH or none".to_owned()),
-            },
-        })
-    }
-}
-
-/// What happens at the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Finish {
-    /// It is merged into the destination's regions.
-    Merge,
-    /// It is dropped.
-    None,
-}
-
-impl Migrate {
-    /// The order for the manager.
-    #[must_use]
-    pub fn order(&self) -> MigrationSpec {
-        let kind = if self.kind.clone { DestinationKind::Clone } else { DestinationKind::Boot };
-        let finish = match self.finish {
-            Finish::Merge => FinishMode::Merge,
-            Finish::None => FinishMode::None,
-        };
-        let (list, path) = match &self.sessions {
-            Sessions::From(list) => (*list, String::new()),
-            Sessions::File(path) => (SessionList::File, path.display().to_string()),
-        };
-        MigrationSpec {
-            address: self.address.to_string(),
-            switch_name: self.on_switch.clone().unwrap_or_default(),
-            source_host: self.from_host.clone().unwrap_or_default(),
-            source_guest: self.guest.clone(),
-            destination_host: self.to_host.clone().unwrap_or_default(),
-            destination_guest: self.to.clone(),
-            kind: kind.into(),
-            finish: finish.into(),
-            regions: self.regions.clone(),
-            destination_port: self.port.clone(),
-            destination_mac: self.mac.clone().unwrap_or_default(),
-            destination_locator: self.locator.map(|ip| ip.to_string()).unwrap_or_default(),
-            destination_vhost_socket: self.vhost_socket.display().to_string(),
-            destination_cmdline: self.cmdline.clone().unwrap_or_default(),
-            keep_source: self.keep_source,
-            keep_tracking: self.keep_tracking,
-            drain_deadline_s: self.drain_deadline.unwrap_or_default(),
-            destination_boot_wait_s: self.boot_wait.unwrap_or_default(),
-            destination_ready_text: self.ready_text.clone().unwrap_or_default(),
-            session_list: list.into(),
-            session_list_path: path,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
 
-    const CLONE: &str = "tidegate migrate --address 10.0.0.1 --guest vm-a --to vm-b --clone --port vm1 \
-                         --vhost-socket /run/vm1.sock";
-
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(line.split_whitespace())
-    }
-
-    fn order(line: &str) -> MigrationSpec {
-        match parse(line).expect("good").command {
-            Command::Migrate(migrate) => migrate.order(),
-            other => panic!("{other:?}"),
-        }
     }
 
     #[test]
@@ -554,86 +386,17 @@ mod tests {
     }
 
     #[test]
-    fn a_clone_is_merged_by_default() {
-        let order = order(CLONE);
-        assert_eq!((order.kind(), order.finish()), (DestinationKind::Clone, FinishMode::Merge));
-        assert_eq!(order.destination_vhost_socket, "/run/vm1.sock");
-        assert!(order.destination_locator.is_empty() && order.regions.is_empty());
-    }
-
-    #[test]
-    fn everything_reaches_the_order() {
-        let line = CLONE.replace("--clone", "--boot --mac 02:00:00:00:00:02 --locator 10.1.0.2");
-        let order = order(&format!(
-            "{line} --from-host h1 --to-host h2 --on-switch edge --finish none --regions a,b \
-             --keep-source --keep-tracking --drain-deadline 30 --cmdline quiet"
-        ));
-        assert_eq!((order.kind(), order.finish()), (DestinationKind::Boot, FinishMode::None));
-        assert_eq!(order.destination_locator, "10.1.0.2");
-        assert_eq!((order.source_host.as_str(), order.destination_host.as_str()), ("h1", "h2"));
-        assert_eq!(order.regions, ["a", "b"]);
-        assert!(order.keep_source && order.keep_tracking);
-        assert_eq!((order.drain_deadline_s, order.destination_cmdline.as_str()), (30, "quiet"));
-        assert_eq!(order.switch_name, "edge");
-    }
-
-    #[test]
-    fn a_booted_destination_is_given_time_or_says_that_it_is_ready() {
-        let line = CLONE.replace("--clone", "--boot --mac 02:00:00:00:00:02");
-        let order_of = |more: &str| order(&format!("{line} {more}"));
-        let timed = order_of("--boot-wait 25");
-        assert_eq!(
-            (timed.destination_boot_wait_s, timed.destination_ready_text.as_str()),
-            (25, "")
-        );
-        let words = line.split_whitespace().chain(["--ready-text", "-- it serves --"]);
-        let Command::Migrate(migrate) = Cli::try_parse_from(words).expect("good").command else {
-            panic!("not a migration")
-        };
-        assert_eq!(migrate.order().destination_ready_text, "-- it serves --");
-        assert_eq!(migrate.order().destination_boot_wait_s, 0);
-    }
-
-    #[test]
-    fn sessions_come_from_where_they_are_said_to() {
-        let from = |more: &str| {
-            let order = order(&format!("{CLONE} {more}"));
-            (order.session_list(), order.session_list_path)
-        };
-        let plain = |list| (list, String::new());
-        assert_eq!(from(""), plain(SessionList::Auto));
-        assert_eq!(from("--sessions agent"), plain(SessionList::Agent));
-        assert_eq!(from("--sessions conntrack"), plain(SessionList::Conntrack));
-        assert_eq!(from("--sessions none"), plain(SessionList::None));
-        assert_eq!(from("--sessions file:/run/ss"), (SessionList::File, "/run/ss".to_owned()));
-        let here = std::env::current_dir().expect("a directory").join("ss");
-        assert_eq!(from("--sessions file:ss"), (SessionList::File, here.display().to_string()));
-    }
-
-    #[test]
     fn what_makes_no_sense_is_usage() {
-        let boot = CLONE.replace("--clone", "--boot --mac 02:00:00:00:00:02");
         let wrong = [
-            format!("{CLONE} --ready-text ready"),
-            format!("{boot} --ready-text ready --boot-wait 5"),
-            format!("{boot} --ready-text="),
-            CLONE.replace("--clone", ""),
-            CLONE.replace("--clone", "--clone --boot"),
-            CLONE.replace("--clone", "--boot"),
-            CLONE.replace("--clone", "--clone --locator 10.1.0.2"),
-            CLONE.replace("10.0.0.1", "ten"),
-            format!("{CLONE} --dry-run --detach"),
-            format!("{CLONE} --finish later"),
-            format!("{CLONE} --sessions some"),
-            format!("{CLONE} --sessions file:"),
-            format!("{CLONE} --manager nowhere"),
-            "tidegate".to_owned(),
-            "tidegate guest start".to_owned(),
-            "tidegate port add vm2 net_tap2".to_owned(),
-            "tidegate port add vm2 net_tap2 --role inside".to_owned(),
+            "tidegate",
+            "tidegate guest start",
+            "tidegate port add vm2 net_tap2",
+            "tidegate port add vm2 net_tap2 --role inside",
+            "tidegate migrations --manager nowhere",
+            "tidegate address cutover 10.0.0.1 --unknown-tcp both",
         ];
         for line in wrong {
-            assert_eq!(parse(&line).expect_err(&line).exit_code(), 2, "{line}");
+            assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
         }
     }
 }

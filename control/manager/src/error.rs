@@ -1,6 +1,6 @@
 //! Everything that can go wrong, in an operator's words.
 
-use std::{fmt, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use tidegate_api::{Code, endpoint::EndpointError};
 
@@ -87,6 +87,20 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
+    /// A clone takes over how its source is connected, and the source is not.
+    #[error(
+        "port `{port}` of {peer} has no link, waited {} s: the source is not connected there, and a clone of it would \
+         stay silent; see that the source's network card and that port meet at one socket",
+        waited.as_secs()
+    )]
+    LinkDown {
+        /// The switch.
+        peer: PeerName,
+        /// The source's port.
+        port: String,
+        /// The limit.
+        waited: Duration,
+    },
     /// There is no source any more to give everything back to.
     #[error(
         "source `{guest}` does not run any more on {peer}: nothing is given back to it, and the destination is kept with its sessions"
@@ -128,7 +142,7 @@ pub enum Error {
     #[error("{address} is being migrated already: migration {id}; watch it, or abort it first")]
     Busy {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The other one, or words when it has no name yet.
         id: String,
     },

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     record::{MigrationId, Resumer},
     sessions::{Import, SessionList},
-    spec::{DestinationKind, FinishMode, Mac},
+    spec::{DestinationKind, FinishMode, Mac, Policies},
 };
 
 pub(crate) fn order() -> Spec {
@@ -18,7 +18,8 @@ pub(crate) fn order() -> Spec {
         kind: DestinationKind::Clone,
         finish: FinishMode::Merge,
         regions: Vec::new(),
-        port: "vm1".to_owned(),
+        port: Some("vm1".to_owned()),
+        encap: None,
         mac: Some("02:00:00:00:00:01".parse::<Mac>().expect("mac")),
         locator: None,
         vhost_socket: "/run/vm1.sock".into(),
@@ -28,6 +29,7 @@ pub(crate) fn order() -> Spec {
         boot_wait_s: 0,
         ready_text: None,
         session_list: SessionList::Agent,
+        policies: Policies::default(),
         drain_deadline_s: None,
     }
 }

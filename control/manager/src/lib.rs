@@ -12,6 +12,7 @@ pub mod events;
 pub mod fold;
 pub mod guest;
 pub mod journal;
+pub mod link;
 pub mod live;
 pub mod migrations;
 pub mod pace;

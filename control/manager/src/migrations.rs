@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -49,19 +49,19 @@ struct Shared {
 struct Table {
     running: HashMap<MigrationId, Running>,
     /// Addresses in preflight, not in the journal yet.
-    reserved: HashSet<Ipv4Addr>,
+    reserved: HashSet<IpAddr>,
     drivers: JoinSet<()>,
 }
 
 struct Running {
-    address: Ipv4Addr,
+    address: IpAddr,
     aborts: mpsc::Sender<AbortOrder>,
     live: watch::Receiver<Live>,
 }
 
 impl Table {
     /// Who has the address. The journal decides: a driver that has written its last record is about to end.
-    fn busy(&self, address: Ipv4Addr, journal: &Journal) -> Option<String> {
+    fn busy(&self, address: IpAddr, journal: &Journal) -> Option<String> {
         let runs = |id: &MigrationId| journal.progress(id).is_ok_and(|it| it.end.is_none());
         let of_address = |(id, running): (&MigrationId, &Running)| {
             let has_it = running.address == address && !running.live.borrow().over && runs(id);
@@ -76,7 +76,7 @@ impl Table {
 /// Gives an address free again if the start does not come to its end.
 struct Reservation {
     shared: Arc<Shared>,
-    address: Ipv4Addr,
+    address: IpAddr,
 }
 
 impl Drop for Reservation {
@@ -141,7 +141,7 @@ impl Migrations {
     ) -> Result<(Spec, Findings), Error> {
         let spec = Spec::from_proto(spec, self.inventory())?;
         let busy = self.shared.table().busy(spec.address, self.journal());
-        let findings = preflight::check(&spec, self.inventory(), busy).await;
+        let findings = preflight::check(&spec, self.inventory(), self.shared.pace, busy).await;
         Ok((spec, findings))
     }
 
@@ -156,7 +156,8 @@ impl Migrations {
         }
         let reservation = self.reserve(spec.address)?;
         let clock = Instant::now();
-        let outcome = preflight::check(&spec, self.inventory(), None).await.outcome()?;
+        let findings = preflight::check(&spec, self.inventory(), self.shared.pace, None).await;
+        let outcome = findings.outcome()?;
         let elapsed_us = u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX);
 
         let id = self.unused_id()?;
@@ -172,7 +173,7 @@ impl Migrations {
         Ok(id)
     }
 
-    fn reserve(&self, address: Ipv4Addr) -> Result<Reservation, Error> {
+    fn reserve(&self, address: IpAddr) -> Result<Reservation, Error> {
         let mut table = self.shared.table();
         if let Some(id) = table.busy(address, self.journal()) {
             return Err(Error::Busy { address, id });

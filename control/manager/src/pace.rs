@@ -23,6 +23,8 @@ pub struct Pace {
     pub stream_silence: Duration,
     /// How long a booting destination may take until it runs, and until it says that it is ready.
     pub boot: Duration,
+    /// How long the port of a source that is to be cloned may take until it has its link.
+    pub link: Duration,
     /// How long a step may go on when the manager is stopped.
     pub stop_grace: Duration,
 }
@@ -35,6 +37,7 @@ impl Default for Pace {
             retry_budget: Duration::from_secs(300),
             stream_silence: Duration::from_secs(15),
             boot: Duration::from_secs(60),
+            link: Duration::from_secs(5),
             stop_grace: Duration::from_secs(5),
         }
     }

@@ -2,21 +2,19 @@
 
 mod rules;
 mod sessions;
+mod switch;
 
 pub use rules::state_word;
 use rules::{clone_card, regions, rewrite};
-use tidegate_api::{
-    host::{self as host_proto, CheckCaptureResponse, GuestState},
-    switch::{self as switch_proto, AddressState},
-};
+use tidegate_api::host::{self as host_proto, CheckCaptureResponse, GuestState};
 
 use crate::{
     error::Error,
     guest::GuestSpec,
-    pace::CALL,
+    pace::{CALL, Pace},
     peers::{Inventory, Peer},
     record::Outcome,
-    spec::{DestinationKind, Spec},
+    spec::{DestinationKind, Spec, Unknown},
 };
 
 /// One check's result.
@@ -84,7 +82,12 @@ impl Findings {
 }
 
 /// Check `order`. `busy` is the migration that has the address in this manager already, if one has.
-pub async fn check(order: &Spec, inventory: &Inventory, busy: Option<String>) -> Findings {
+pub async fn check(
+    order: &Spec,
+    inventory: &Inventory,
+    pace: Pace,
+    busy: Option<String>,
+) -> Findings {
     let mut findings = Findings::default();
     let ours = busy.is_some();
     let free = match busy {
@@ -92,7 +95,7 @@ pub async fn check(order: &Spec, inventory: &Inventory, busy: Option<String>) ->
         Some(id) => Err(format!("migration {id} of {} runs; watch or abort it", order.address)),
     };
     findings.note("address free", free);
-    let switch = switch_checks(order, inventory, ours, &mut findings).await;
+    let switch = switch::check(order, inventory, pace, ours, &mut findings).await;
     let source = source_checks(order, inventory, &mut findings).await;
     if let (Some(switch), Some(_)) = (&switch, &source) {
         sessions::check(order, inventory, switch, &mut findings).await;
@@ -118,6 +121,7 @@ pub async fn check(order: &Spec, inventory: &Inventory, busy: Option<String>) ->
     };
     if let Some(switch) = &switch {
         findings.note("rewrite", rewrite(order, &switch.home, mac));
+        policies(order, switch.speaks_quic(), &mut findings);
     }
     let Some(mac) = mac else { return findings };
     findings.settled = Some(Outcome::Preflight {
@@ -129,90 +133,13 @@ pub async fn check(order: &Spec, inventory: &Inventory, busy: Option<String>) ->
     findings
 }
 
-struct Switch {
-    longest_silence_ms: u64,
-    home: switch_proto::Backend,
-    address: switch_proto::Address,
-}
-
-async fn switch_checks(
-    order: &Spec,
-    inventory: &Inventory,
-    ours: bool,
-    findings: &mut Findings,
-) -> Option<Switch> {
-    let (peer, status) =
-        findings.take("switch reachable", switch_status(order, inventory).await)?;
-    let address = findings.take("address known", address(order, peer).await)?;
-    // A migration of our own is named by the first check already.
-    if !ours {
-        findings.note("address not in a migration", unsteered(order, peer, &address));
-    }
-    let ports: Vec<_> = status.ports.iter().map(|port| port.name.as_str()).collect();
-    findings.note(
-        "destination port",
-        if ports.contains(&order.port.as_str()) {
-            Ok(format!("`{}` is there", order.port))
-        } else {
-            Err(format!(
-                "{} has no port `{}`; it has {}",
-                peer.title(),
-                order.port,
-                ports.join(", ")
-            ))
-        },
-    );
-    let Some(home) = address.home.clone() else {
-        findings.note("home", Err(format!("{} has no home backend", order.address)));
-        return None;
-    };
-    Some(Switch { longest_silence_ms: status.longest_silence_ms, home, address })
-}
-
-fn unsteered(order: &Spec, peer: &Peer, address: &switch_proto::Address) -> Result<String, String> {
-    let cut_over = matches!(address.state(), AddressState::Draining | AddressState::Drained);
-    if address.destination.is_none() && !cut_over {
-        return Ok(format!("epoch {}", address.epoch));
-    }
-    let (address, switch) = (order.address, peer.title());
-    Err(format!(
-        "{address} is in a migration on {switch} that this manager does not drive; abort it there first"
-    ))
-}
-
-async fn switch_status<'a>(
-    order: &Spec,
-    inventory: &'a Inventory,
-) -> Result<((&'a Peer, switch_proto::Status), String), String> {
-    let ask = async {
-        let peer = inventory.switch(&order.switch)?;
-        let mut switch = peer.switch().await?;
-        let call = switch.get_status(switch_proto::GetStatusRequest {});
-        Ok::<_, Error>((peer, peer.answer("GetStatus", CALL, call).await?))
-    };
-    let (peer, status) = ask.await.map_err(|error| error.to_string())?;
-    let detail = format!("{}, version {}", peer.title(), status.version);
-    Ok(((peer, status), detail))
-}
-
-async fn address(order: &Spec, peer: &Peer) -> Result<(switch_proto::Address, String), String> {
-    let ask = async {
-        let mut switch = peer.switch().await?;
-        let request = switch_proto::GetAddressRequest { address: order.address.to_string() };
-        peer.answer("GetAddress", CALL, switch.get_address(request)).await
-    };
-    match ask.await {
-        Ok(address) => {
-            let home = address.home.as_ref().map_or("none", |home| home.name.as_str());
-            let detail = format!("home is `{home}`, {} session(s)", address.home_sessions);
-            Ok((address, detail))
-        }
-        Err(error) if error.is_not_found() => Err(format!(
-            "{} does not know {}; configure it there with its home backend",
-            peer.title(),
-            order.address
-        )),
-        Err(error) => Err(error.to_string()),
+fn policies(order: &Spec, speaks_quic: bool, findings: &mut Findings) {
+    let detail = order.policies.to_string();
+    if speaks_quic || order.policies.unknown_quic == Unknown::default() {
+        findings.note("policies", Ok(detail));
+    } else {
+        let none = format!("; but {} speaks no QUIC at the box: all UDP is alike", order.address);
+        findings.warn("policies", detail + &none);
     }
 }
 

@@ -1,9 +1,9 @@
-//! Serve in a guest: `tidegate-guest-service <merge type>`.
+//! Serve in a guest: `tidegate-guest-service <merge type> <address to listen at>`.
 #![forbid(unsafe_code)]
 
 use std::{
     env, fs, io,
-    net::{Ipv4Addr, TcpListener},
+    net::{IpAddr, Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -22,6 +22,8 @@ const DEVICES: &str = "/sys/bus/pci/devices";
 enum Error {
     #[error("`{0}` is not a merge type")]
     MergeType(String),
+    #[error("`{0}` is not an address to listen at")]
+    Listen(String),
     #[error("no ivshmem device under {DEVICES}: the guest has no region")]
     NoRegion,
     #[error("{path}: {source}")]
@@ -49,6 +51,11 @@ fn run() -> Result<(), Error> {
         .find(|merge_type| merge_type.name() == wanted)
         .ok_or(Error::MergeType(wanted))?;
 
+    let listen = match env::args().nth(2) {
+        None => Ipv4Addr::UNSPECIFIED.into(),
+        Some(text) => text.parse::<IpAddr>().map_err(|_| Error::Listen(text))?,
+    };
+
     let device = region_device()?;
     // Memory access of a device without driver is off until asked for.
     let enable = device.join("enable");
@@ -62,7 +69,7 @@ fn run() -> Result<(), Error> {
     let path = Path::new(identity::PATH);
     let identity = Identity::open(path).map_err(in_file(path))?;
     let name = identity.read().map_err(in_file(path))?;
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).map_err(Error::Serve)?;
+    let listener = TcpListener::bind((listen, PORT)).map_err(Error::Serve)?;
     println!("{READY}, {name} serves on port {PORT}, region {attached:?} ({merge_type})");
     serve(&listener, Service { identity, counters }).map_err(Error::Serve)
 }

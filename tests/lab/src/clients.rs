@@ -3,6 +3,7 @@
 use std::{
     env,
     io::{BufRead as _, BufReader, Write as _},
+    net::SocketAddr,
     process::{Child, ChildStdin, ChildStdout, Stdio},
 };
 
@@ -10,9 +11,10 @@ use anyhow::{Context as _, bail};
 
 use crate::{
     client::{Order, Report},
+    family::Family,
     lab::Lab,
     process::{built, run},
-    switch_box::{BOX_ADDRESS, CLIENT_ADDRESS, CLIENT_MAC},
+    switch_box::CLIENT_MAC,
 };
 
 /// Limit of open files: a session has one.
@@ -26,11 +28,11 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Start one whose sessions go to `service` (`address:port`).
+    /// Start one whose sessions go to `service`.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(lab: &Lab, service: &str) -> anyhow::Result<Self> {
+    pub fn start(lab: &Lab, service: SocketAddr) -> anyhow::Result<Self> {
         // Tests find the demo's program beside them; the demo is that program.
         let program = built("tidegate-demo").or_else(|_| env::current_exe())?;
         let script = format!("ulimit -n {FILES}; exec \"$0\" \"$@\"");
@@ -38,7 +40,7 @@ impl Clients {
             .among_clients("sh")
             .args(["-c", &script])
             .arg(program)
-            .args(["client", service])
+            .args(["client", &service.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -83,20 +85,22 @@ impl Drop for Clients {
     }
 }
 
-/// Whether the clients send what is for `address` to the box whatever it answers for, or find `address` on the link.
+/// Whether the clients send what is for the managed address to the box whatever it answers for, or find the address on
+/// the link.
 ///
 /// # Errors
 /// When the route cannot be changed.
-pub fn through_box(lab: &Lab, address: &str, through: bool) -> anyhow::Result<()> {
+pub fn through_box(lab: &Lab, family: Family, through: bool) -> anyhow::Result<()> {
     let change = if through { "add" } else { "del" };
-    run(lab.among_clients("ip").args(["route", change, address, "via", BOX_ADDRESS])).map(drop)
+    let way = ["route", change, family.managed(), "via", family.box_address()];
+    run(lab.among_clients("ip").args(way)).map(drop)
 }
 
-/// Give the clients their address on the uplink, and their way to `address`.
+/// Give the clients their address on the uplink, and their way to the managed one.
 ///
 /// # Errors
 /// When a setting is refused.
-pub fn configure(lab: &Lab, uplink: &str, address: &str) -> anyhow::Result<()> {
+pub fn configure(lab: &Lab, uplink: &str, family: Family) -> anyhow::Result<()> {
     run(std::process::Command::new("ip").args([
         "link",
         "set",
@@ -104,14 +108,14 @@ pub fn configure(lab: &Lab, uplink: &str, address: &str) -> anyhow::Result<()> {
         "netns",
         crate::lab::CLIENTS,
     ]))?;
-    let with_prefix = format!("{CLIENT_ADDRESS}/24");
+    let with_prefix = format!("{}/{}", family.client_address(), family.link_bits());
     for words in [
         // The device has the box's MAC address on both its ends.
         ["link", "set", uplink, "address", CLIENT_MAC].as_slice(),
-        &["addr", "add", &with_prefix, "dev", uplink],
+        &["addr", "add", &with_prefix, "dev", uplink, "nodad"],
         &["link", "set", uplink, "up"],
     ] {
         run(lab.among_clients("ip").args(words))?;
     }
-    through_box(lab, address, true)
+    through_box(lab, family, true)
 }

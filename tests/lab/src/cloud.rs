@@ -13,6 +13,7 @@ use anyhow::Context as _;
 
 use crate::{
     data_proxy::DataProxy,
+    family::Family,
     lab::Lab,
     process::{Process, built, output, target_dir},
     rig::Mode,
@@ -171,6 +172,8 @@ pub struct GuestFile<'a> {
     pub name: &'a str,
     /// Its address and how it is reached.
     pub mode: Mode,
+    /// What its address is.
+    pub family: Family,
     /// Whether its RAM is in a file, without which it cannot be cloned.
     pub memory_shared: bool,
     /// Where its network card meets the box; none: it has no card.
@@ -206,7 +209,7 @@ size_bytes = {REGION_BYTES}
             self.memory_shared,
             kernel.display(),
             initrd.display(),
-            self.mode.cmdline(0),
+            self.mode.cmdline(self.family, 0),
             monitor.display(),
         );
         if let Some(socket) = self.vhost_socket {

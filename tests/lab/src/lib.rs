@@ -10,6 +10,7 @@ pub mod clients;
 pub mod cloud;
 pub mod data_proxy;
 pub mod drain_watch;
+pub mod family;
 pub mod figures;
 pub mod lab;
 pub mod migration;
@@ -23,5 +24,6 @@ pub mod scenario;
 pub mod switch_box;
 pub mod view;
 
+pub use family::Family;
 pub use lab::Lab;
 pub use rig::{Mode, Rig};

@@ -9,6 +9,7 @@ use tidegate_lab::{
     Mode, client,
     process::target_dir,
     report::{Report, Run},
+    rig::Options,
     scenario,
     view::View,
 };
@@ -74,7 +75,7 @@ fn demo(only: Option<ModeName>) -> anyhow::Result<bool> {
     let _ = fs::remove_file(&path);
     for mode in modes {
         let mut run = Run::default();
-        let ended = scenario::run(*mode, &mut view, &logs, &mut run);
+        let ended = scenario::run(&Options::new(*mode), &mut view, &logs, &mut run);
         if let Err(error) = &ended {
             view.say(&format!("FAILED {}: {error:#}", mode.name()));
         }

@@ -17,7 +17,6 @@ use crate::{
     process::{Process, wait_until},
     report,
     rig::{DESTINATION, Mode, Rig, SOURCE},
-    switch_box::MANAGED,
     view::ms,
 };
 
@@ -25,7 +24,7 @@ use crate::{
 #[must_use]
 pub fn arguments(rig: &Rig) -> Vec<String> {
     let socket = rig.vhost_socket(1).display().to_string();
-    let words = ["migrate", "--address", MANAGED, "--guest", SOURCE, "--to", DESTINATION];
+    let words = ["migrate", "--address", rig.managed(), "--guest", SOURCE, "--to", DESTINATION];
     let mut words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     let mut add = |more: &[&str]| words.extend(more.iter().map(|word| (*word).to_owned()));
     add(&["--port", "vm1", "--vhost-socket", &socket, "--finish", "merge"]);
@@ -36,9 +35,9 @@ pub fn arguments(rig: &Rig) -> Vec<String> {
             "--mac",
             Mode::Nat.mac(1),
             "--locator",
-            Mode::locator(1),
+            rig.family.locator(1),
             "--cmdline",
-            &Mode::Nat.cmdline(1),
+            &Mode::Nat.cmdline(rig.family, 1),
             "--ready-text",
             tidegate_guest_service::READY,
         ]),

@@ -1,6 +1,11 @@
 //! Everything running: the box, the manager with its host, the source guest.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 
@@ -8,9 +13,10 @@ use crate::{
     api::Api,
     clients::Clients,
     cloud::{Cloud, CloudOptions, GuestFile},
+    family::Family,
     lab::Lab,
     process::wait_until,
-    switch_box::{self, GATEWAY, MANAGED, ONE_WORKER, SwitchBox},
+    switch_box::{self, ONE_WORKER, SwitchBox},
 };
 
 /// Name of the source guest.
@@ -40,12 +46,6 @@ impl Mode {
         }
     }
 
-    /// A guest's own address behind `nat`.
-    #[must_use]
-    pub const fn locator(index: usize) -> &'static str {
-        ["10.8.0.11", "10.8.0.12"][index]
-    }
-
     /// MAC address of guest `index`; a clone has its source's.
     #[must_use]
     pub const fn mac(self, index: usize) -> &'static str {
@@ -57,21 +57,22 @@ impl Mode {
 
     /// What the source's kernel is told.
     #[must_use]
-    pub fn cmdline(self, index: usize) -> String {
+    pub fn cmdline(self, family: Family, index: usize) -> String {
         let (address, merge) = match self {
-            Self::L2 => (MANAGED, "max"),
-            Self::Nat => (Self::locator(index), "sum"),
+            Self::L2 => (family.managed(), "max"),
+            Self::Nat => (family.locator(index), "sum"),
         };
+        let (bits, gateway) = (family.bits(), family.gateway());
         format!(
-            "console=ttyS0 quiet panic=-1 tg.addr={address}/32 tg.gw={GATEWAY} tg.merge={merge}"
+            "console=ttyS0 quiet panic=-1 tg.addr={address}/{bits} tg.gw={gateway} tg.merge={merge}"
         )
     }
 
     /// The rewrite part of the address's home in the box's configuration.
-    pub(crate) fn home(self) -> String {
+    pub(crate) fn home(self, family: Family) -> String {
         match self {
             Self::L2 => r#", rewrite = "l2""#.to_owned(),
-            Self::Nat => format!(r#", rewrite = "nat", locator = "{}""#, Self::locator(0)),
+            Self::Nat => format!(r#", rewrite = "nat", locator = "{}""#, family.locator(0)),
         }
     }
 }
@@ -81,6 +82,8 @@ impl Mode {
 pub struct Options {
     /// Rewriting.
     pub mode: Mode,
+    /// What the managed address is.
+    pub family: Family,
     /// Whether the source's RAM is in a file.
     pub memory_shared: bool,
     /// Processors of the box's workers.
@@ -97,6 +100,7 @@ impl Options {
     pub fn new(mode: Mode) -> Self {
         Self {
             mode,
+            family: Family::V4,
             memory_shared: true,
             cpus: ONE_WORKER,
             silence_s: None,
@@ -109,6 +113,8 @@ impl Options {
 pub struct Rig {
     /// How it was made.
     pub mode: Mode,
+    /// What the managed address is.
+    pub family: Family,
     /// Asks the APIs.
     pub api: Api,
     /// Manager and host.
@@ -125,22 +131,29 @@ impl Rig {
     /// # Errors
     /// When a part does not start.
     pub fn start(options: &Options) -> anyhow::Result<Self> {
-        let mode = options.mode;
+        let (mode, family) = (options.mode, options.family);
         let lab = Lab::new()?;
         let switch = SwitchBox::start(&lab, options)?;
         let cloud = Cloud::start(&lab, &switch.endpoint, &options.cloud)?;
         let api = Api::new(&cloud.switch, &cloud.manager, &cloud.host)?;
-        let rig = Self { mode, api, cloud, switch, lab };
+        let rig = Self { mode, family, api, cloud, switch, lab };
         let vhost_socket = rig.vhost_socket(0);
         let memory_shared = options.memory_shared;
         rig.cloud.start_guest(&GuestFile {
             name: SOURCE,
             mode,
+            family,
             memory_shared,
             vhost_socket: Some(&vhost_socket),
         })?;
         rig.serves(SOURCE, BOOT)?;
         Ok(rig)
+    }
+
+    /// The managed address.
+    #[must_use]
+    pub fn managed(&self) -> &'static str {
+        self.family.managed()
     }
 
     /// Socket of port `vm<index>`.
@@ -166,7 +179,8 @@ impl Rig {
     /// # Errors
     /// When they cannot be started.
     pub fn clients(&self) -> anyhow::Result<Clients> {
-        Clients::start(&self.lab, &format!("{MANAGED}:{}", tidegate_guest_service::PORT))
+        let address: IpAddr = self.managed().parse()?;
+        Clients::start(&self.lab, SocketAddr::new(address, tidegate_guest_service::PORT))
     }
 
     /// Check that one new session is answered by `guest`.
@@ -192,7 +206,7 @@ impl Rig {
         let record = report.records.iter().rfind(|record| record.session == session);
         let record = record.context("no record")?;
         if record.error.is_some() || record.answered == 0 || !record.identities.keys().eq([guest]) {
-            bail!("{MANAGED} is not answered by {guest} alone: {record:?}");
+            bail!("{} is not answered by {guest} alone: {record:?}", self.managed());
         }
         Ok(())
     }

@@ -24,7 +24,6 @@ use crate::{
     process::wait_until,
     report::{Cutover, Run},
     rig::{DESTINATION, Mode, Options, Rig, SOURCE},
-    switch_box::MANAGED,
     view::{View, ms, phase_name},
 };
 use judge::Evidence;
@@ -43,10 +42,11 @@ const FINISHED: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When a step fails or something does not hold.
-pub fn run(mode: Mode, view: &mut View, logs: &Path, run: &mut Run) -> anyhow::Result<()> {
+pub fn run(options: &Options, view: &mut View, logs: &Path, run: &mut Run) -> anyhow::Result<()> {
+    let mode = options.mode;
     run.mode = mode.name();
     view.say(&format!("{}: starting switch box, manager, host and guest {SOURCE}", mode.name()));
-    let rig = Rig::start(&Options::new(mode))?;
+    let rig = Rig::start(options)?;
     let result = scenario(&rig, view, run);
     if result.is_err() || !run.is_clean() {
         // The failure itself is what must be told.
@@ -57,12 +57,16 @@ pub fn run(mode: Mode, view: &mut View, logs: &Path, run: &mut Run) -> anyhow::R
 }
 
 fn scenario(rig: &Rig, view: &mut View, run: &mut Run) -> anyhow::Result<()> {
+    let managed = rig.managed();
     let source = rig.api.guest(SOURCE)?.context("the source is not there")?;
     let monitor = Monitor::connect(&rig.cloud.monitor_socket(SOURCE))?;
     let ram_bytes = figures::ram_bytes(&source)?;
-    ensure!(!neighbours::answered(&rig.lab, MANAGED)?, "the box answers for {MANAGED} too early");
-    neighbours::note_announcements(&rig.lab, MANAGED, true)?;
-    view.hold(&format!("before takeover nobody answers for {MANAGED} on the link"));
+    ensure!(
+        !neighbours::answered(&rig.lab, rig.family)?,
+        "the box answers for {managed} too early"
+    );
+    neighbours::note_announcements(&rig.lab, rig.family, true)?;
+    view.hold(&format!("before takeover nobody answers for {managed} on the link"));
     let mut clients = rig.clients()?;
     begin(&mut clients)?;
     view.hold(&format!("{OLD} sessions are open, others come and go"));
@@ -81,7 +85,7 @@ fn scenario(rig: &Rig, view: &mut View, run: &mut Run) -> anyhow::Result<()> {
     clients.order(&Order::StopNew)?;
     after(rig, &source, view)?;
     rig.answered_by(&mut clients, DESTINATION, ASKING)?;
-    view.hold(&format!("{MANAGED} answers from {DESTINATION} alone"));
+    view.hold(&format!("{managed} answers from {DESTINATION} alone"));
     let measured = Measured {
         ram_bytes,
         copied_bytes,
@@ -131,7 +135,7 @@ fn cut_over(
         phases.show(now, view);
         view.refresh(Some(now), || clients.report())?;
         let asked_us = unix_us();
-        match rig.api.address(MANAGED)?.state() {
+        match rig.api.address(rig.managed())?.state() {
             AddressState::Draining if cutover.not_after_us == 0 => cutover.not_after_us = unix_us(),
             AddressState::Draining => {}
             _ => cutover.not_before_us = asked_us,
@@ -144,11 +148,12 @@ fn cut_over(
 
 /// What must be left, and what not, once it is over.
 fn after(rig: &Rig, source: &Guest, view: &View) -> anyhow::Result<()> {
+    let managed = rig.managed();
     ensure!(rig.api.guest(SOURCE)?.is_none(), "the host still has {SOURCE}");
     ensure!(!process_runs(source.pid), "process {} of {SOURCE} still runs", source.pid);
     view.hold(&format!("{SOURCE} and its process are gone"));
-    ensure!(!neighbours::answered(&rig.lab, MANAGED)?, "the box still answers for {MANAGED}");
-    view.hold(&format!("after release the box does not answer for {MANAGED} on the link"));
+    ensure!(!neighbours::answered(&rig.lab, rig.family)?, "the box still answers for {managed}");
+    view.hold(&format!("after release the box does not answer for {managed} on the link"));
     let status = rig.api.switch_status()?;
     let left = (status.hosted_addresses, status.migrations, status.sessions);
     ensure!(left == (0, 0, 0), "left at the box: {left:?} (hosted, migrations, sessions)");
@@ -159,10 +164,10 @@ fn after(rig: &Rig, source: &Guest, view: &View) -> anyhow::Result<()> {
         let outcomes: u64 = counters.outcomes.iter().map(|outcome| outcome.packets).sum();
         Ok((outcomes == counters.received).then_some(()))
     })?;
-    let address = rig.api.address(MANAGED)?;
+    let address = rig.api.address(rig.managed())?;
     let home = address.home.as_ref().map(|home| home.name.as_str());
     ensure!(home == Some(DESTINATION) && address.destination.is_none(), "{address:?}");
-    view.hold(&format!("the box holds no steering state; {MANAGED} belongs to {DESTINATION}"));
+    view.hold(&format!("the box holds no steering state; {managed} belongs to {DESTINATION}"));
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 
 use crate::{
     clients,
+    family::Family,
     lab::Lab,
     process::{self, Process, built},
     rig::{Mode, Options, SOURCE},
@@ -37,6 +38,7 @@ const READY: Duration = Duration::from_secs(20);
 
 /// A running `tidegated` with an uplink and two access ports.
 pub struct SwitchBox {
+    family: Family,
     /// The process.
     pub process: Process,
     /// Where its API is.
@@ -52,7 +54,8 @@ impl SwitchBox {
         let file = config_file(lab.dir());
         fs::write(&file, config_with(lab.dir(), options))
             .with_context(|| format!("write {}", file.display()))?;
-        Ok(Self { process: run(lab)?, endpoint: endpoint(lab.dir()) })
+        let family = options.family;
+        Ok(Self { family, process: run(lab, family)?, endpoint: endpoint(lab.dir()) })
     }
 
     /// Start the box again, with the same configuration, after it has ended.
@@ -60,7 +63,7 @@ impl SwitchBox {
     /// # Errors
     /// When it does not become ready.
     pub fn restart(&mut self, lab: &Lab) -> anyhow::Result<()> {
-        self.process = run(lab)?;
+        self.process = run(lab, self.family)?;
         Ok(())
     }
 
@@ -82,12 +85,12 @@ impl SwitchBox {
 }
 
 /// Start the box, and give its uplink to the clients.
-fn run(lab: &Lab) -> anyhow::Result<Process> {
+fn run(lab: &Lab, family: Family) -> anyhow::Result<Process> {
     let mut command = Command::new(built("tidegated")?);
     command.arg("--config").arg(config_file(lab.dir()));
     let mut process = Process::start("tidegated", &mut command, lab.dir())?;
     process.wait_for("ready", READY)?;
-    clients::configure(lab, UPLINK, MANAGED)?;
+    clients::configure(lab, UPLINK, family)?;
     Ok(process)
 }
 
@@ -127,8 +130,9 @@ pub fn config(dir: &Path, mode: Mode) -> String {
 }
 
 fn config_with(dir: &Path, options: &Options) -> String {
-    let Options { mode, cpus, silence_s, .. } = options;
-    let (endpoint, home) = (endpoint(dir), mode.home());
+    let Options { mode, family, cpus, silence_s, .. } = options;
+    let (endpoint, home) = (endpoint(dir), mode.home(*family));
+    let (box_address, link_bits) = (family.box_address(), family.link_bits());
     let mut text = format!(
         r#"[eal]
 hugepages = true
@@ -147,9 +151,10 @@ listen = ["{endpoint}"]
 name = "uplink"
 device = "net_tap0,iface={UPLINK}"
 mac = "{UPLINK_MAC}"
-addresses = ["{BOX_ADDRESS}/24"]
+addresses = ["{box_address}/{link_bits}"]
 role = "uplink"
-"#
+{}"#,
+        family.twin("uplink")
     );
     for index in 0..2 {
         let socket = vhost_socket(dir, index);
@@ -159,23 +164,28 @@ role = "uplink"
 name = "vm{index}"
 device = "net_vhost{index},iface={}"
 mac = "{GATEWAY_MAC}"
-addresses = ["{GATEWAY}/32"]
+addresses = ["{}/{}"]
 role = "access"
-"#,
-            socket.display()
+{}"#,
+            socket.display(),
+            family.gateway(),
+            family.bits(),
+            family.twin(&format!("vm{index}")),
         );
     }
     text += &format!(
         r#"
 [[neighbour]]
-address = "{CLIENT_ADDRESS}"
+address = "{}"
 mac = "{CLIENT_MAC}"
 port = "uplink"
 
 [[address]]
-address = "{MANAGED}"
+address = "{}"
 home = {{ name = "{SOURCE}", port = "vm0", mac = "{}"{home} }}
 "#,
+        family.client_address(),
+        family.managed(),
         mode.mac(0)
     );
     if let Some(seconds) = silence_s {

@@ -116,8 +116,9 @@ fn killed() -> anyhow::Result<()> {
         tidegate(&rig, &format!("guest delete {SOURCE}"))?;
         let socket = rig.vhost_socket(0);
         let vhost_socket = Some(socket.as_path());
-        let (name, mode, memory_shared) = (SOURCE, rig.mode, true);
-        rig.cloud.start_guest(&GuestFile { name, mode, memory_shared, vhost_socket })?;
+        let Rig { mode, family, .. } = rig;
+        let (name, memory_shared) = (SOURCE, true);
+        rig.cloud.start_guest(&GuestFile { name, mode, family, memory_shared, vhost_socket })?;
         rig.serves(SOURCE, LIMIT)?;
         pulse.end()?;
         rig.answered_by(&mut clients, SOURCE, 100 * round)?;

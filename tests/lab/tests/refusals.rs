@@ -7,7 +7,7 @@ use std::{
 };
 
 use tidegate_lab::{
-    Mode, Rig,
+    Family, Mode, Rig,
     client::{Order, Record},
     clients::Clients,
     cloud::{CloudOptions, GuestFile, complaint},
@@ -94,8 +94,13 @@ fn what_cannot_be_migrated_is_refused_and_serves_on() {
     let inventory = format!("\n[[host]]\nname = \"h2\"\nendpoint = \"{nobody}\"\n");
     let cloud = CloudOptions { twin_dir: Some(small.clone()), inventory };
     let rig = Rig::start(&Options { cloud, ..Options::new(Mode::L2) }).expect("a rig");
-    let private =
-        GuestFile { name: "vm-p", mode: Mode::L2, memory_shared: false, vhost_socket: None };
+    let private = GuestFile {
+        name: "vm-p",
+        mode: Mode::L2,
+        family: Family::V4,
+        memory_shared: false,
+        vhost_socket: None,
+    };
     rig.cloud.start_guest(&private).expect("a guest without a RAM file");
     let mut clients = rig.clients().expect("clients");
     clients

@@ -76,22 +76,35 @@ pub(super) fn rewrite(
                 "the locator {locator} is the managed address; give the guest's own"
             ));
         }
-        if home.locator == locator.to_string() {
+        if home.locator.parse() == Ok(locator) {
             return Err(format!(
                 "the locator {locator} is the source's; the destination needs its own"
             ));
         }
-    } else if home.port == order.port {
-        return Err(format!(
-            "port `{}` is the source's; with l2 the port tells the guests apart, \
-             put the destination behind another port",
-            order.port
-        ));
+    } else {
+        apart(order, home)?;
     }
     if order.kind == DestinationKind::Boot && mac.is_some_and(|mac| mac.to_string() == home.mac) {
         return Err(format!("MAC {} is the source's; give the destination its own", home.mac));
     }
-    Ok(order.locator.map_or_else(|| "l2".to_owned(), |locator| format!("nat to {locator}")))
+    let how = order.locator.map_or_else(|| "l2".to_owned(), |locator| format!("nat to {locator}"));
+    Ok(order.encap.map_or_else(|| how.clone(), |encap| format!("{how}, in {encap}")))
+}
+
+/// With l2, nothing but the port or the tunnel tells the guests apart.
+fn apart(order: &Spec, home: &switch_proto::Backend) -> Result<(), String> {
+    match (&home.encap, order.encap) {
+        (None, None) if order.port.as_ref() == Some(&home.port) => Err(format!(
+            "port `{}` is the source's; with l2 the port tells the guests apart, put the \
+             destination behind another port",
+            home.port
+        )),
+        (Some(theirs), Some(ours)) if *theirs == ours.to_proto() => Err(format!(
+            "{ours} is the source's tunnel; with l2 the tunnel tells the guests apart, put the \
+             destination behind another, or boot it with a locator of its own"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// A guest's state in a word.

@@ -1,6 +1,6 @@
 //! Whether sessions that the switch has not seen will be counted.
 
-use super::{Findings, Switch};
+use super::{Findings, switch::Switch};
 use crate::{
     error::Error,
     peers::Inventory,

@@ -28,7 +28,7 @@ pub async fn list(
     let host = inventory.host(&order.source_host)?;
     // The source's end has its own address when packets are rewritten to that.
     let locator = address.home.as_ref().and_then(|home| home.locator.parse().ok());
-    let addresses: Vec<_> = std::iter::once(IpAddr::from(order.address)).chain(locator).collect();
+    let addresses: Vec<_> = std::iter::once(order.address).chain(locator).collect();
     let mut sessions = match &order.session_list {
         SessionList::None => Vec::new(),
         SessionList::Auto | SessionList::Agent => {

@@ -15,7 +15,7 @@ pub(super) async fn takeover(work: &Work) -> Result<Outcome, Error> {
     }
     let backend = destination(work)?;
     match &found.destination {
-        Some(there) if *there == backend => {}
+        Some(there) if is_same(there, &backend) => {}
         Some(there) => {
             return Err(Error::Unexpected {
                 peer: peer.title().clone(),
@@ -38,15 +38,22 @@ fn destination(work: &Work) -> Result<proto::Backend, Error> {
         return Err(Error::Missing { phase: Phase::Preflight });
     };
     let spec = &work.progress.spec;
+    let framed = spec.encap.is_none_or(|encap| encap.kind.carries_frames());
     let rewrite = if spec.locator.is_some() { Rewrite::Nat } else { Rewrite::L2 };
     Ok(proto::Backend {
         name: spec.destination_guest.clone(),
-        port: spec.port.clone(),
-        mac: mac.to_string(),
+        port: spec.port.clone().unwrap_or_default(),
+        mac: if framed { mac.to_string() } else { String::new() },
         rewrite: rewrite.into(),
         locator: spec.locator.map(|ip| ip.to_string()).unwrap_or_default(),
-        encap: None,
+        encap: spec.encap.map(|encap| encap.to_proto()),
     })
+}
+
+/// The switch has written out which port a tunnel's end is on.
+fn is_same(there: &proto::Backend, ours: &proto::Backend) -> bool {
+    let port = if ours.port.is_empty() { &there.port } else { &ours.port };
+    *there == proto::Backend { port: port.clone(), ..ours.clone() }
 }
 
 /// Start the new epoch.
@@ -62,10 +69,13 @@ pub(super) async fn cutover(work: &Work) -> Result<Outcome, Error> {
         });
     }
     let import = import(work, peer, &mut switch, &found).await?;
+    let policies = work.progress.spec.policies;
     let request = proto::CutoverRequest {
         address: work.address(),
-        unknown_tcp: proto::Unknown::Source.into(),
-        ..Default::default()
+        unknown_tcp: policies.unknown_tcp.to_proto().into(),
+        unknown_quic: policies.unknown_quic.to_proto().into(),
+        datagram_max_age_s: policies.datagram_max_age_s,
+        ignore_begun_by_source: policies.ignore_begun_by_source,
     };
     let answer = peer.answer("Cutover", CALL, switch.cutover(request)).await?;
     Ok(Outcome::Cutover {

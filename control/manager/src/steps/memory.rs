@@ -5,6 +5,7 @@ use tidegate_api::host as proto;
 use super::Work;
 use crate::{
     error::Error,
+    link,
     live::{self, Advance},
     pace::{CALL, COPY_SILENCE, MEMORY_CALL},
     phase::Phase,
@@ -17,11 +18,15 @@ pub(super) async fn capture(work: &Work) -> Result<Outcome, Error> {
     let Outcome::Preflight { regions, .. } = work.outcome(Phase::Preflight)? else {
         return Err(Error::Missing { phase: Phase::Preflight });
     };
+    let clone = work.progress.spec.kind == DestinationKind::Clone;
+    if clone {
+        source_is_linked(work).await?;
+    }
     let (peer, mut host) = work.source_host().await?;
     let request = proto::CaptureRequest {
         migration_id: work.id.to_string(),
         guest: work.progress.spec.source_guest.clone(),
-        clone: work.progress.spec.kind == DestinationKind::Clone,
+        clone,
         regions: regions.clone(),
     };
     let report = peer.answer("Capture", MEMORY_CALL, host.capture(request)).await?;
@@ -31,6 +36,16 @@ pub(super) async fn capture(work: &Work) -> Result<Outcome, Error> {
         region_bytes: report.region_bytes,
         device_state_bytes: report.device_state_bytes,
     })
+}
+
+/// The switch, or the source's connection to it, may have begun anew since the preflight.
+async fn source_is_linked(work: &Work) -> Result<(), Error> {
+    let (peer, _, found) = work.steering().await?;
+    match found.home.filter(|home| home.encap.is_none()) {
+        Some(home) => link::wait_until_up(peer, &home.port, work.pace.link).await,
+        // Its port is another switch's.
+        None => Ok(()),
+    }
 }
 
 /// Send the twin to the destination's host.

@@ -49,7 +49,8 @@ pub struct Work {
 pub async fn run(work: &Work, phase: Phase) -> Result<Outcome, Error> {
     match phase {
         Phase::Preflight => {
-            preflight::check(&work.progress.spec, &work.inventory, None).await.outcome()
+            let spec = &work.progress.spec;
+            preflight::check(spec, &work.inventory, work.pace, None).await.outcome()
         }
         Phase::Takeover => addresses::takeover(work).await,
         Phase::Capture => memory::capture(work).await,

@@ -2,9 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod fakes;
+mod families;
+mod link;
 mod migrations;
+mod policies;
 mod preflight;
 mod process;
 mod ready;
 mod service;
 mod sessions;
+mod tunnels;

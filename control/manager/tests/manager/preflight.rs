@@ -8,8 +8,11 @@ use tidegate_api::{
     switch::{AddressState, Rewrite},
 };
 
+const WRITTEN: &str =
+    "address: `ten` is not a unicast IP address; write it as in 10.0.0.1 or 2001:db8::1";
+
 /// The refusal of `spec`; and nothing has changed.
-async fn refusal(lab: &Lab, spec: MigrationSpec) -> String {
+pub(crate) async fn refusal(lab: &Lab, spec: MigrationSpec) -> String {
     let (address, guests) = {
         let world = lab.world();
         (world.address.clone(), world.guests.clone())
@@ -37,6 +40,7 @@ async fn a_plan_lists_every_check_and_step() {
             "address known",
             "address not in a migration",
             "destination port",
+            "source port",
             "source host reachable",
             "source running",
             "source can be captured",
@@ -48,6 +52,7 @@ async fn a_plan_lists_every_check_and_step() {
             "qemu versions",
             "network card",
             "rewrite",
+            "policies",
         ]
     );
     let harmless = ["GetAddress", "GetGuest", "CheckCapture", "ListSockets"];
@@ -65,7 +70,7 @@ async fn orders_that_make_no_sense_name_the_field() {
     let text = refusal(&lab, same).await;
     assert!(text.contains("destination_guest: `vm-a` on host `h1` is the source itself"), "{text}");
     let no_address = MigrationSpec { address: "ten".to_owned(), ..order() };
-    assert_eq!(refusal(&lab, no_address).await, "address: `ten` is not an IPv4 address");
+    assert_eq!(refusal(&lab, no_address).await, WRITTEN);
     let no_host = MigrationSpec { source_host: "h9".to_owned(), ..order() };
     let text = refusal(&lab, no_host).await;
     assert!(text.contains("`h9` is not configured in this manager; it knows `h1`, `h2`"), "{text}");

@@ -12,7 +12,7 @@ use tidegate_api::{
 use crate::fakes::{Fault, Lab, finished, order};
 
 /// The source's end of a session from `port`.
-fn socket(local: &str, port: u32) -> Socket {
+pub(crate) fn socket(local: &str, port: u32) -> Socket {
     Socket {
         protocol: 6,
         local_address: local.to_owned(),

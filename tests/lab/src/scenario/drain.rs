@@ -16,7 +16,6 @@ use crate::{
     process::wait_until,
     region, report,
     rig::{DESTINATION, Mode, Rig, SOURCE},
-    switch_box::MANAGED,
     view::View,
 };
 
@@ -52,14 +51,14 @@ pub(super) fn drain(
     clients: &mut Clients,
     view: &mut View,
 ) -> anyhow::Result<Drained> {
-    let watch = rig.api.watch_drain(MANAGED)?;
-    let address = rig.api.address(MANAGED)?;
+    let watch = rig.api.watch_drain(rig.managed())?;
+    let address = rig.api.address(rig.managed())?;
     ensure!(address.home_sessions >= u64::from(OLD), "only {} old sessions", address.home_sessions);
     view.hold(&format!("{} old sessions stay with {SOURCE}", address.home_sessions));
     stays(rig, migrating, clients, view, ALL_LEFT)?;
     clients.order(&Order::Close { sessions: (LAST + 1..OLD).collect() })?;
     wait_until("one old session is left", Duration::from_secs(5), || {
-        Ok((rig.api.address(MANAGED)?.home_sessions == 1).then_some(()))
+        Ok((rig.api.address(rig.managed())?.home_sessions == 1).then_some(()))
     })?;
     stays(rig, migrating, clients, view, ONE_LEFT)?;
     let waited_s = ONE_LEFT.as_secs();

@@ -9,7 +9,7 @@ use crate::{
     neighbours,
     process::wait_until,
     rig::Rig,
-    switch_box::{MANAGED, UPLINK_MAC},
+    switch_box::UPLINK_MAC,
     view::View,
 };
 
@@ -19,10 +19,11 @@ const GO_ON: Duration = Duration::from_secs(10);
 
 /// What must hold once the box hosts the address.
 pub(super) fn hosted(rig: &Rig, view: &View) -> anyhow::Result<()> {
-    let announced = neighbours::known(&rig.lab, MANAGED)?;
-    ensure!(announced.as_deref() == Some(UPLINK_MAC), "announced for {MANAGED}: {announced:?}");
-    ensure!(neighbours::answered(&rig.lab, MANAGED)?, "the box does not answer for {MANAGED}");
-    view.hold(&format!("the box announced {MANAGED} by gratuitous ARP, and answers for it"));
+    let (managed, resolution) = (rig.managed(), rig.family.resolution());
+    let announced = neighbours::known(&rig.lab, rig.family)?;
+    ensure!(announced.as_deref() == Some(UPLINK_MAC), "announced for {managed}: {announced:?}");
+    ensure!(neighbours::answered(&rig.lab, rig.family)?, "the box does not answer for {managed}");
+    view.hold(&format!("the box announced {managed} by {resolution} unasked, and answers for it"));
     Ok(())
 }
 
@@ -30,8 +31,8 @@ pub(super) fn hosted(rig: &Rig, view: &View) -> anyhow::Result<()> {
 /// answers for it there.
 pub(super) fn leave_route(rig: &Rig, clients: &mut Clients, view: &View) -> anyhow::Result<()> {
     // So that what is known afterwards was answered to a question.
-    neighbours::note_announcements(&rig.lab, MANAGED, false)?;
-    clients::through_box(&rig.lab, MANAGED, false)?;
+    neighbours::note_announcements(&rig.lab, rig.family, false)?;
+    clients::through_box(&rig.lab, rig.family, false)?;
     let before = clients.report()?;
     let opened = before.records.len();
     wait_until("old and new sessions go on without a route", GO_ON, || {
@@ -43,17 +44,18 @@ pub(super) fn leave_route(rig: &Rig, clients: &mut Clients, view: &View) -> anyh
         let new = now.records.iter().skip(opened + 1).filter(|record| record.closed_us != 0);
         Ok((on.count() == OLD as usize && new.count() >= 3).then_some(()))
     })?;
-    let known = neighbours::known(&rig.lab, MANAGED)?;
-    ensure!(known.as_deref() == Some(UPLINK_MAC), "the link says {MANAGED} is at {known:?}");
+    let (managed, resolution) = (rig.managed(), rig.family.resolution());
+    let known = neighbours::known(&rig.lab, rig.family)?;
+    ensure!(known.as_deref() == Some(UPLINK_MAC), "the link says {managed} is at {known:?}");
     view.hold(&format!(
-        "taken over: without a route the clients find {MANAGED} at {UPLINK_MAC} by ARP, old and new sessions go on"
+        "taken over: without a route the clients find {managed} at {UPLINK_MAC} by {resolution}, old and new sessions go on"
     ));
     Ok(())
 }
 
 /// Give the clients their route by the box back, before the box stops answering for the address.
 pub(super) fn take_route(rig: &Rig, view: &View) -> anyhow::Result<()> {
-    clients::through_box(&rig.lab, MANAGED, true)?;
+    clients::through_box(&rig.lab, rig.family, true)?;
     view.say("the clients' route by the box is back");
     Ok(())
 }

@@ -16,7 +16,7 @@ use tidegate_api::{
     endpoint::{Endpoint, Listener},
     host::{Guest, host_server::HostServer},
     manager::{self as proto, Migration, MigrationSpec},
-    switch::{Address, AddressState, ImportedSession, switch_server::SwitchServer},
+    switch::{Address, AddressState, CutoverRequest, ImportedSession, switch_server::SwitchServer},
 };
 use tidegate_manager::{
     journal::Journal,
@@ -70,6 +70,10 @@ pub(crate) struct World {
     pub(crate) longest_silence_ms: u64,
     /// What a release says it cut.
     pub(crate) forgotten_sessions: u64,
+    /// What the switch was told at cutovers, those it refused included.
+    pub(crate) cutovers: Vec<CutoverRequest>,
+    /// So many times still, the source's port is said to have no link.
+    pub(crate) source_down: u32,
     /// Drain streams to break after one event.
     pub(crate) streams_to_break: u32,
 }
@@ -96,6 +100,7 @@ pub(crate) const PACE: Pace = Pace {
     retry_budget: Duration::from_millis(400),
     stream_silence: Duration::from_secs(2),
     boot: Duration::from_millis(500),
+    link: Duration::from_millis(300),
     stop_grace: Duration::from_millis(500),
 };
 

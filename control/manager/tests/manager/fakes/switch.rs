@@ -64,11 +64,24 @@ impl Switch for FakeSwitch {
         &self,
         _: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::Status>, Status> {
-        let port = |name: &str| proto::Port { name: name.to_owned(), ..proto::Port::default() };
+        let mut world = self.world.lock().expect("world");
+        let down = world.source_down > 0;
+        world.source_down = world.source_down.saturating_sub(1);
+        let port = |name: &str, link_up, addresses: &[&str]| proto::Port {
+            name: name.to_owned(),
+            link_up,
+            addresses: addresses.iter().map(|it| (*it).to_owned()).collect(),
+            ..proto::Port::default()
+        };
         Ok(Response::new(proto::Status {
             version: "0.1.0".to_owned(),
-            ports: vec![port("up"), port("vm0"), port("vm1")],
-            longest_silence_ms: self.world.lock().expect("world").longest_silence_ms,
+            ports: vec![
+                port("up", true, &["192.0.2.1/24", "2001:db8:2::1/64"]),
+                port("vm0", !down, &["169.254.1.1/32"]),
+                // Nobody is there yet.
+                port("vm1", false, &["169.254.1.1/32"]),
+            ],
+            longest_silence_ms: world.longest_silence_ms,
             ..proto::Status::default()
         }))
     }
@@ -138,7 +151,11 @@ impl Switch for FakeSwitch {
             if world.address.destination.is_some() || !world.address.hosted {
                 return Err(Status::failed_precondition("has one, or is not hosted"));
             }
-            world.address.destination = request.destination;
+            let mut destination = request.destination.expect("a destination");
+            if destination.encap.is_some() && destination.port.is_empty() {
+                destination.port = "up".to_owned();
+            }
+            world.address.destination = Some(destination);
             Ok(world.address.clone())
         })
     }
@@ -148,7 +165,9 @@ impl Switch for FakeSwitch {
         request: Request<proto::CutoverRequest>,
     ) -> Result<Response<proto::CutoverResponse>, Status> {
         let old_sessions = *self.old_sessions.borrow();
-        self.act("Cutover", &request.into_inner().address, |world| {
+        let request = request.into_inner();
+        self.act("Cutover", &request.address.clone(), |world| {
+            world.cutovers.push(request);
             if world.address.state() != AddressState::Hosted || world.address.destination.is_none()
             {
                 return Err(Status::failed_precondition("not prepared, or cut over already"));
