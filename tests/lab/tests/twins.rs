@@ -162,6 +162,57 @@ fn the_kernel_speaks_for_the_box_and_workers_forward_by_what_it_knows() {
     network.stop();
 }
 
+/// `bird` in `command`'s network with this configuration.
+fn bird(lab: &Lab, name: &str, mut command: Command, config: &str) -> Process {
+    let file = |ending: &str| lab.dir().join(format!("{name}.{ending}"));
+    fs::write(file("conf"), config).expect("written");
+    command.arg("-f").arg("-c").arg(file("conf")).arg("-s").arg(file("ctl"));
+    Process::start(name, &mut command, lab.dir()).expect("started")
+}
+
+/// One side of a session over each family with `east`.
+fn bgp(local: u32, remote: u32, channel: &str) -> String {
+    let (local_as, remote_as) = (65_000 + local, 65_000 + remote);
+    let session = |family, prefix: &str| {
+        format!(
+            "protocol bgp {{ local {prefix}{local} as {local_as}; neighbor {prefix}{remote} as {remote_as};
+               connect delay time 1; error wait time 1, 1; {family} {{ {channel} }}; }}\n"
+        )
+    };
+    let sessions = session("ipv4", "10.1.0.") + &session("ipv6", "2001:db8:1::");
+    format!("router id 10.1.0.{local};\nprotocol device {{}}\n{sessions}")
+}
+
+#[test]
+fn a_routing_daemon_on_the_twins_says_what_is_behind_whom() {
+    let network = Network::start();
+    let in_east = |program: &str| {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", "east", program]);
+        command
+    };
+    ip("-n east addr add 10.73.0.9/32 dev lo");
+    ip("-n east addr add 2001:db8:73::9/128 dev lo");
+    let east = bgp(9, 1, "import none; export all; next hop self;")
+        + "protocol static { ipv4; route 10.73.0.0/16 blackhole; }\n"
+        + "protocol static { ipv6; route 2001:db8:73::/48 blackhole; }\n";
+    let own = bgp(1, 9, "import all; export none;")
+        + "protocol kernel { ipv4 { import none; export all; }; }\n"
+        + "protocol kernel { ipv6 { import none; export all; }; }\n";
+    let mut daemon = bird(&network.lab, "bird-own", Command::new("bird"), &own);
+    let mut peer = bird(&network.lab, "bird-east", in_east("bird"), &east);
+    for target in ["10.73.0.9", "2001:db8:73::9"] {
+        expect_answer("west", target);
+    }
+    peer.kill().expect("killed");
+    for target in ["10.73.0.9", "2001:db8:73::9"] {
+        let gone = || Ok(answers("west", target)?.is_none().then_some(()));
+        wait_until(&format!("{target} is withdrawn"), LIMIT, gone).expect("so");
+    }
+    daemon.terminate(LIMIT).expect("ends");
+    network.stop();
+}
+
 /// Let the calling thread be in `side`'s network from now on.
 fn move_to(side: &str) {
     let namespace = File::open(format!("/run/netns/{side}")).expect("a namespace");
