@@ -18,6 +18,8 @@ const CAPACITY: Capacity = Capacity { v4: 96, v6: 96 };
 /// More steps than this take long and find little.
 const MOST_STEPS: usize = 64;
 const SLOTS: u32 = 8;
+/// Of a fragment from one VM to another: to gatherer and session, the same on the other side, and back with an error.
+const MOST_HOPS: u32 = 5;
 
 /// A frame and the port it arrived on.
 type Frame = (PortId, Vec<u8>);
@@ -162,7 +164,7 @@ impl FuzzedBox {
         for ((frame, port), verdict) in frames.into_iter().zip(ports).zip(verdicts) {
             match verdict {
                 Verdict::Redirect(to) => {
-                    assert!(hops < 2 && usize::from(to) != at, "it comes to rest");
+                    assert!(hops < MOST_HOPS && usize::from(to) != at, "it comes to rest");
                     self.pass(usize::from(to), Origin::Worker, vec![(port, frame)], hops + 1);
                 }
                 Verdict::Hold(place) => {
@@ -229,17 +231,22 @@ impl FuzzedBox {
 
 /// A frame: any bytes, or a whole packet with some bytes changed.
 fn frame(bytes: &mut Bytes<'_>) -> Frame {
-    let port = PortId(u16::from(bytes.byte()) % PORTS);
+    let place = bytes.byte();
+    let port = PortId(u16::from(place) % PORTS);
     let kind = bytes.byte();
     if kind == 0xff {
         let length = bytes.below(128);
         return (port, bytes.take(length).to_vec());
     }
     let family = usize::from(kind & 1);
-    let ours = [L2, NAT, LOCATORS[0], LOCATORS[1]][usize::from(kind >> 1 & 3)][family];
-    let (client, ours) = (ip(CLIENTS[family]), ip(ours));
-    let (source, destination) = if kind & 8 == 0 { (client, ours) } else { (ours, client) };
-    let mut frame = packet(source, destination, kind >> 4, bytes);
+    let all = [L2, NAT, LOCATORS[0], LOCATORS[1]];
+    let ours = all[usize::from(kind >> 1 & 3)][family];
+    // Now and then the client is a VM as well, or the same.
+    let client = if place & 0x30 == 0 { all[usize::from(place >> 6)] } else { CLIENTS };
+    let (client, ours) = (ip(client[family]), ip(ours));
+    let by_client = kind & 8 == 0;
+    let (source, destination) = if by_client { (client, ours) } else { (ours, client) };
+    let mut frame = packet((source, destination), by_client, kind >> 4, bytes);
     if kind >> 4 & 8 != 0 {
         make_fragment(&mut frame, bytes);
     }
@@ -257,9 +264,14 @@ fn frame(bytes: &mut Bytes<'_>) -> Frame {
 }
 
 /// TCP, UDP, echo, an error with a quote, another protocol; checksums are not right.
-fn packet(source: IpAddr, destination: IpAddr, kind: u8, bytes: &mut Bytes<'_>) -> Vec<u8> {
+fn packet(
+    (source, destination): (IpAddr, IpAddr),
+    by_client: bool,
+    kind: u8,
+    bytes: &mut Bytes<'_>,
+) -> Vec<u8> {
     let client_port = 1 + bytes.byte() % 8;
-    let ports = match source.to_string() == CLIENTS[0] || source.to_string() == CLIENTS[1] {
+    let ports = match by_client {
         true => [0, client_port, 0, 80],
         false => [0, 80, 0, client_port],
     };

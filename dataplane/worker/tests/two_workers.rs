@@ -21,7 +21,12 @@ use tidegate_worker::{Counted, Idle, PortSpec, Routes, Workers, WorkersConfig};
 const ADDRESS: u32 = 0x0a09_0064;
 const UPLINK: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const SOURCE: Backend = backend(0, 1);
+/// Another managed address, whose VM is behind the uplink.
+const CALLER_ADDRESS: u32 = 0x0a09_0065;
+const CALLER: Backend = backend(2, 0);
 const CLIENTS: u16 = 200;
+/// As many as one shard has room for before they are answered.
+const CALLS: u16 = 60;
 
 const fn backend(slot: u32, port: u16) -> Backend {
     let mac = Mac([2, 0, 0, 0, 1, slot as u8]);
@@ -75,18 +80,30 @@ fn snapshot(generation: u64, destination: Option<Destination>) -> Arc<Snapshot> 
         destination,
         quic: None,
     };
+    let caller = ManagedAddress {
+        address: CALLER_ADDRESS.ip(),
+        epoch: 1,
+        home: CALLER,
+        destination: None,
+        ..address
+    };
     let routing = Routing::plain(&ports, [route], []);
-    let mut snapshot = Snapshot::new(generation, ports, [address], routing).expect("snapshot");
+    let addresses = [address, caller];
+    let mut snapshot = Snapshot::new(generation, ports, addresses, routing).expect("snapshot");
     snapshot.counted_at_install = destination.map(|_| SOURCE.slot).into_iter().collect();
     Arc::new(snapshot)
 }
 
 fn syn(client: u16) -> Vec<u8> {
     let [a, b] = client.to_be_bytes();
+    syn_of([10, 9, a + 1, b], 10_000 + client)
+}
+
+fn syn_of(source: [u8; 4], port: u16) -> Vec<u8> {
     let mut frame = Vec::new();
     PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], UPLINK.0)
-        .ipv4([10, 9, a + 1, b], [10, 9, 0, 100], 64)
-        .tcp(10_000 + client, 80, 1, 1000)
+        .ipv4(source, [10, 9, 0, 100], 64)
+        .tcp(port, 80, 1, 1000)
         .syn()
         .write(&mut frame, &[])
         .expect("frame");
@@ -177,6 +194,21 @@ fn sessions_live_on_one_shard_and_cutover_is_counted() {
         workers.transmit(PortId(0), &fragments_backwards(client)[0]).expect("a buffer");
     }
     wait_for("others to expire", || total(&workers, Outcome::FragmentExpired) == 20);
+
+    // One VM calls another: its sessions are all on the shard of the one address and port it calls, the other's are spread.
+    let before = total(&workers, Outcome::ToDestination);
+    for port in 0..CALLS {
+        workers.transmit(PortId(0), &syn_of([10, 9, 0, 101], 20_000 + port)).expect("a buffer");
+    }
+    let called = before + u64::from(CALLS);
+    wait_for("calls", || total(&workers, Outcome::ToDestination) == called);
+    let live = |slot| [0, 1].map(|worker| workers.counters(worker).live(slot));
+    let [here, there] = live(CALLER.slot);
+    assert!(here + there == u32::from(CALLS) && here * there == 0, "{here} and {there}");
+    let from_caller = workers.sessions(Some(ADDRESS.ip()), usize::MAX).expect("a listing");
+    let from_caller = from_caller.iter().filter(|(_, it)| it.tuple.client == CALLER_ADDRESS.ip());
+    let [here, there] = [0, 1].map(|at| from_caller.clone().filter(|(on, _)| *on == at).count());
+    assert!(here + there == usize::from(CALLS) && here.min(there) > 10, "{here} and {there}");
 
     // An announcement of a host on the link, looped back, is noticed.
     let mac = Mac([2, 0, 0, 0, 0, 0x77]);

@@ -114,6 +114,9 @@ pub struct LinkHeader {
 }
 
 impl LinkHeader {
+    /// From nobody to nobody: of a frame that no link carries.
+    pub const NOBODY: Self = Self { bytes: [0; MACS_LEN + 2 * TAG_LEN], len: MACS_LEN as u8 };
+
     /// Of frames from `source` to `destination`, with these tags.
     #[must_use]
     pub fn new(destination: Mac, source: Mac, tags: Tags) -> Self {

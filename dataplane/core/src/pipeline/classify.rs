@@ -187,22 +187,46 @@ fn state_of_adopted(flags: TcpFlags) -> SessionState {
     if flags.has(TcpFlags::FIN) { SessionState::Closing } else { SessionState::Established }
 }
 
-/// What cannot be steered, whoever sent it.
+/// What does not take the way of most packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unusual {
+    /// From one VM of the box to another.
+    Hairpin,
+    /// A fragment.
+    Fragment,
+    /// An ICMP error.
+    Error,
+    /// To a group, or for the link alone.
+    Group,
+    /// It cannot be steered.
+    Dropped(Outcome),
+}
+
+/// What a packet to or from a managed address is that does not take the way of most.
 #[inline]
-pub(super) fn unsupported<A: Family>(
+pub(super) fn unusual<A: Family>(
     packet: &Packet<A>,
     snapshot: &Snapshot,
     from_backend: bool,
-) -> Option<Outcome> {
+) -> Option<Unusual> {
     if from_backend {
-        if snapshot.plane::<A>().managed(packet.destination()).is_some() {
-            return Some(Outcome::ManagedToManaged);
+        if snapshot.plane::<A>().serves(packet.destination()) {
+            return Some(Unusual::Hairpin);
         }
         if packet.destination().is_group() || packet.destination().is_link_local() {
-            return Some(Outcome::Group);
+            return Some(Unusual::Group);
         }
     }
-    (!packet.headers.transport.has_sessions()).then(|| without_sessions(packet.headers.transport))
+    (!packet.headers.transport.has_sessions()).then(|| unusual_transport(packet.headers.transport))
+}
+
+#[cold]
+fn unusual_transport(transport: Transport) -> Unusual {
+    match transport {
+        Transport::Fragment => Unusual::Fragment,
+        Transport::IcmpError => Unusual::Error,
+        other => Unusual::Dropped(without_sessions(other)),
+    }
 }
 
 #[cold]

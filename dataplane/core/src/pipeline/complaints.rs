@@ -6,7 +6,7 @@ use crate::{
         Packet, PacketBuf,
         icmp::{self, Complaint},
     },
-    steering::{Family, LinkHop, Path, PortId, Snapshot},
+    steering::{Family, Hop, LinkHop, Path, PortId, Snapshot},
 };
 
 /// Who sent a packet, and hears of it when it cannot be sent on.
@@ -69,7 +69,11 @@ fn way_back<'a, A: Family, B: PacketBuf>(
         Hearer::Backend(path) => &path.link,
         Hearer::ClientOf(_) | Hearer::Anyone => {
             let source = parsed.source();
-            egress::resolved(source, snapshot.route(source), &mut desk.punts).ok()?
+            let hop = match id {
+                PortId::HAIRPIN if snapshot.plane::<A>().serves(source) => &Hop::HAIRPIN,
+                _ => snapshot.route(source),
+            };
+            egress::resolved(source, hop, &mut desk.punts).ok()?
         }
     };
     let name = match hearer {

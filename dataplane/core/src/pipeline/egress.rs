@@ -79,9 +79,10 @@ pub(super) fn to_client<A: Family, B: PacketBuf>(
     to_client_otherwise(packet, headers, (destination, hop), path, on, desk)
 }
 
+/// The same for all packets, and not in line.
 #[cold]
 #[inline(never)]
-fn to_client_otherwise<A: Family, B: PacketBuf>(
+pub(super) fn to_client_otherwise<A: Family, B: PacketBuf>(
     packet: &mut B,
     headers: &Headers,
     (destination, hop): (A, &Hop),
@@ -266,6 +267,7 @@ pub(super) fn dispatch<A: Family, B: PacketBuf>(
             let carried = Carried::packet::<A>(packet.as_ref(), headers);
             tunnels::wrap(packet, &carried, (snapshot, link.port), outcome, &mut desk.punts)
         }
+        None if link.device == PortId::HAIRPIN => Verdict::Transmit(link.device, outcome),
         None => Verdict::Drop(Outcome::NoRoute),
     }
 }

@@ -11,14 +11,13 @@
 //! What a port gives goes to the gatherer, and from there to the session's shard, in order. It is never redirected again:
 //! a shard that another one hands a fragment is either of the two. What needs no ports takes neither way.
 
-use arrayvec::ArrayVec;
-
 use super::{
     Origin, Outcome, Verdict,
+    aside::{Scene, untracked},
     classify::without_sessions,
+    complaints::Hearer,
     egress,
-    lane::{Lane, Sender, Steered, Tracked, bad, untracked},
-    shard::Desk,
+    lane::{Lane, Sender, bad},
 };
 use crate::{
     fragments::{DatagramKey, First, WAITING, Way},
@@ -35,46 +34,14 @@ struct Piece<'a, A: Family> {
     fragment: Fragment,
 }
 
-/// Where a fragment is being looked at.
-struct Scene<'a> {
-    desk: &'a mut Desk,
-    on: (&'a Snapshot, PortId),
-    origin: Origin,
-    now_ms: u64,
-}
-
 impl<A: Family> Lane<A> {
-    /// As [`Lane::steer_all`], with the fragments of the burst in between.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn steer_with_fragments<B: PacketBuf>(
-        &mut self,
-        (desk, origin): (&mut Desk, Origin),
-        snapshot: &Snapshot,
-        now_ms: u64,
-        tracked: &[Steered<'_, A>],
-        (frames, ports, verdicts): (&mut [B], &[PortId], &mut [Verdict]),
-    ) {
-        let mut steered = 0;
-        for (at, before) in self.aside.take() {
-            let (at, before) = (usize::from(at), usize::from(before));
-            let burst = (&mut *frames, ports, &mut *verdicts);
-            self.steer_all(desk, snapshot, now_ms, &tracked[steered..before], burst);
-            steered = before;
-            let scene = Scene { desk: &mut *desk, on: (snapshot, ports[at]), origin, now_ms };
-            let verdict = self.fragment(scene, &mut frames[at]);
-            verdicts[at] = verdict.unwrap_or_else(Verdict::Drop);
-        }
-        self.steer_all(desk, snapshot, now_ms, &tracked[steered..], (frames, ports, verdicts));
-    }
-
     /// What becomes of a fragment, which is parsed anew: few packets are one.
-    fn fragment<B: PacketBuf>(
+    pub(super) fn fragment<B: PacketBuf>(
         &mut self,
-        mut scene: Scene<'_>,
+        scene: &mut Scene<'_>,
         packet: &mut B,
     ) -> Result<Verdict, Outcome> {
-        let (snapshot, _) = scene.on;
+        let (snapshot, id) = scene.on;
         let whole = A::parse(packet.as_ref()).map_err(bad::<A>)?;
         let piece = Piece::read(whole, scene.on, packet.as_ref())?;
         let Piece { service, sender, ref parsed, ref fragment } = piece;
@@ -82,24 +49,25 @@ impl<A: Family> Lane<A> {
             _ if !service.tracked => {
                 return match piece.refused() {
                     Some(outcome) => Err(outcome),
-                    None => Ok(untracked(scene.desk, scene.on, packet, parsed, service, sender)),
+                    None => Ok(untracked(scene, packet, parsed, service, sender)),
                 };
             }
-            Sender::Backend(_) if *snapshot.route(parsed.destination()) == Hop::Host => {
+            Sender::Backend(_) if *snapshot.way_from_vm(id, parsed.destination()) == Hop::Host => {
                 return Ok(egress::to_host(packet, scene.on, Outcome::ForHost));
             }
             // All that is sent to a backend's own address takes one way; the first alone is of the session.
             Sender::DirectClient(_) if !fragment.is_first() => {
-                return Ok(route(&mut scene, packet, parsed));
+                let (headers, to) = (&parsed.headers, parsed.destination());
+                return Ok(egress::route(packet, headers, to, scene.on, scene.desk));
             }
             Sender::DirectClient(_) => {
                 return match piece.refused() {
                     Some(outcome) => Err(outcome),
-                    None => Ok(self.alone(&mut scene, packet, &piece)),
+                    None => Ok(self.alone(scene, packet, parsed, service, sender)),
                 };
             }
             _ if !whole.needs_first_fragment() => {
-                return Ok(self.alone(&mut scene, packet, &piece));
+                return Ok(self.alone(scene, packet, parsed, service, sender));
             }
             Sender::Client => parsed.source(),
             Sender::Backend(_) => parsed.destination(),
@@ -111,9 +79,9 @@ impl<A: Family> Lane<A> {
         let key = DatagramKey::new(&whole, fragment, sender.backend());
         let gathers = gatherer == scene.desk.number;
         if fragment.is_first() {
-            return self.first_fragment(&mut scene, packet, &piece, &key, gathers);
+            return self.first_fragment(scene, packet, &piece, &key, gathers);
         }
-        self.later_fragment(&mut scene, packet, &piece, &key, gathers)
+        self.later_fragment(scene, packet, &piece, &key, gathers)
     }
 
     /// Send a later fragment where its first went, or let it wait for it.
@@ -148,7 +116,7 @@ impl<A: Family> Lane<A> {
         key: &DatagramKey<A>,
         gathers: bool,
     ) -> Result<Verdict, Outcome> {
-        let Piece { service, parsed, fragment, .. } = piece;
+        let Piece { service, sender, parsed, fragment } = piece;
         let place = match self.fragments.first(key, parsed.ports, fragment, scene.now_ms) {
             First::Leads(place) => place,
             // It went there once; a session that began or ended since then is not its own.
@@ -158,7 +126,7 @@ impl<A: Family> Lane<A> {
         };
         let verdict = match piece.refused() {
             Some(outcome) => Verdict::Drop(outcome),
-            None => self.alone(scene, packet, piece),
+            None => self.alone(scene, packet, parsed, service, *sender),
         };
         let way = match verdict {
             Verdict::Redirect(shard) if gathers => Way::Shard(shard),
@@ -176,27 +144,6 @@ impl<A: Family> Lane<A> {
             Verdict::Redirect(_) if !gathers => Err(Outcome::FragmentOrphan),
             verdict => Ok(verdict),
         }
-    }
-
-    /// Steer a fragment like a whole packet.
-    fn alone<B: PacketBuf>(
-        &mut self,
-        scene: &mut Scene<'_>,
-        packet: &mut B,
-        piece: &Piece<'_, A>,
-    ) -> Verdict {
-        let Piece { service, sender, parsed, .. } = piece;
-        let steered = match self.steered(scene.desk, parsed, service, *sender) {
-            Ok(steered) => steered,
-            Err(shard) => return Verdict::Redirect(shard),
-        };
-        let mut tracked: Tracked<'_, A> = ArrayVec::new();
-        tracked.push(steered);
-        self.look_ahead(scene.on.0, &mut tracked);
-        let mut verdict = [Verdict::Drop(Outcome::FragmentOrphan)];
-        let burst = (std::slice::from_mut(packet), &[scene.on.1][..], &mut verdict[..]);
-        self.steer_all(scene.desk, scene.on.0, scene.now_ms, &tracked, burst);
-        verdict[0]
     }
 }
 
@@ -279,20 +226,15 @@ fn follow<A: Family, B: PacketBuf>(
             Ok(egress::to_backend(packet, headers, to, scene.on, scene.desk))
         }
         (Way::ToClient, Sender::Backend(path)) => {
-            let way = (destination, scene.on.0.route(destination));
-            Ok(egress::to_client(packet, headers, way, path, scene.on, scene.desk))
+            let way = (destination, scene.on.0.way_from_vm(scene.on.1, destination));
+            Ok(egress::to_client_otherwise(packet, headers, way, path, scene.on, scene.desk))
         }
-        (Way::Route, _) => Ok(route(scene, packet, parsed)),
-        (Way::ToBackend(_) | Way::ToClient | Way::Dropped, _) => Err(Outcome::FragmentOrphan),
+        (Way::Route, Sender::Backend(_)) => {
+            let way = (destination, scene.on.0.way_from_vm(scene.on.1, destination));
+            Ok(egress::route_by(packet, headers, way, Hearer::Anyone, scene.on, scene.desk))
+        }
+        (Way::ToBackend(_) | Way::ToClient | Way::Route | Way::Dropped, _) => {
+            Err(Outcome::FragmentOrphan)
+        }
     }
-}
-
-/// Route a fragment as it is.
-fn route<A: Family, B: PacketBuf>(
-    scene: &mut Scene<'_>,
-    packet: &mut B,
-    parsed: &Packet<A>,
-) -> Verdict {
-    let (headers, destination) = (&parsed.headers, parsed.destination());
-    egress::route(packet, headers, destination, scene.on, scene.desk)
 }

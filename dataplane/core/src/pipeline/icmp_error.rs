@@ -17,7 +17,7 @@ use super::{
 use crate::{
     packet::{Field, Headers, Packet, PacketBuf, Quoted, count_hop, is_intact},
     session::SessionKey,
-    steering::{Direction, Family, Path, Recent, Service},
+    steering::{Direction, Family, Hop, Path, PortId, Recent, Service},
 };
 
 /// An error and what it quotes.
@@ -65,9 +65,25 @@ impl<A: Family> Lane<A> {
         if !is_intact::<A>(frame, &parsed.headers) {
             return Verdict::Drop(Outcome::BadIcmpChecksum);
         }
+        // What a VM of the box sent to another, as it was after both passes: the error goes through both as well.
+        let came_in_again = |service: &Service<A>| {
+            arrival.id != PortId::HAIRPIN && error.quoted.destination != service.address
+        };
         match (direction, to_backend, to_client) {
             // The error goes to whoever sent the packet it quotes, or it is not what it claims to be.
             _ if error.quoted.source != destination => Verdict::Drop(Outcome::IcmpUnmatched),
+            (Direction::ToAddress(_), _, Some(service)) if came_in_again(service) => {
+                self.error_to_client(desk, arrival, packet, &error, service, None)
+            }
+            (Direction::ToLocator(..), _, Some(service)) if came_in_again(service) => {
+                match self.error_to_client(desk, arrival, packet, &error, service, None) {
+                    // Or as it was before them.
+                    Verdict::Drop(Outcome::IcmpUnmatched) => {
+                        self.route_error(desk, arrival, packet, parsed)
+                    }
+                    verdict => verdict,
+                }
+            }
             (Direction::ToAddress(_) | Direction::ToLocator(..), Some(service), _) => {
                 self.error_to_backend(desk, arrival, packet, &error, service)
             }
@@ -137,8 +153,14 @@ impl<A: Family> Lane<A> {
             return self.route_error(desk, arrival, packet, parsed);
         }
         let locator = is_locator.then_some(quoted.destination);
+        let (on, destination) = ((arrival.snapshot, arrival.id), parsed.destination());
+        let hop = arrival.snapshot.way_from_vm(arrival.id, destination);
         let path = match self.owner_of(desk, service, key, locator) {
             Owner::Path(path) => path,
+            Owner::Direct if *hop == Hop::HAIRPIN => {
+                let way = (destination, hop);
+                return egress::route_by(packet, &parsed.headers, way, Hearer::Anyone, on, desk);
+            }
             Owner::Direct => return self.route_error(desk, arrival, packet, parsed),
             Owner::Ends(verdict) => return verdict,
         };
@@ -153,13 +175,11 @@ impl<A: Family> Lane<A> {
         if outward.is_some() && parsed.headers.ttl <= 1 {
             return Verdict::Drop(Outcome::TtlExpired);
         }
-        let destination = parsed.destination();
-        let hop = arrival.snapshot.route(destination);
         let link = match egress::resolved(destination, hop, &mut desk.punts) {
             Ok(link) => link,
             Err(verdict) => return verdict,
         };
-        let (on, way) = ((arrival.snapshot, arrival.id), (link, Outcome::ToClient));
+        let way = (link, Outcome::ToClient);
         egress::leave(packet, &parsed.headers, way, Hearer::Backend(path), on, desk, |frame| {
             let Some(translation) = outward else { return };
             quoted.translate(frame, &parsed.headers, translation, Field::Destination);

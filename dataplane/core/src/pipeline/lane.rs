@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 
 use super::{
     BURST, Outcome, Verdict,
-    classify::{self, Decision},
+    classify::{self, Decision, Unusual},
     complaints::Hearer,
     egress, quic,
     shard::Desk,
@@ -28,7 +28,8 @@ pub(super) struct Lane<A: Family> {
     pub(super) begun: u32,
     half_open: HalfOpen<A>,
     pub(super) fragments: Fragments<A>,
-    /// Fragments of the burst under way: each one's place in the burst, and how many tracked packets are before it.
+    /// What is left of the burst under way for the last stage, one by one: each packet's place in the burst, and how many
+    /// tracked packets are before it.
     pub(super) aside: ArrayVec<(u16, u16), BURST>,
 }
 
@@ -44,7 +45,7 @@ pub(super) struct Steered<'a, A: Family> {
     /// Its place in the burst.
     at: u16,
     /// The way to the client, of a packet from a backend.
-    hop: HopNumber,
+    pub(super) hop: HopNumber,
 }
 
 const _: () = assert!(size_of::<Steered<'_, u32>>() == 64);
@@ -87,8 +88,8 @@ pub(super) enum Directed {
     Tracked,
     /// It needs no session.
     Ended(Verdict),
-    /// It came through a tunnel; what was inside is in its place, and arrived on this port.
-    Unwrapped(PortId),
+    /// Something else is in its place and begins anew, on this port: what was inside a tunnel, or what came in again.
+    Anew(PortId),
 }
 
 /// Where a packet arrived.
@@ -134,7 +135,7 @@ impl<A: Family> Lane<A> {
         let direction = snapshot.plane::<A>().direction(id, source, destination, recent);
         let (service, sender) = match direction {
             Direction::Plain if headers.transport == Transport::IcmpError => {
-                return Directed::Ended(self.icmp_error(desk, arrival, packet));
+                return self.direct_error(desk, arrival, packet);
             }
             Direction::Plain => {
                 let on = (snapshot, id);
@@ -143,7 +144,7 @@ impl<A: Family> Lane<A> {
             Direction::ToTunnel => {
                 let on = (snapshot, id);
                 return match tunnels::unwrap(packet, &parsed, on) {
-                    Unwrapped::Arrived(port) => Directed::Unwrapped(port),
+                    Unwrapped::Arrived(port) => Directed::Anew(port),
                     Unwrapped::Ended(outcome) => drop(outcome),
                     Unwrapped::NotOurs => {
                         Directed::Ended(egress::route(packet, &headers, destination, on, desk))
@@ -156,12 +157,14 @@ impl<A: Family> Lane<A> {
             Direction::FromBackend(service, path) => (service, Sender::Backend(path)),
         };
         let from_backend = matches!(sender, Sender::Backend(_));
-        if let Some(outcome) = classify::unsupported(&parsed, snapshot, from_backend) {
-            return match outcome {
-                Outcome::IcmpUnmatched => Directed::Ended(self.icmp_error(desk, arrival, packet)),
-                Outcome::FragmentOrphan => self.set_aside(at, tracked.len()),
-                Outcome::Group => Directed::Ended(egress::to_host(packet, (snapshot, id), outcome)),
-                _ => drop(outcome),
+        if let Some(unusual) = classify::unusual(&parsed, snapshot, from_backend) {
+            return match unusual {
+                Unusual::Hairpin | Unusual::Fragment => self.set_aside(at, tracked.len()),
+                Unusual::Error => self.direct_error(desk, arrival, packet),
+                Unusual::Group => {
+                    Directed::Ended(egress::to_host(packet, (snapshot, id), Outcome::Group))
+                }
+                Unusual::Dropped(outcome) => drop(outcome),
             };
         }
         if !service.tracked {
@@ -172,14 +175,6 @@ impl<A: Family> Lane<A> {
             Ok(steered) => tracked.push(Steered { at: at as u16, ..steered }),
             Err(shard) => return Directed::Ended(Verdict::Redirect(shard)),
         }
-        Directed::Tracked
-    }
-
-    /// Leave a fragment, with so many tracked packets before it, for later.
-    #[cold]
-    #[inline(never)]
-    fn set_aside(&mut self, at: usize, before: usize) -> Directed {
-        self.aside.push((at as u16, before as u16));
         Directed::Tracked
     }
 

@@ -4,6 +4,7 @@
 //! at the sessions, then decide, rewrite and choose the way out. Decisions are in `classify`, the way out in `egress`,
 //! header changes in `packet::rewrite`.
 
+mod aside;
 mod classify;
 mod complaints;
 mod egress;
@@ -50,7 +51,7 @@ pub enum Origin {
 pub enum Verdict {
     /// Out by this device; the outcome counts once it is sent.
     Transmit(PortId, Outcome),
-    /// To the worker with this number, untouched: its shard owns the session.
+    /// To the worker with this number: its shard owns the session. It is untouched, or as [`Shard::process`] says.
     Redirect(u16),
     /// It waits in this place, below [`HELD`], until the shard [releases](Shard::next_released) it. What is still in that
     /// place ends as [`Outcome::FragmentNoRoom`].

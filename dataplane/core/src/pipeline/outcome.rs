@@ -57,7 +57,6 @@ outcomes! {
     NoRoute "no_route" true "No route to the destination.",
     NeighbourUnknown "neighbour_unknown" true "The next hop's MAC is not known yet; it is being asked for.",
     Spoofed "spoofed" true "A managed address or locator as source, from a port none of its backends is behind.",
-    ManagedToManaged "managed_to_managed" true "From one managed address to another, which is not supported.",
     FragmentTiny "fragment_tiny" true "A first fragment without the whole transport header, or a later one inside of it.",
     FragmentConflict "fragment_conflict" true "A second first fragment of a datagram, with other ports.",
     FragmentOrphan "fragment_orphan" true "A later fragment whose first was dropped, or whose owner is gone.",

@@ -133,7 +133,8 @@ impl Shard {
 
     /// Take a burst of one origin through all stages: `frames[i]` arrived on `ports[i]`, `verdicts[i]` says where it
     /// goes. Frames to transmit are rewritten in place. Frames to redirect or hold are without VLAN tags and otherwise
-    /// untouched, and `ports[i]` says to which port they belong by their tags. What is released by it comes out of
+    /// untouched, and `ports[i]` says to which port they belong by their tags; or they are on their way from one VM of the
+    /// box to another, and belong to [`PortId::HAIRPIN`]. What is released by it comes out of
     /// [`Shard::next_released`].
     ///
     /// # Panics
@@ -177,9 +178,9 @@ impl Shard {
             let burst = (&mut *frames, &*ports, &mut *verdicts);
             self.v4.steer_all(&mut self.desk, snapshot, now_ms, &work.v4, burst);
         } else {
-            let burst = (&mut *frames, &*ports, &mut *verdicts);
+            let burst = (&mut *frames, &mut *ports, &mut *verdicts);
             let to = (&mut self.desk, origin);
-            self.v4.steer_with_fragments(to, snapshot, now_ms, &work.v4, burst);
+            self.v4.steer_with_aside(to, snapshot, now_ms, &work.v4, burst);
         }
         if !work.v6.is_empty() || !self.v6.aside.is_empty() {
             self.steer_v6(snapshot, now_ms, origin, &mut work.v6, (frames, ports, verdicts));
@@ -187,7 +188,7 @@ impl Shard {
     }
 
     /// First stage: to which port the frame belongs and of which kind it is; then the family's part. What comes out of a
-    /// tunnel begins anew; it goes into none again, so that this ends.
+    /// tunnel begins anew; it goes into none again, so that this ends. So does an error that comes in again.
     #[inline]
     fn direct<'a, B: PacketBuf>(
         &mut self,
@@ -199,7 +200,7 @@ impl Shard {
     ) -> Option<Verdict> {
         loop {
             let Some(port) = snapshot.port(*id) else {
-                return Some(Verdict::Drop(Outcome::NotForUs));
+                return self.direct_without_port(*id, at, packet, work);
             };
             let Some(ethernet) = packet.as_ref().first_chunk::<ETHERNET_LEN>() else {
                 return Some(Verdict::Drop(Outcome::Truncated));
@@ -220,9 +221,29 @@ impl Shard {
             match directed {
                 Directed::Tracked => return None,
                 Directed::Ended(verdict) => return Some(verdict),
-                Directed::Unwrapped(through) => arrive_anew(id, through),
+                Directed::Anew(on) => arrive_anew(id, on),
             }
         }
+    }
+
+    /// First stage of a frame on no port of the snapshot: what comes in again is left for the last stage.
+    #[cold]
+    #[inline(never)]
+    fn direct_without_port<B: PacketBuf>(
+        &mut self,
+        id: PortId,
+        at: usize,
+        packet: &B,
+        work: &Work<'_>,
+    ) -> Option<Verdict> {
+        let ethertype = packet.as_ref().get(ETHERNET_LEN - 2..ETHERNET_LEN);
+        let directed = match ethertype.map(|ethertype| be16(ethertype, 0)) {
+            Some(ETHERTYPE_IPV4) if id == PortId::HAIRPIN => self.v4.set_aside(at, work.v4.len()),
+            Some(ETHERTYPE_IPV6) if id == PortId::HAIRPIN => self.v6.set_aside(at, work.v6.len()),
+            _ => return Some(Verdict::Drop(Outcome::NotForUs)),
+        };
+        debug_assert!(matches!(directed, Directed::Tracked));
+        None
     }
 
     // The two families' stages are kept apart: in one function, IPv4 has fewer of the CPU's registers.
@@ -243,14 +264,16 @@ impl Shard {
         now_ms: u64,
         origin: Origin,
         tracked: &mut Tracked<'_, u128>,
-        burst: (&mut [B], &[PortId], &mut [Verdict]),
+        (frames, ports, verdicts): (&mut [B], &mut [PortId], &mut [Verdict]),
     ) {
         self.v6.look_ahead(snapshot, tracked);
         if self.v6.aside.is_empty() {
+            let burst = (frames, &*ports, verdicts);
             self.v6.steer_all(&mut self.desk, snapshot, now_ms, tracked, burst);
         } else {
             let to = (&mut self.desk, origin);
-            self.v6.steer_with_fragments(to, snapshot, now_ms, tracked, burst);
+            let burst = (frames, ports, verdicts);
+            self.v6.steer_with_aside(to, snapshot, now_ms, tracked, burst);
         }
     }
 
@@ -285,11 +308,11 @@ impl Shard {
     }
 }
 
-/// What was inside a tunnel arrived on the port `through`. Few packets do: the compiler shall plan for the others.
+/// What is in the packet's place now arrived on the port `on`. Few packets do: the compiler shall plan for the others.
 #[cold]
 #[inline(never)]
-fn arrive_anew(id: &mut PortId, through: PortId) {
-    *id = through;
+fn arrive_anew(id: &mut PortId, on: PortId) {
+    *id = on;
 }
 
 /// What a frame is.

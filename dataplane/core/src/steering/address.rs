@@ -11,6 +11,12 @@ use crate::packet::{Mac, Tags, tunnel::Encap};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortId(pub u16);
 
+impl PortId {
+    /// Not a port of any snapshot: what leaves the box by it comes in again by it. It is there for what one VM of the box
+    /// sends to another.
+    pub const HAIRPIN: Self = Self(u16::MAX);
+}
+
 /// Which side of the box a port is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortRole {

@@ -21,7 +21,7 @@ pub enum Direction<'a, A> {
     FromBackend(&'a Service<A>, &'a Path<A>),
     /// To the box's end of a tunnel.
     ToTunnel,
-    /// A managed address or locator as source, from a port none of its backends is behind.
+    /// A managed address or locator as source, from a port none of its backends is behind. Not by [`PortId::HAIRPIN`].
     Spoofed,
     /// Nothing to do with managed addresses.
     Plain,
@@ -111,6 +111,14 @@ impl<A: Family> Plane<A> {
         }
     }
 
+    /// Whether `address` is a managed address or a locator.
+    #[inline]
+    #[must_use]
+    pub fn serves(&self, address: A) -> bool {
+        self.filter.may_hold(address)
+            && matches!(self.roles.get(&address), Some(Role::Managed(_) | Role::Locator(..)))
+    }
+
     /// The service that `address` is the managed address of, or a backend's locator.
     #[must_use]
     pub fn service(&self, address: A) -> Option<&Service<A>> {
@@ -167,7 +175,10 @@ impl<A: Family> Plane<A> {
             };
             is_own && path.link.port == port
         });
-        let Some(path) = sender else { return Some(Direction::Spoofed) };
+        let Some(path) = sender else {
+            // To whom it goes, a VM of the box is a client like others.
+            return (port != PortId::HAIRPIN).then_some(Direction::Spoofed);
+        };
         recent.from = Some((source, port, service, path));
         Some(Direction::FromBackend(service, path))
     }

@@ -51,6 +51,16 @@ pub enum Hop {
     Host,
 }
 
+impl Hop {
+    /// Out of the box and in again, by [`PortId::HAIRPIN`], where everything fits.
+    pub const HAIRPIN: Self = Self::Link(LinkHop {
+        port: PortId::HAIRPIN,
+        device: PortId::HAIRPIN,
+        header: LinkHeader::NOBODY,
+        plain_up_to: u16::MAX,
+    });
+}
+
 /// The way to a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LinkHop {

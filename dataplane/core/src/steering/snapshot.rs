@@ -71,6 +71,7 @@ pub struct Snapshot {
     pub(crate) ports: Arc<[Option<Port>]>,
     /// Ports that share a device, by device and tags.
     tagged: HashMap<(PortId, Tags), PortId, RandomState>,
+    /// By number; behind those of the routes is [`Hop::HAIRPIN`].
     hops: Arc<[Hop]>,
     tunnels: Tunnels,
     v4: Plane<u32>,
@@ -108,7 +109,11 @@ impl Snapshot {
         managed: impl IntoIterator<Item = ManagedAddress>,
         routing: Routing,
     ) -> Result<Self, SnapshotError> {
-        let ports = ports.into();
+        let mut ports: Arc<[Option<Port>]> = ports.into();
+        if let Some((possible, [_, ..])) = ports.split_at_checked(usize::from(PortId::HAIRPIN.0)) {
+            // The last number is no port's.
+            ports = possible.into();
+        }
         let managed: Vec<_> = managed.into_iter().collect();
         let twin = |address: &ManagedAddress| {
             let of = |port: PortId| ports.get(usize::from(port.0)).and_then(Option::as_ref);
@@ -118,17 +123,16 @@ impl Snapshot {
         if let Some(behind_twin) = managed.iter().find(|address| twin(address)) {
             return Err(SnapshotError::NoSuchPort(behind_twin.address));
         }
-        let numbered = (0..).map(PortId).zip(&*ports);
-        let tagged = numbered.filter_map(|(id, port)| {
+        let tagged = ports.iter().zip(0..).filter_map(|(port, number)| {
             let Link::Device { device, tags, .. } = port.as_ref()?.link else { return None };
-            (tags != Tags::NONE).then_some(((device, tags), id))
+            (tags != Tags::NONE).then_some(((device, tags), PortId(number)))
         });
         let mut this = Self {
             generation,
             timeouts: Timeouts::default(),
             counted_at_install: Vec::new(),
             tagged: tagged.collect(),
-            hops: routing.hops,
+            hops: routing.hops.iter().copied().chain([Hop::HAIRPIN]).collect(),
             tunnels: Tunnels::default(),
             v4: Plane::new(&managed, &ports, routing.tables.v4)?,
             v6: Plane::new(&managed, &ports, routing.tables.v6)?,
@@ -199,6 +203,12 @@ impl Snapshot {
         self.hops.get(usize::from(number)).unwrap_or(&Hop::Unreachable)
     }
 
+    /// The number of [`Hop::HAIRPIN`]; where none is left for it, that of [`Hop::Unreachable`].
+    #[must_use]
+    pub fn hairpin(&self) -> HopNumber {
+        HopNumber::try_from(self.hops.len() - 1).unwrap_or(0)
+    }
+
     /// The next hop to `destination`.
     #[inline]
     #[must_use]
@@ -206,6 +216,17 @@ impl Snapshot {
         let mut hop = [0];
         self.plane::<A>().routes.find_all(&[destination], &mut hop);
         self.hop(hop[0])
+    }
+
+    /// The next hop to `destination` of what arrived on `port` and has been through a VM's side of the box: if another VM is
+    /// to get it, it comes in again; but what has come in again does not do so twice.
+    #[must_use]
+    pub fn way_from_vm<A: Family>(&self, port: PortId, destination: A) -> &Hop {
+        if port != PortId::HAIRPIN && self.plane::<A>().serves(destination) {
+            &Hop::HAIRPIN
+        } else {
+            self.route(destination)
+        }
     }
 }
 
@@ -282,6 +303,30 @@ mod tests {
             assert!(matches!(way(0, CLIENT, LOCATOR), Direction::ToLocator(..)));
             assert!(matches!(way(1, A, CLIENT), Direction::Spoofed));
         }
+    }
+
+    #[test]
+    fn the_number_of_what_comes_in_again_is_no_ports() {
+        let behind = |number: PortId| {
+            let home = address(backend(0, number.0, Rewrite::L2));
+            let ports = vec![port(0); usize::from(u16::MAX) + 1];
+            Snapshot::new(1, ports, [home], Routing::default())
+        };
+        let last = behind(PortId(PortId::HAIRPIN.0 - 1)).expect("snapshot");
+        assert!(last.port(PortId::HAIRPIN).is_none());
+        assert_eq!(behind(PortId::HAIRPIN).expect_err("port"), SnapshotError::NoSuchPort(A.ip()));
+    }
+
+    #[test]
+    fn what_goes_to_a_vm_comes_in_again_once() {
+        let nat = address(backend(0, 1, Rewrite::Nat(LOCATOR.ip())));
+        let snapshot = snapshot(vec![nat]).expect("snapshot");
+        for destination in [A, LOCATOR] {
+            assert_eq!(*snapshot.way_from_vm(PortId(1), destination), Hop::HAIRPIN);
+            assert_eq!(*snapshot.way_from_vm(PortId::HAIRPIN, destination), Hop::Unreachable);
+        }
+        assert_eq!(*snapshot.way_from_vm(PortId(1), CLIENT), Hop::Unreachable);
+        assert_eq!(*snapshot.hop(snapshot.hairpin()), Hop::HAIRPIN);
     }
 
     #[test]

@@ -153,9 +153,8 @@ pub(super) fn local_ends<A: Family>(ports: &[Option<Port>]) -> impl Iterator<Ite
 }
 
 fn among(ports: &[Option<Port>]) -> impl Iterator<Item = (PortId, Tunnel)> {
-    let numbered = (0..).map(PortId).zip(ports);
-    numbered.filter_map(|(id, port)| match port.as_ref()?.link {
-        Link::Tunnel(tunnel) => Some((id, tunnel)),
+    ports.iter().zip(0..).filter_map(|(port, number)| match port.as_ref()?.link {
+        Link::Tunnel(tunnel) => Some((PortId(number), tunnel)),
         Link::Device { .. } => None,
     })
 }

@@ -29,6 +29,8 @@ pub(crate) const OTHER_PORT: PortId = PortId(3);
 
 /// The managed address.
 pub(crate) const SERVICE: u32 = 0x0a09_0064;
+/// A managed address beside it.
+pub(crate) const SECOND: u32 = 0x0a09_0065;
 /// The box's own address on the uplink.
 pub(crate) const BOX: u32 = 0x0a09_0001;
 /// The box's own address on port 3.

@@ -50,7 +50,7 @@ fn run(seed: u64) -> Pair {
 }
 
 /// Outcomes that the streams reach; what they never reach is not compared.
-const REACHED: [Outcome; 22] = [
+const REACHED: [Outcome; 21] = [
     Outcome::ToSource,
     Outcome::ToDestination,
     Outcome::ToClient,
@@ -63,7 +63,6 @@ const REACHED: [Outcome; 22] = [
     Outcome::NoRoute,
     Outcome::NeighbourUnknown,
     Outcome::Spoofed,
-    Outcome::ManagedToManaged,
     Outcome::IcmpUnsupported,
     Outcome::IcmpUnmatched,
     Outcome::IcmpQuoteUnreadable,
@@ -75,6 +74,15 @@ const REACHED: [Outcome; 22] = [
     Outcome::UnknownQuic,
 ];
 
+/// The same of what one VM sends another.
+const REACHED_BETWEEN_VMS: [Outcome; 5] = [
+    Outcome::ToSource,
+    Outcome::ToDestination,
+    Outcome::Forwarded,
+    Outcome::UnknownTcp,
+    Outcome::IcmpUnmatched,
+];
+
 #[test]
 fn the_stream_of_always() {
     let pair = run(1);
@@ -82,6 +90,11 @@ fn the_stream_of_always() {
         let least = if pair.fed() < PACKETS { 0 } else { 50 };
         let count = pair.reached(outcome);
         assert!(count >= least, "{} only {count} times", outcome.name());
+    }
+    for outcome in REACHED_BETWEEN_VMS {
+        let least = if pair.fed() < PACKETS { 0 } else { 20 };
+        let count = pair.model.between_vms.get(outcome.name()).copied().unwrap_or_default();
+        assert!(count >= least, "{} between VMs only {count} times", outcome.name());
     }
 }
 

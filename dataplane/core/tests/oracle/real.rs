@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     net::IpAddr,
     sync::Arc,
 };
@@ -18,7 +19,7 @@ use tidegate_dataplane::{
 
 use crate::{
     model::Counts,
-    world::{ports, routing},
+    world::{AGAIN, ports, routing},
 };
 
 /// A frame and the device it arrives on or leaves by.
@@ -78,21 +79,27 @@ impl RealBox {
         let at = self.bursts % self.shards.len();
         self.bursts += 1;
         let mut ended: Vec<_> = burst.iter().map(|_| None).collect();
+        let mut redirects = vec![0; burst.len()];
         let mut rings: Vec<Vec<(usize, Frame)>> = self.shards.iter().map(|_| Vec::new()).collect();
-        let arrived = burst.iter().cloned().enumerate().collect();
-        for (index, verdict, frame) in self.process(at, now_ms, Origin::Port, arrived) {
-            if let Verdict::Redirect(to) = verdict {
-                assert_ne!(usize::from(to), at, "redirected to itself");
+        let mut next = (at, Origin::Port, burst.iter().cloned().enumerate().collect());
+        loop {
+            let (shard, origin, arrived) = next;
+            for (index, verdict, frame) in self.process(shard, now_ms, origin, arrived) {
+                let Verdict::Redirect(to) = verdict else {
+                    assert!(ended[index].is_none(), "ended twice");
+                    ended[index] = Some(self.end(shard, verdict, frame));
+                    continue;
+                };
+                assert_ne!(usize::from(to), shard, "redirected to itself");
+                // To the sender's session, from there to the receiver's, and back with what the box says about it.
+                let most = if frame.0 == AGAIN { 3 } else { 1 };
+                redirects[index] += 1;
+                assert!(redirects[index] <= most, "redirected again, from {shard} to {to}");
                 rings[usize::from(to)].push((index, frame));
-            } else {
-                ended[index] = Some(self.end(at, verdict, frame));
             }
-        }
-        for (shard, ring) in rings.into_iter().enumerate() {
-            for (index, verdict, frame) in self.process(shard, now_ms, Origin::Worker, ring) {
-                assert!(ended[index].is_none(), "ended twice");
-                ended[index] = Some(self.end(shard, verdict, frame));
-            }
+            let Some(shard) = rings.iter().position(|ring| !ring.is_empty()) else { break };
+            let arrived = mem::take(&mut rings[shard]);
+            next = (shard, Origin::Worker, arrived);
         }
         ended.into_iter().map(|ended| ended.expect("every packet ends")).collect()
     }
@@ -127,7 +134,7 @@ impl RealBox {
             Verdict::Transmit(device, outcome) => (outcome, Some((device, frame.1))),
             Verdict::Drop(outcome) => (outcome, None),
             Verdict::Hold(place) => panic!("held in place {place}: only fragments are"),
-            Verdict::Redirect(to) => panic!("redirected again, from {shard} to {to}"),
+            Verdict::Redirect(to) => unreachable!("on its way from {shard} to {to}"),
         };
         assert_eq!(outcome.is_drop(), sent.is_none(), "{outcome:?}");
         self.shards[shard].counters().count(outcome, 1);

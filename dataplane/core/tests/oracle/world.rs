@@ -32,6 +32,8 @@ pub(crate) enum Family {
 pub(crate) const UPLINK: PortId = PortId(0);
 pub(crate) const BYSTANDERS: PortId = PortId(3);
 pub(crate) const TAGGED_UPLINK: PortId = PortId(4);
+/// Where that comes in which one VM of the box sends another.
+pub(crate) const AGAIN: PortId = PortId::HAIRPIN;
 /// VMs are behind these in turn.
 const VM_PORTS: [PortId; 4] = [PortId(1), PortId(2), PortId(5), PortId(6)];
 /// Device and tags of each port.
@@ -61,6 +63,8 @@ const FIRST_LOCATOR: u32 = 0x0a08_000a;
 /// Where an address speaks QUIC, if it does.
 pub(crate) const QUIC: Quic = Quic { ports: [443, 0, 0, 0], connection_id_len: ID_LEN };
 
+/// Managed addresses in each family.
+pub(crate) const ADDRESSES: u32 = 3;
 /// How many VMs there are in each family.
 pub(crate) const VMS: u32 = 12;
 
@@ -91,6 +95,13 @@ pub(crate) fn clients(family: Family) -> [IpAddr; 5] {
 
 pub(crate) fn is_client(address: IpAddr) -> bool {
     CLIENTS.contains(&number(address))
+}
+
+/// Whether VMs are known by this address, or could be.
+pub(crate) fn is_of_vms(address: IpAddr) -> bool {
+    let number = number(address);
+    (FIRST_MANAGED..FIRST_MANAGED + ADDRESSES).contains(&number)
+        || (FIRST_LOCATOR..FIRST_LOCATOR + VMS).contains(&number)
 }
 
 /// The port behind which a client is.

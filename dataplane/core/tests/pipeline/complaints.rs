@@ -23,23 +23,23 @@ static ZEROS: [u8; 2000] = [0; 2000];
 const IP_LEN: u16 = if OVER_IPV6 { 40 } else { 20 };
 /// The longest error, and what of it is quoted.
 const MOST: usize = if OVER_IPV6 { 1280 } else { 576 };
-const MOST_QUOTED: usize = MOST - IP_LEN as usize - 8;
+pub(crate) const MOST_QUOTED: usize = MOST - IP_LEN as usize - 8;
 
 /// A UDP packet of `len` bytes, IP header included.
-fn long(packet: Packet, len: u16) -> Packet {
+pub(crate) fn long(packet: Packet, len: u16) -> Packet {
     packet.with_payload(&ZEROS[..usize::from(len - IP_LEN - 8)])
 }
 
 /// What an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum About {
+pub(crate) enum About {
     TooBig(u16),
     TimeExceeded,
 }
 
 /// The error that `ended` left: from, to, what it says, and what it quotes.
 #[track_caller]
-fn error(ended: &Ended) -> (u32, u32, About, Vec<u8>) {
+pub(crate) fn error(ended: &Ended) -> (u32, u32, About, Vec<u8>) {
     let seen = ended.seen();
     let (_, frame) = ended.sent.as_ref().expect("sent");
     assert!(frame.len() - 14 <= MOST);

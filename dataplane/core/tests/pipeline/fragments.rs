@@ -41,7 +41,7 @@ pub(crate) fn in_three(packet: &Packet, identification: u32) -> Vec<(PortId, Vec
 }
 
 /// Feed frames, each in a burst of its own or all in one, and return how each ended when the last was in.
-fn feed(
+pub(crate) fn feed(
     switch_box: &mut SwitchBox,
     frames: Vec<(PortId, Vec<u8>)>,
     one_by_one: bool,
@@ -75,7 +75,8 @@ fn assert_arrived(seen: &Seen, packet: &Packet, port: PortId, source: u32, desti
     }
 }
 
-const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+pub(crate) const ORDERS: [[usize; 3]; 6] =
+    [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
 /// Every protocol with ports or an identifier, every order, both directions, both rewrite modes, 1 to 4 shards.
 /// RFC 4787, REQ-14.

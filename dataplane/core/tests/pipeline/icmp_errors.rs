@@ -21,14 +21,20 @@ const MODES: [Mode; 2] = [Mode::Nat, Mode::L2];
 const IP_LEN: usize = if OVER_IPV6 { 40 } else { 20 };
 
 /// Unreachable, too big, time exceeded, parameter problem.
-const ERRORS: [Body; 4] = if OVER_IPV6 {
+pub(crate) const ERRORS: [Body; 4] = if OVER_IPV6 {
     [Body::Icmp(1, 4), Body::Icmp(2, 0), Body::Icmp(3, 0), Body::Icmp(4, 1)]
 } else {
     [Body::Icmp(3, 3), Body::Icmp(3, 4), Body::Icmp(11, 0), Body::Icmp(12, 0)]
 };
 
 /// An error about the packet in `frame`, of which the first `quoted` bytes are quoted.
-fn about(frame: &[u8], quoted: usize, body: Body, source: u32, destination: u32) -> Packet {
+pub(crate) fn about(
+    frame: &[u8],
+    quoted: usize,
+    body: Body,
+    source: u32,
+    destination: u32,
+) -> Packet {
     let quote = frame[14..].iter().copied().take(quoted).collect::<Vec<_>>();
     let packet = Flow::new(source, 0).to(destination, body);
     packet.with_payload(quote.leak())
@@ -43,7 +49,7 @@ fn unchanging(packet: &[u8]) -> Vec<u8> {
 
 /// What `ended` left quotes the packet in `frame`, of which `quoted` bytes were quoted.
 #[track_caller]
-fn assert_quotes(ended: &Ended, frame: &[u8], quoted: usize) -> Seen {
+pub(crate) fn assert_quotes(ended: &Ended, frame: &[u8], quoted: usize) -> Seen {
     let seen = ended.seen();
     let sent = &frame[14..];
     let quoted = quoted.min(sent.len());
@@ -75,7 +81,7 @@ fn conversation(shards: u16, mode: Mode, bodies: [Body; 2]) -> Conversation {
     Conversation { switch_box, vm, flow, from_client, from_vm }
 }
 
-const CONVERSATIONS: [[Body; 2]; 4] = [
+pub(crate) const CONVERSATIONS: [[Body; 2]; 4] = [
     [
         Body::Tcp { flags: SYN, sequence: 1, acknowledgement: 0 },
         Body::Tcp { flags: SYN_ACK, sequence: 9, acknowledgement: 2 },
@@ -86,7 +92,7 @@ const CONVERSATIONS: [[Body; 2]; 4] = [
 ];
 
 /// As much as routers quote: the least there is, up to TCP's checksum and with it, and all.
-const QUOTED: [usize; 4] = [IP_LEN + 8, IP_LEN + 16, IP_LEN + 18, 1000];
+pub(crate) const QUOTED: [usize; 4] = [IP_LEN + 8, IP_LEN + 16, IP_LEN + 18, 1000];
 
 /// RFC 5508, REQ-4; RFC 5382, REQ-9.
 #[test]

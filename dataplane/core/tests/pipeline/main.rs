@@ -16,6 +16,8 @@ mod fragment_attacks;
 mod fragment_model;
 mod fragments;
 mod from_vm;
+mod hairpin;
+mod hairpin_errors;
 mod icmp_errors;
 mod imported;
 mod limits;

@@ -4,8 +4,8 @@ use tidegate_dataplane::steering::Unknown;
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
-    traffic::{Body, Flow, OTHER_ICMP, Packet},
-    world::{CLIENT, Mode, SERVICE, Vm},
+    traffic::{Flow, OTHER_ICMP},
+    world::{CLIENT, Mode, Vm},
 };
 
 /// RFC 5508, REQ-11.
@@ -24,18 +24,6 @@ fn icmp_of_other_kinds() {
         ];
         switch_box.feed(&packets.map(|packet| packet.with_payload(b"01234567")));
         assert_moved!(switch_box, IcmpUnsupported 3);
-        assert!(switch_box.sessions().is_empty());
-    }
-}
-
-#[test]
-fn a_backend_speaking_to_a_managed_address() {
-    for mode in [Mode::Nat, Mode::L2] {
-        let old = Vm::old(1, mode);
-        let mut switch_box = SwitchBox::new(1, old);
-        let packet = Flow::new(CLIENT, 7).sent_by(old, Body::Udp);
-        switch_box.one(&Packet { destination: SERVICE, ..packet });
-        assert_moved!(switch_box, ManagedToManaged 1);
         assert!(switch_box.sessions().is_empty());
     }
 }

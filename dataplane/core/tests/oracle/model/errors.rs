@@ -10,9 +10,12 @@ use tidegate_dataplane::{
 
 use super::{
     Expected, Model, Receiver, Sender, Session, Side, backends, speaks_as, tuple_of,
-    way_out::{Speaker, dropped, forwarded, one_hop_less, routed, to_client, to_vm},
+    way_out::{Speaker, dropped, forwarded, one_hop_less, to_vm},
 };
-use crate::packet::{Body, Packet, Quote, ip_len};
+use crate::{
+    packet::{Body, Packet, Quote, ip_len},
+    world::AGAIN,
+};
 
 /// Every error quotes so much behind the IP header (RFC 792); protocols without ports need none of it.
 const LEAST_QUOTED: usize = 8;
@@ -44,11 +47,18 @@ impl Model {
         if about.source != packet.destination {
             return dropped(Outcome::IcmpUnmatched);
         }
+        // A VM's own address is what the box wrote for another VM, or what that one knew; it matters on the way out alone.
+        let before_vm = packet.port != AGAIN && matches!(reached, Receiver::Locator(..));
         match (sender, receiver) {
-            (_, Receiver::Managed(address)) => self.error_to_vm(packet, about, address),
-            // About what the VM sent under its own address.
-            (Sender::Anyone, Receiver::Locator(..)) => forwarded(packet),
             (Sender::Backend(_, vm), _) => self.error_to_client(packet, about, Some(vm)),
+            (_, Receiver::Managed(_)) if before_vm => self.error_to_client(packet, about, None),
+            (_, Receiver::Managed(address)) => self.error_to_vm(packet, about, address),
+            (Sender::Anyone, Receiver::Locator(..)) => {
+                let of_vm = before_vm.then(|| self.error_to_client(packet, about, None));
+                let is_other = |ended: &Expected| ended.outcome == Outcome::IcmpUnmatched;
+                // About what the VM sent under its own address.
+                of_vm.filter(|ended| !is_other(ended)).unwrap_or_else(|| forwarded(packet))
+            }
             (Sender::Anyone, _) => self.error_to_client(packet, about, None),
             (Sender::Impostor, _) => unreachable!("impostors are not heard"),
         }
@@ -86,7 +96,7 @@ impl Model {
         let vm = match (address.tracked, steered.filter(is_whose)) {
             (false, _) => address.home,
             (true, Some(owner)) => owner,
-            (true, None) if is_direct => return forwarded(packet),
+            (true, None) if is_direct => return self.forwarded_for_vm(packet),
             (true, None) => return dropped(Outcome::IcmpUnmatched),
         };
         if by.is_some_and(|by| by.slot != vm.slot) {
@@ -98,9 +108,12 @@ impl Model {
         }
         let translated = quoting(packet, Packet { destination: address.address, ..about.clone() });
         match by {
-            Some(by) => to_client(address, &by, &translated),
+            Some(by) => self.to_client(address, &by, &translated),
             // A router's own words keep its address.
-            None => one_hop_less(packet, Speaker::Anyone, routed(translated, Outcome::ToClient)),
+            None => {
+                let out = self.onward(translated, Outcome::ToClient);
+                one_hop_less(packet, Speaker::Anyone, out)
+            }
         }
     }
 }

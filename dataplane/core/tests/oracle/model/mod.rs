@@ -19,13 +19,13 @@ use tidegate_dataplane::{
 
 use crate::{
     packet::{Body, Packet},
-    world::{Way, way},
+    world::{AGAIN, Way, way},
 };
 pub(crate) use life::{Session, Side};
 use quic::{Connection, Connections};
 pub(crate) use sweep::deadline_ms;
 pub(crate) use way_out::Expected;
-use way_out::{dropped, forwarded, to_client, to_vm};
+use way_out::{dropped, forwarded, to_vm};
 
 /// What a packet does to the sessions, even if there is no way out for it: it was said.
 enum Touch {
@@ -60,6 +60,8 @@ pub(crate) struct Model {
     pub(crate) connections: Connections,
     pub(crate) now_ms: u64,
     pub(crate) timeouts: Timeouts,
+    /// Packets that one VM sent another, by the name of their outcome.
+    pub(crate) between_vms: BTreeMap<&'static str, u64>,
 }
 
 pub(crate) fn backends(address: &ManagedAddress) -> impl Iterator<Item = Backend> {
@@ -104,20 +106,24 @@ fn tuple_of(packet: &Packet, from: Side, address: IpAddr) -> Tuple {
 }
 
 impl Model {
-    /// What becomes of `packet`, and of the sessions through it.
+    /// What becomes of `packet`, and of the sessions through it. What one VM sends another leaves and comes in again.
     pub(crate) fn packet(&mut self, packet: &Packet) -> Expected {
-        let (touch, expected) = self.judge(packet);
+        let (touch, mut expected) = self.judge(packet);
         self.touch(touch, packet);
-        expected
+        match expected.sent.take_if(|(sent, _)| sent.port == AGAIN) {
+            Some((again, _)) => {
+                let expected = self.packet(&again);
+                *self.between_vms.entry(expected.outcome.name()).or_default() += 1;
+                expected
+            }
+            None => expected,
+        }
     }
 
     fn judge(&self, packet: &Packet) -> (Touch, Expected) {
         let (sender, receiver) = (self.sender(packet), self.receiver(packet.destination));
         if matches!(sender, Sender::Impostor) {
             return (Touch::Nothing, dropped(Outcome::Spoofed));
-        }
-        if matches!((&sender, &receiver), (Sender::Backend(..), Receiver::Managed(_))) {
-            return (Touch::Nothing, dropped(Outcome::ManagedToManaged));
         }
         if let Body::Error(quote) = &packet.body {
             return (Touch::Nothing, self.error(packet, quote, sender, receiver));
@@ -135,8 +141,11 @@ impl Model {
     }
 
     /// Which VM sent a packet is known from its port where it speaks as the managed address, and from its address and its
-    /// port where it has its own.
+    /// port where it has its own. What comes in again was looked at before.
     fn sender(&self, packet: &Packet) -> Sender<'_> {
+        if packet.port == AGAIN {
+            return Sender::Anyone;
+        }
         let mut claims = false;
         for address in self.addresses.values() {
             claims |= address.address == packet.source;
@@ -261,7 +270,7 @@ impl Model {
         vm: Backend,
         packet: &Packet,
     ) -> (Touch, Expected) {
-        let out = || to_client(address, &vm, packet);
+        let out = || self.to_client(address, &vm, packet);
         // What a VM says to its gateway is no session.
         if way(packet.destination) == Way::Host {
             return (Touch::Nothing, dropped(Outcome::ForHost));
@@ -278,7 +287,7 @@ impl Model {
         // The client chose the VM by its own address: there it answers.
         let direct = tuple_of(packet, Side::Vm, packet.source);
         if is_nat(&vm) && self.goes_on(&direct, packet).is_some() {
-            return (Touch::Hear(direct, Side::Vm), forwarded(packet));
+            return (Touch::Hear(direct, Side::Vm), self.forwarded_for_vm(packet));
         }
         let is_home = vm.slot == address.home.slot;
         let may_begin = is_home || cut_over(address).is_some();
@@ -289,7 +298,7 @@ impl Model {
             return (Touch::Nothing, dropped(Outcome::OtherOwner));
         }
         if !may_begin && is_nat(&vm) {
-            return (Touch::Nothing, forwarded(packet));
+            return (Touch::Nothing, self.forwarded_for_vm(packet));
         }
         if !may_begin {
             return (Touch::Nothing, dropped(Outcome::BeforeCutover));

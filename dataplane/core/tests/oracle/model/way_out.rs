@@ -8,10 +8,10 @@ use tidegate_dataplane::{
     steering::{Backend, ManagedAddress, PortId},
 };
 
-use super::{is_nat, speaks_as};
+use super::{Model, Receiver, is_nat, speaks_as};
 use crate::{
     packet::{Body, Kind, Packet, Quote},
-    world::{Way, family, own_on, way},
+    world::{AGAIN, Way, family, own_on, way},
 };
 
 /// What should become of a packet.
@@ -57,11 +57,13 @@ fn too_far(packet: &Packet, speaker: Speaker<'_>) -> Expected {
         Speaker::Client(address) => address.address,
         Speaker::Vm(_) | Speaker::Anyone => own_on(packet.port, family(packet.source)),
     };
-    let (kind, packet) = (Kind::TimeExceeded, packet.clone());
+    let (kind, on, packet) = (Kind::TimeExceeded, packet.port, packet.clone());
     let (destination, back) = (packet.source, way(packet.source));
     let quote = Quote { kind, packet, bytes: usize::MAX, intact: true, by_box: true };
     let (port, mac) = match (speaker, back) {
         (Speaker::Vm(vm), _) => (vm.port, vm.mac),
+        // Another VM, behind an address of its own.
+        _ if on == AGAIN => (AGAIN, Mac([0; 6])),
         (_, Way::To(port, mac)) => (port, mac),
         _ => unreachable!("the streams' senders can be reached"),
     };
@@ -83,17 +85,16 @@ pub(super) fn to_vm(address: &ManagedAddress, vm: Backend, packet: &Packet) -> E
     if is_nat(&vm) { one_hop_less(packet, Speaker::Client(address), out) } else { out }
 }
 
-pub(super) fn to_client(address: &ManagedAddress, vm: &Backend, packet: &Packet) -> Expected {
-    let sent = Packet { source: address.address, ..packet.clone() };
-    let out = routed(sent, Outcome::ToClient);
-    if is_nat(vm) { one_hop_less(packet, Speaker::Vm(vm), out) } else { out }
+pub(super) fn forwarded(packet: &Packet) -> Expected {
+    as_it_is(packet, routed(packet.clone(), Outcome::Forwarded))
 }
 
-pub(super) fn forwarded(packet: &Packet) -> Expected {
+/// Nothing but a hop less: that comes before the question whether there is a way.
+fn as_it_is(packet: &Packet, expected: Expected) -> Expected {
     if way(packet.destination) != Way::Host && packet.ttl <= 1 {
         return too_far(packet, Speaker::Anyone);
     }
-    one_hop_less(packet, Speaker::Anyone, routed(packet.clone(), Outcome::Forwarded))
+    one_hop_less(packet, Speaker::Anyone, expected)
 }
 
 /// Out by the route to its destination.
@@ -108,5 +109,33 @@ pub(super) fn routed(packet: Packet, outcome: Outcome) -> Expected {
         }
         Way::Host => dropped(Outcome::ForHost),
         Way::Nowhere => dropped(Outcome::NoRoute),
+    }
+}
+
+/// What leaves a VM's side of the box for another VM comes in again, as from any client. It does so once.
+impl Model {
+    pub(super) fn to_client(
+        &self,
+        address: &ManagedAddress,
+        vm: &Backend,
+        packet: &Packet,
+    ) -> Expected {
+        let sent = Packet { source: address.address, ..packet.clone() };
+        let out = self.onward(sent, Outcome::ToClient);
+        if is_nat(vm) { one_hop_less(packet, Speaker::Vm(vm), out) } else { out }
+    }
+
+    /// As the VM sent it.
+    pub(super) fn forwarded_for_vm(&self, packet: &Packet) -> Expected {
+        as_it_is(packet, self.onward(packet.clone(), Outcome::Forwarded))
+    }
+
+    pub(super) fn onward(&self, packet: Packet, outcome: Outcome) -> Expected {
+        let for_vm = !matches!(self.receiver(packet.destination), Receiver::Anyone);
+        if for_vm && packet.port != AGAIN {
+            let sent = Some((Packet { port: AGAIN, ..packet }, Mac([0; 6])));
+            return Expected { outcome, sent, asks: None };
+        }
+        routed(packet, outcome)
     }
 }

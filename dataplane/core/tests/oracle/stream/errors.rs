@@ -6,12 +6,15 @@ use super::Stream;
 use crate::{
     model::{Model, Side, backends, speaks_as},
     packet::{Body, Kind, Packet, Quote, ip_len},
-    world::{bystander, clients, family, port_of, router},
+    world::{bystander, clients, family, is_client, port_of, router},
 };
 
 impl Stream {
     pub(super) fn error(&mut self, model: &Model) -> Option<Packet> {
         let (tuple, side) = match self.known(model) {
+            Some((tuple, _)) if !is_client(tuple.client) => {
+                return self.error_between(model, &tuple);
+            }
             Some((tuple, _)) if !self.chance.one_in(5) => (tuple, Side::Vm),
             _ => {
                 let address = self.address(model)?;
@@ -40,7 +43,7 @@ impl Stream {
         Some(self.error_about(about, by, vm.port, tuple.client))
     }
 
-    fn error_about(
+    pub(super) fn error_about(
         &mut self,
         mut about: Packet,
         source: IpAddr,

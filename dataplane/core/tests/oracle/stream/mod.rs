@@ -1,12 +1,13 @@
 //! Random streams of packets and steps, drawn with an eye on the model's sessions, so that lives are lived to their end.
 
+mod between;
 mod errors;
 mod quic;
 mod segments;
 mod steps;
 mod strangers;
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use tidegate_dataplane::{
     packet::protocol,
@@ -19,16 +20,18 @@ use crate::{
     model::{Model, Session, Side, backends, speaks_as},
     packet::{Body, Packet},
     pair::Pair,
-    world::{Family, clients, family, managed, port_of},
+    world::{ADDRESSES, Family, clients, family, is_client, managed, port_of},
 };
+use between::{Ends, Way, is_between};
 
-/// Managed addresses in each family.
-const ADDRESSES: u32 = 3;
 /// Ports of clients and of services: few, so that sessions meet again.
 const CLIENT_PORTS: [u16; 3] = [0, 40_000, u16::MAX];
 const SERVICE_PORTS: [u16; 2] = [80, 443];
 /// SCTP, GRE, ESP.
 const OTHER_PROTOCOLS: [u8; 3] = [132, 47, 50];
+
+/// Of a packet between VMs.
+const HOPS_THROUGH_TWO: u8 = 2;
 
 /// What kind of packet comes next.
 #[derive(Clone, Copy)]
@@ -37,6 +40,7 @@ enum Next {
     GoesOn,
     ClientBegins,
     VmBegins,
+    VmCallsVm,
     ClientNamesVm,
     /// A backend that does not own the session.
     OtherVm,
@@ -48,10 +52,11 @@ enum Next {
     Stray,
 }
 
-const WEIGHTS: [(u64, Next); 10] = [
+const WEIGHTS: [(u64, Next); 11] = [
     (50, Next::GoesOn),
     (12, Next::ClientBegins),
     (6, Next::VmBegins),
+    (5, Next::VmCallsVm),
     (3, Next::ClientNamesVm),
     (6, Next::OtherVm),
     (8, Next::Noise),
@@ -65,11 +70,13 @@ pub(crate) struct Stream {
     chance: Chance,
     /// Sessions that something happened to.
     recent: Vec<Tuple>,
+    /// Who spoke last between VMs in this burst.
+    spoken: BTreeMap<Ends, Way>,
 }
 
 impl Stream {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { chance: Chance::new(seed), recent: Vec::new() }
+        Self { chance: Chance::new(seed), recent: Vec::new(), spoken: BTreeMap::new() }
     }
 
     /// Some packets as one burst or two, then perhaps something else.
@@ -85,13 +92,18 @@ impl Stream {
         // An error quotes what the box has sent, so it never arrives in one burst with that. The box looks at it first.
         for _ in 0..errors {
             if let Some(error) = self.error(&pair.model) {
+                let goes_through_two = is_between(&error);
                 pair.packet(error);
+                if goes_through_two {
+                    pair.flush();
+                }
             }
         }
         for _ in 0..others {
             self.packet(pair);
         }
         pair.flush();
+        self.spoken.clear();
         self.step(pair);
     }
 
@@ -102,6 +114,7 @@ impl Stream {
             Next::GoesOn => self.goes_on(model),
             Next::ClientBegins => self.client_begins(),
             Next::VmBegins => self.vm_begins(model),
+            Next::VmCallsVm => self.vm_calls_vm(model),
             Next::ClientNamesVm => self.client_names_vm(model),
             Next::OtherVm => self.other_vm(model),
             Next::Noise => self.noise(model),
@@ -121,7 +134,15 @@ impl Stream {
                 }
                 _ => packet,
             };
+            let (goes_through_two, ttl) = (is_between(&packet), packet.ttl);
+            if goes_through_two {
+                self.wait_for_question(pair, &packet);
+            }
             pair.packet(packet);
+            if goes_through_two && ttl <= HOPS_THROUGH_TWO {
+                // What the box says about it would meet those behind it.
+                pair.flush();
+            }
         }
     }
 
@@ -141,8 +162,14 @@ impl Stream {
         self.chance.pick(&all)
     }
 
-    /// Any session with `address`, which is remembered.
+    /// Any session of a client with `address`, which is remembered.
     fn tuple(&mut self, address: IpAddr) -> Tuple {
+        let tuple = self.ends(address);
+        self.remember(tuple);
+        tuple
+    }
+
+    fn ends(&mut self, address: IpAddr) -> Tuple {
         let icmp = if address.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 };
         let other = self.chance.pick(&OTHER_PROTOCOLS);
         let protocol =
@@ -155,9 +182,7 @@ impl Stream {
         } else if protocol == other {
             (client_port, address_port) = (0, 0);
         }
-        let tuple = Tuple { client, client_port, address, address_port, protocol };
-        self.remember(tuple);
-        tuple
+        Tuple { client, client_port, address, address_port, protocol }
     }
 
     fn remember(&mut self, tuple: Tuple) {
@@ -195,7 +220,10 @@ impl Stream {
         };
         let body = self.body(&tuple, Some(session), side);
         if side == Side::Client {
-            return Some(self.by_client(&tuple, body));
+            return match is_client(tuple.client) {
+                true => Some(self.by_client(&tuple, body)),
+                false => self.by_calling_vm(model, &tuple, body),
+            };
         }
         let owner = |vm: &Backend| vm.slot == session.owner;
         let find = |address: &'_ &ManagedAddress| backends(address).any(|vm| owner(&vm));

@@ -8,12 +8,12 @@ use tidegate_dataplane::{
     steering::{Backend, BackendSlot, Cutover, Destination, ManagedAddress, Rewrite, Unknown},
 };
 
-use super::{ADDRESSES, Stream};
+use super::Stream;
 use crate::{
     model::{Model, backends, deadline_ms},
     pair::Pair,
     real::SLOTS,
-    world::{self, Family, VMS, backend, family, managed},
+    world::{self, ADDRESSES, Family, VMS, backend, family, managed},
 };
 
 /// A name for the trace, the address, and what becomes of it.

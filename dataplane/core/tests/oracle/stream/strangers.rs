@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use tidegate_dataplane::{packet::Mac, pipeline::Outcome, session::Tuple, steering::PortId};
 
-use super::{ADDRESSES, Stream};
+use super::Stream;
 use crate::{
     model::Model,
     packet::{Body, Packet},
     world::{
-        BYSTANDERS, UPLINK, bystander, clients, family, managed, own, port_mac, router, silent,
-        unrouted, wire,
+        ADDRESSES, BYSTANDERS, UPLINK, bystander, clients, family, managed, own, port_mac, router,
+        silent, unrouted, wire,
     },
 };
 
