@@ -12,6 +12,8 @@ use super::Refused;
 
 /// Numbers of tunnels are from here on: below are those of devices and VLANs.
 const FIRST: u16 = 2 * MAX_PORTS as u16;
+/// And up to here: the one above is the box's own.
+const LAST: u16 = PortId::HAIRPIN.0 - 1;
 
 /// A tunnel in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +72,7 @@ impl TunnelPorts {
         Ok(())
     }
 
-    const MOST: usize = u16::MAX as usize + 1 - FIRST as usize;
+    const MOST: usize = (LAST - FIRST) as usize + 1;
 
     /// One more backend is behind `tunnel`. [`TunnelPorts::check`] has found that it can be.
     pub(super) fn take(&mut self, tunnel: Tunnel, gateway: PortId) -> PortId {
@@ -80,7 +82,7 @@ impl TunnelPorts {
             used.backends += 1;
             return PortId(*number);
         }
-        let following = |number: u16| if number == u16::MAX { FIRST } else { number + 1 };
+        let following = |number: u16| if number == LAST { FIRST } else { number + 1 };
         let mut number = self.next;
         while self.used.contains_key(&number) {
             number = following(number);
