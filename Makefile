@@ -44,7 +44,7 @@ blackbox: packages ## Test a running box from outside with scapy and real traffi
 	@$(LAB) tests/blackbox/run --programs $(BUILT) $(BLACKBOX)
 
 # Hugepages of 2 MiB for `bench`: two programs with buffers for a capture of a million packets.
-BENCH_HUGEPAGES ?= 3328
+BENCH_HUGEPAGES ?= 3456
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
 .PHONY: bench-packages

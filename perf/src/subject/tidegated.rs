@@ -13,6 +13,8 @@ use super::{
 use crate::{machine::WORKER_CPU, runner::Reading};
 
 const READY: Duration = Duration::from_secs(120);
+/// Memory of DPDK's longest-prefix tables, which is there whatever the routes.
+pub(super) const ROUTE_TABLES_MIB: u32 = 256;
 
 /// How the box is set up.
 #[derive(Clone, Debug)]
@@ -64,6 +66,7 @@ impl Setup {
     fn config(&self, socket: &str) -> String {
         let mbufs: u32 = self.captures.iter().map(Feed::mbufs).sum();
         let memory: u32 = self.captures.iter().map(Feed::memory_mib).sum();
+        let memory = memory + ROUTE_TABLES_MIB;
         // Room for a third more, as an operator leaves it.
         let sessions: u32 = self.captures.iter().map(|feed| feed.sessions).sum();
         let sessions = (sessions + sessions / 3).clamp(65_536, 16_777_216);

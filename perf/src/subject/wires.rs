@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::tidegated;
+use super::tidegated::{self, ROUTE_TABLES_MIB};
 use crate::machine::WORKER_CPU;
 
 /// Hugepage memory of each program at the wires.
@@ -96,9 +96,10 @@ impl Wires {
         let [uplink, source, destination] = Wire::ALL.map(|wire| self.subject(wire));
         let ports = tidegated::ports(&uplink, &[&source, &destination]);
         let (sessions, workers) = (sessions.clamp(65_536, 16_777_216), Self::WORKERS);
+        let memory = MEMORY_MIB + ROUTE_TABLES_MIB;
         format!(
             r#"[eal]
-memory_mib = {MEMORY_MIB}
+memory_mib = {memory}
 
 [workers]
 cpus = {workers:?}
