@@ -111,6 +111,11 @@ pub(crate) fn addresses_table(addresses: &[Address], output: &mut Output) -> Res
     Ok(())
 }
 
+/// An address and a port as one writes them together.
+fn end(address: &str, port: u32) -> String {
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}
+
 fn sessions_table(sessions: &[Session], output: &mut Output) -> Result<(), Error> {
     for session in sessions {
         output.object(session)?;
@@ -118,8 +123,8 @@ fn sessions_table(sessions: &[Session], output: &mut Output) -> Result<(), Error
     let row = |session: &Session| {
         [
             protocol_name(session.protocol),
-            format!("{}:{}", session.client, session.client_port),
-            format!("{}:{}", session.address, session.address_port),
+            end(&session.client, session.client_port),
+            end(&session.address, session.address_port),
             session.owner.clone(),
             session.birth_epoch.to_string(),
             if session.old { "old" } else { "" }.to_owned(),

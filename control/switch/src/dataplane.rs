@@ -96,9 +96,7 @@ pub enum DataplaneError {
         waited: Duration,
     },
     /// Every packet buffer is in use, or the frame does not fit one.
-    #[error(
-        "no packet buffer is free for a frame of the control core; raise `memory_mib` in [eal]"
-    )]
+    #[error("no packet buffer is free for a frame of the control core; raise `mbufs` in [eal]")]
     NoBuffer,
 }
 

@@ -6,7 +6,7 @@
 //! calls the system while packets are processed; nothing here knows where packets come from, so that all of it runs
 //! in plain tests.
 //!
-//! One packet's path: [`packet::parse`] → [`steering::Snapshot::direction`] → [`session::SessionTable::find`] →
+//! One packet's path: [`packet::parse`] → [`steering::Plane::direction`] → [`session::SessionTable::find`] →
 //! [`pipeline`]'s classification → rewriting → verdict.
 #![forbid(unsafe_code)]
 

@@ -382,3 +382,38 @@ fn a_missing_file_is_named() {
     let error = load(Path::new("/nonexistent/tidegated.toml")).expect_err("missing");
     says(&error.to_string(), &["/nonexistent/tidegated.toml"]);
 }
+
+/// The example explains every key there is: what an unknown key is told of is in it.
+#[test]
+fn the_example_has_every_key() {
+    let example = include_str!("../../../../deploy/examples/tidegated.toml");
+    let port = "[[port]]\nname = \"p\"\nrole = \"access\"\n";
+    let address = "[[address]]\naddress = \"10.0.0.1\"\n";
+    let sections = [
+        "",
+        "[eal]\n",
+        "[routes]\n",
+        "[workers]\n",
+        "[timeouts]\n",
+        "[api]\nlisten = []\n",
+        port,
+        "[[neighbour]]\n",
+        "[[route]]\n",
+        address,
+        &format!("{address}quic = {{ connection_id_length = 8, nothing = 1 }}\n"),
+        &format!("{address}home = {{ name = \"a\", nothing = 1 }}\n"),
+        &format!("{address}home = {{ encap = {{ kind = \"ipip\", nothing = 1 }} }}\n"),
+    ];
+    for section in sections {
+        let error = parse_text(&format!("{section}nothing = 1\n")).expect_err("refused");
+        let error = error.to_string();
+        let (_, allowed) = error.split_once("allowed here: ").unwrap_or_else(|| panic!("{error}"));
+        for key in allowed.split(", ").map(|key| key.trim().trim_matches('`')) {
+            let is_there = example.lines().any(|line| {
+                let words = line.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+                words.into_iter().any(|word| word == key)
+            });
+            assert!(is_there, "`{key}` is in no line of the example");
+        }
+    }
+}

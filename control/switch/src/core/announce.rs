@@ -16,6 +16,8 @@ use super::Core;
 /// How often an address is announced, in case one is lost (RFC 5227, section 2.3, announces twice; RFC 4861, section
 /// 7.2.6, up to three times).
 const TIMES: u8 = 3;
+/// Shorter than the second or two they ask for between announcements: until its switches have learned, clients' packets
+/// go astray.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Announcements to come.

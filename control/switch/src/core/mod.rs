@@ -44,8 +44,8 @@ pub enum CoreError {
     /// The step does not fit.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The workers failed; the state is as before.
-    #[error("{0}; the configuration is as before, try again")]
+    /// The workers failed. What the core knows is as before, and what workers know will be.
+    #[error("{0}; what was in force before comes back by itself, try again")]
     Dataplane(#[from] DataplaneError),
     /// A port was not opened or closed.
     #[error(transparent)]

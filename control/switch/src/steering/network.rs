@@ -150,10 +150,10 @@ impl Network {
         };
         let carried = |port: &&NetworkPort| matches!(port.config.carrier, Carrier::Vlan { on, .. } if on == id);
         if let Some(vlan) = self.ports.iter().find(carried) {
-            return Some(format!("port `{}`, a VLAN,", vlan.config.name));
+            return Some(format!("port `{}`, a VLAN of it", vlan.config.name));
         }
         if self.port(id).is_some_and(|port| port.twin.is_some()) {
-            return Some("the kernel's twin".to_owned());
+            return Some("its twin, which is made at start".to_owned());
         }
         // Of several, always the same is named.
         if let Some(address) = self.fixed.iter().filter(neighbour).min() {

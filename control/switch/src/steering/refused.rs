@@ -49,7 +49,7 @@ pub enum Refused {
     PortHasBackend { port: String, address: IpAddr, backend: String },
     /// Packets go there, says the configuration.
     #[error(
-        "port `{port}` is where {what} of the configuration leads; remove it there and restart tidegated"
+        "port `{port}` is needed by {what} in the configuration; remove that there and restart tidegated"
     )]
     PortIsConfigured { port: String, what: String },
     /// It is a backend's own address.

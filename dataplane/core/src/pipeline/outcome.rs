@@ -27,11 +27,11 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    ToSource "to_source" false "Sent to the home backend (the source, during a migration).",
+    ToSource "to_source" false "Sent to the home backend: the source of a migration, or the only VM there is.",
     ToDestination "to_destination" false "Sent to the destination of a migration.",
     ToClient "to_client" false "Sent from a backend to a client.",
-    Forwarded "forwarded" false "Routed; no managed address was involved.",
-    Originated "originated" false "A frame of the control core was sent: an announcement or an ARP request.",
+    Forwarded "forwarded" false "Routed as it was: no managed address, or a VM under its own.",
+    Originated "originated" false "A frame of the control core was sent: an announcement, or a question for a neighbour.",
     ToHost "to_host" false "Handed to the box's own kernel by the port's twin.",
     FromHost "from_host" false "Sent for the box's own kernel, as its twin gave it.",
     NeighbourAnswered "neighbour_answered" false "An ARP request or neighbour solicitation for an own or hosted address was answered.",
@@ -48,7 +48,7 @@ outcomes! {
     ForHost "for_host" true "Addressed to the box itself, which offers nothing there.",
     TtlExpired "ttl_expired" true "Time to live ran out, and the sender is not told: there is no way back, it must not be, or too many were.",
     TtlExpiredAnswered "ttl_expired_answered" false "Time to live ran out; the sender is told by an ICMP time exceeded in the packet's place.",
-    HostLimited "host_limited" true "For the box's own kernel, more than a worker hands there in the time.",
+    HostLimited "host_limited" true "For the box's own kernel, and more than the 10,000 a second that a worker hands there.",
     TooBig "too_big" true "Does not fit its next link or tunnel, and the sender is not told: there is no way back, it must not be, or too many were.",
     TooBigAnswered "too_big_answered" false "Does not fit its next link or tunnel; the sender is told by an ICMP error with the MTU in the packet's place.",
     TunnelFragment "tunnel_fragment" true "A fragment of a tunnel's packet; the network between has a smaller MTU than configured.",
@@ -73,7 +73,7 @@ outcomes! {
     UnknownTcp "unknown_tcp" true "TCP without session after cutover, dropped by policy.",
     UnknownQuic "unknown_quic" true "QUIC without session after cutover, of a connection nobody knows, dropped by policy.",
     AdoptionLimited "adoption_limited" true "TCP or QUIC without session; adopting it would exceed the rate limit.",
-    HalfOpenLimited "half_open_limited" true "A new session; too many are only begun, and those are older than the cutover.",
+    HalfOpenLimited "half_open_limited" true "A new session, while a quarter of the room is taken by sessions only begun, all of them older than the cutover.",
     TableFull "table_full" true "A new session, and no room for it.",
     NoHeadroom "no_headroom" true "The packet's buffer has no room before the packet for the headers it needs.",
     PortGone "port_gone" true "The port it came from or was to leave by has been removed.",

@@ -251,7 +251,7 @@ impl Life {
             return;
         }
         if segment.flags.has(TcpFlags::SYN) {
-            // With TCP Fast Open a SYN carries data, which the answer acknowledges or not (RFC 7413, section 3.1).
+            // With TCP Fast Open a SYN carries data, which the answer acknowledges or not (RFC 7413, section 4.2.2).
             let data = if is_initiator { segment.payload_len } else { 0 };
             marks[side] = segment.sequence.wrapping_add(data).wrapping_add(1);
             if !is_initiator {

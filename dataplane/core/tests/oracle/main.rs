@@ -1,4 +1,4 @@
-//! The packet path against an oracle: a slow, obvious model of DESIGN.md section 4 and the real pipeline at 1, 2, 3 and 4
+//! The packet path against an oracle: a slow, obvious model of its rules and the real pipeline at 1, 2, 3 and 4
 //! shards get the same random packets, with migrations, silence and sweeps in between, and must agree on every packet, to
 //! the byte, and on every session.
 //!

@@ -253,7 +253,7 @@ impl Packet {
     }
 
     fn ip_header(&self) -> IpHeaders {
-        // Network control (RFC 1812, section 4.3.2.5), and never a fragment, so that it needs no number.
+        // Internetwork control (RFC 1812, section 4.3.2.5), and never a fragment, so that it needs no number.
         let by_box = matches!(&self.body, Body::Error(quote) if quote.by_box);
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {

@@ -25,7 +25,7 @@ fn assert_kept_for(switch_box: &mut SwitchBox, home: Vm, limit_ms: u64) {
     assert!(switch_box.sessions().is_empty());
 }
 
-/// RFC 5382, REQ-5.
+/// RFC 5382, REQ-5; RFC 4787, REQ-5; RFC 5508, REQ-2.
 #[test]
 fn each_kind_has_its_limit() {
     let flow = Flow::new(CLIENT, 7);

@@ -1,4 +1,4 @@
-//! The box tells senders why a packet goes no further: time exceeded (RFC 1812, section 4.3.3.3; RFC 4443, section 3.3) and
+//! The box tells senders why a packet goes no further: time exceeded (RFC 1812, section 4.3.3.4; RFC 4443, section 3.3) and
 //! too big (RFC 1191, RFC 8201).
 
 use etherparse::{

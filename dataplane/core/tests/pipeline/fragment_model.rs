@@ -103,7 +103,7 @@ struct Oracle {
 }
 
 impl Oracle {
-    /// DESIGN: who gets a packet, or first fragment, of this kind.
+    /// By the rules: who gets a packet, or first fragment, of this kind.
     fn judge(&mut self, datagram: &Datagram) -> Outcome {
         let is_tcp = matches!(datagram.body, Body::Tcp { .. });
         let protocol = match datagram.body {

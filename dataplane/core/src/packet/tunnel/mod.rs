@@ -6,11 +6,11 @@
 //! | `Gue` | 17 | UDP, 4 bytes of GUE | the IP packet |
 //! | `Vxlan` | 17 | UDP, 8 bytes of VXLAN | the Ethernet frame |
 //!
-//! Outer headers are IPv4 or IPv6, whatever is inside. GUE is draft-ietf-intarea-gue, version 0 (its section 3.1):
+//! Outer headers are IPv4 or IPv6, whatever is inside. GUE is draft-ietf-intarea-gue, variant 0 (its section 3.2):
 //!
 //! | bits | field |
 //! |---|---|
-//! | 2 | version, 0 |
+//! | 2 | variant, 0 |
 //! | 1 | control message, 0 |
 //! | 5 | length of what is behind these four bytes, in units of four, 0 |
 //! | 8 | protocol of the packet inside: 4 or 41 |

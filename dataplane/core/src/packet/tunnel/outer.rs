@@ -35,7 +35,7 @@ pub struct Outer {
 pub struct Carried {
     /// Its protocol number: IPv4 or IPv6 in IP.
     protocol: u8,
-    /// DSCP and ECN (RFC 6040, section 4.1: both are copied).
+    /// DSCP (RFC 2983, the uniform model) and ECN (RFC 6040, section 4.1), both copied.
     traffic_class: u8,
     /// Equal for packets of one conversation, so that they stay on one way (RFC 6438, RFC 7348).
     entropy: u32,

@@ -1,6 +1,6 @@
 //! What the box should do, as slowly and plainly as it can be said: one map of sessions, one packet at a time, no
-//! shards, no bursts, no tables. What is written here follows DESIGN.md section 4 and the rules of a session's life,
-//! not the code.
+//! shards, no bursts, no tables. What is written here follows the rules of steering and of a session's life, not the
+//! code.
 
 mod errors;
 mod life;
