@@ -20,10 +20,10 @@
 use arrayvec::ArrayVec;
 
 use super::{
-    Origin, Outcome, Verdict,
+    Origin, Outcome, Verdict, classify,
     classify::without_sessions,
     egress,
-    lane::{self, Arrival, Directed, Lane, Sender, Steered, Tracked, bad},
+    lane::{self, Arrival, Directed, Lane, Sender, Steered, Tracked},
     shard::Desk,
 };
 use crate::{
@@ -113,7 +113,7 @@ impl<A: Family> Lane<A> {
         packet: &mut B,
     ) -> Result<Verdict, Outcome> {
         let (snapshot, id) = scene.on;
-        let parsed = A::parse(packet.as_ref()).map_err(bad::<A>)?;
+        let parsed = A::parse(packet.as_ref()).map_err(classify::bad::<A>)?;
         let transport = parsed.headers.transport;
         if transport == Transport::IcmpError {
             let arrival = Arrival { snapshot, id, at: 0 };

@@ -5,7 +5,7 @@
 
 use super::Outcome;
 use crate::{
-    packet::{Address, Headers, Packet, TcpFlags, Transport},
+    packet::{Address, Headers, Malformed, Packet, TcpFlags, Transport},
     session::{Session, SessionState},
     steering::{BackendSlot, Cutover, Family, Path, Service, Snapshot, Unknown},
 };
@@ -236,5 +236,15 @@ pub(super) fn without_sessions(transport: Transport) -> Outcome {
         Transport::SourceRouted => Outcome::SourceRouted,
         Transport::IcmpError => Outcome::IcmpUnmatched,
         _ => Outcome::IcmpUnsupported,
+    }
+}
+
+/// How a packet ends that cannot be read.
+#[cold]
+pub(super) fn bad<A: Family>(malformed: Malformed) -> Outcome {
+    match malformed {
+        Malformed::Ip if A::BITS == u32::BITS as u8 => Outcome::BadIpv4,
+        Malformed::Ip => Outcome::BadIpv6,
+        Malformed::Transport => Outcome::BadTransport,
     }
 }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Send a packet of a client of `address` to the backend at the end of `path`.
-#[inline]
+#[inline(always)]
 pub(super) fn to_backend<A: Family, B: PacketBuf>(
     packet: &mut B,
     headers: &Headers,

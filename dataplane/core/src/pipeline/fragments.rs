@@ -14,10 +14,11 @@
 use super::{
     Origin, Outcome, Verdict,
     aside::{Scene, untracked},
+    classify,
     classify::without_sessions,
     complaints::Hearer,
     egress,
-    lane::{Lane, Sender, bad},
+    lane::{Lane, Sender},
 };
 use crate::{
     fragments::{DatagramKey, First, WAITING, Way},
@@ -42,7 +43,7 @@ impl<A: Family> Lane<A> {
         packet: &mut B,
     ) -> Result<Verdict, Outcome> {
         let (snapshot, id) = scene.on;
-        let whole = A::parse(packet.as_ref()).map_err(bad::<A>)?;
+        let whole = A::parse(packet.as_ref()).map_err(classify::bad::<A>)?;
         let piece = Piece::read(whole, scene.on, packet.as_ref())?;
         let Piece { service, sender, ref parsed, ref fragment } = piece;
         let client = match sender {
@@ -174,7 +175,7 @@ impl<'a, A: Family> Piece<'a, A> {
         if fragment.is_first() {
             parsed = whole.of_first_fragment(frame).map_err(|malformed| match malformed {
                 Malformed::Transport => Outcome::FragmentTiny,
-                Malformed::Ip => bad::<A>(malformed),
+                Malformed::Ip => classify::bad::<A>(malformed),
             })?;
             without_fin(&mut parsed.headers);
         } else if !whole.needs_first_fragment() {

@@ -207,7 +207,8 @@ impl<A: Family> Lane<A> {
             return Owner::Ends(Verdict::Redirect(shard));
         }
         let find = |key: &SessionKey<A>| {
-            let session = &self.table[self.table.find(key, self.table.hash(key))?];
+            let session = &self.sessions.table
+                [self.sessions.table.find(key, self.sessions.table.hash(key))?];
             service.path(session.owner())
         };
         // With a locator: the backend that has it, whichever address the client spoke to.

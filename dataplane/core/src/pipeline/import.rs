@@ -76,18 +76,18 @@ impl<A: Family> Lane<A> {
         let Some(service) = service.filter(|service| service.tracked) else {
             return |import| &mut import.not_tracked;
         };
-        let hash = self.table.hash(&key);
-        if let Some(at) = self.table.find(&key, hash) {
-            if service.path(self.table[at].owner()).is_some() {
+        let hash = self.sessions.table.hash(&key);
+        if let Some(at) = self.sessions.table.find(&key, hash) {
+            if service.path(self.sessions.table[at].owner()).is_some() {
                 return |import| &mut import.known;
             }
             // What the sweep has yet to forget is no reason to miss one.
-            self.remove(desk, at);
+            self.sessions.remove(desk, at);
         }
         let epoch = service.epoch - u32::from(service.cut_over.is_some());
         let (owner, state) = (service.home.slot, session.state);
         let session = Session::imported(&key, owner, epoch, state, now_ms);
-        match self.begin(desk, snapshot, session, hash) {
+        match self.sessions.begin(desk, snapshot, session, hash) {
             Ok(_) => |import| &mut import.imported,
             Err(_) => |import| &mut import.no_room,
         }

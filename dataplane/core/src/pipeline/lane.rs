@@ -9,24 +9,22 @@ use super::{
     classify::{self, Decision, Unusual},
     complaints::Hearer,
     egress, quic,
+    sessions::Sessions,
     shard::Desk,
     tunnels::{self, Unwrapped},
 };
 use crate::{
     fragments::Fragments,
-    packet::{Headers, Malformed, Packet, PacketBuf, TcpFlags, Transport},
-    session::{HalfOpen, Session, SessionKey, SessionState, SessionTable},
+    packet::{Headers, Packet, PacketBuf, Transport},
+    session::{Session, SessionKey},
     steering::{Direction, Family, Hop, HopNumber, Path, PortId, Recent, Service, Snapshot},
 };
 
 /// One family's sessions.
 pub(super) struct Lane<A: Family> {
-    pub(super) table: SessionTable<A>,
+    pub(super) sessions: Sessions<A>,
     /// Where the next sweep begins.
     pub(super) sweep_at: u32,
-    /// Sessions begun since the last sweep.
-    pub(super) begun: u32,
-    half_open: HalfOpen<A>,
     pub(super) fragments: Fragments<A>,
     /// What is left of the burst under way for the last stage, one by one: each packet's place in the burst, and how many
     /// tracked packets are before it.
@@ -104,10 +102,8 @@ pub(super) struct Arrival<'a> {
 impl<A: Family> Lane<A> {
     pub(super) fn new(capacity: u32) -> io::Result<Self> {
         Ok(Self {
-            table: SessionTable::with_capacity(capacity)?,
+            sessions: Sessions::new(capacity)?,
             sweep_at: 0,
-            begun: 0,
-            half_open: HalfOpen::new(capacity)?,
             fragments: Fragments::new(),
             aside: ArrayVec::new(),
         })
@@ -128,7 +124,7 @@ impl<A: Family> Lane<A> {
         let drop = |outcome| Directed::Ended(Verdict::Drop(outcome));
         let parsed = match A::parse(packet.as_ref()) {
             Ok(parsed) => parsed,
-            Err(malformed) => return drop(bad::<A>(malformed)),
+            Err(malformed) => return drop(classify::bad::<A>(malformed)),
         };
         let headers = parsed.headers;
         let (source, destination) = (parsed.source(), parsed.destination());
@@ -192,7 +188,7 @@ impl<A: Family> Lane<A> {
         if shard != desk.number {
             return Err(shard);
         }
-        let hash = self.table.hash(&key);
+        let hash = self.sessions.table.hash(&key);
         let headers = parsed.headers;
         Ok(Steered { key, hash, service, sender, headers, glanced: 0, at: 0, hop: 0 })
     }
@@ -202,7 +198,7 @@ impl<A: Family> Lane<A> {
     pub(super) fn look_ahead(&self, snapshot: &Snapshot, tracked: &mut Tracked<'_, A>) {
         let mut clients: ArrayVec<A, BURST> = ArrayVec::new();
         for steered in &mut *tracked {
-            steered.glanced = self.table.glance(&steered.key, steered.hash);
+            steered.glanced = self.sessions.table.glance(&steered.key, steered.hash);
             if let Sender::Backend(_) = steered.sender {
                 clients.push(steered.key.client());
             }
@@ -274,7 +270,7 @@ impl<A: Family> Lane<A> {
         steered: &Steered<'a, A>,
     ) -> Option<&'a Path<A>> {
         let &Steered { ref key, service, sender, ref headers, glanced, .. } = steered;
-        let session = self.table.glanced(glanced, key)?;
+        let session = self.sessions.table.glanced(glanced, key)?;
         let tells = match headers.tcp_flags() {
             Some(flags) => flags.ends(),
             None => service.quic.is_some(),
@@ -306,8 +302,8 @@ impl<A: Family> Lane<A> {
         steered: &Steered<'a, A>,
     ) -> Result<&'a Path<A>, Verdict> {
         let &Steered { ref key, hash, service, sender, ref headers, glanced, .. } = steered;
-        let found = self.table.find_from(glanced, key, hash);
-        let session = found.map(|at| &self.table[at]);
+        let found = self.sessions.table.find_from(glanced, key, hash);
+        let session = found.map(|at| &self.sessions.table[at]);
         let decision = match sender {
             Sender::Client => {
                 let frame = packet.as_ref();
@@ -324,7 +320,7 @@ impl<A: Family> Lane<A> {
                 }
                 let is_own = session.is_some_and(|it| it.is_live() && it.owner() == path.slot);
                 if !is_own && let Some(at) = self.find_direct(key, headers, path) {
-                    self.follow(desk, at, headers, packet.as_ref(), false, now_ms);
+                    self.sessions.follow(desk, at, headers, packet.as_ref(), false, now_ms);
                     return Err(route(desk, on, packet, steered));
                 }
                 classify::from_backend(headers, service, path, session)
@@ -337,7 +333,7 @@ impl<A: Family> Lane<A> {
             Decision::Pass(owner) => return Ok(owner),
             Decision::Follow(owner) => {
                 if let Some(at) = found {
-                    self.follow(desk, at, headers, packet.as_ref(), from_client, now_ms);
+                    self.sessions.follow(desk, at, headers, packet.as_ref(), from_client, now_ms);
                 }
                 owner
             }
@@ -346,13 +342,13 @@ impl<A: Family> Lane<A> {
                     return Err(Verdict::Drop(Outcome::AdoptionLimited));
                 }
                 if let Some(at) = found {
-                    self.remove(desk, at);
+                    self.sessions.remove(desk, at);
                 }
                 let by_vm = !from_client && !adopted;
                 let session = Session::new(key, owner.slot, birth_epoch, state, by_vm, now_ms);
-                let begun = self.begin(desk, on.0, session, hash);
+                let begun = self.sessions.begin(desk, on.0, session, hash);
                 let at = begun.map_err(Verdict::Drop)?;
-                self.follow(desk, at, headers, packet.as_ref(), from_client, now_ms);
+                self.sessions.follow(desk, at, headers, packet.as_ref(), from_client, now_ms);
                 owner
             }
         };
@@ -366,123 +362,10 @@ impl<A: Family> Lane<A> {
     /// spoke in the managed address's name.
     fn find_direct(&self, key: &SessionKey<A>, headers: &Headers, path: &Path<A>) -> Option<u32> {
         let key = key.with_address(path.locator?);
-        let at = self.table.find(&key, self.table.hash(&key))?;
-        let session = &self.table[at];
+        let at = self.sessions.table.find(&key, self.sessions.table.hash(&key))?;
+        let session = &self.sessions.table[at];
         let follows = session.is_live() || !headers.opens();
         (session.owner() == path.slot && follows).then_some(at)
-    }
-
-    /// Keep the session at `at` up to date with one of its packets.
-    #[inline]
-    fn follow(
-        &mut self,
-        desk: &Desk,
-        at: u32,
-        headers: &Headers,
-        frame: &[u8],
-        from_client: bool,
-        now_ms: u64,
-    ) {
-        let session = &mut self.table[at];
-        session.seen(now_ms);
-        let ends = headers.tcp_flags().is_some_and(TcpFlags::ends);
-        if !session.is_settled() || ends {
-            self.follow_closely(desk, at, headers, frame, from_client);
-        }
-    }
-
-    /// The same for packets that may change the session's state.
-    fn follow_closely(
-        &mut self,
-        desk: &Desk,
-        at: u32,
-        headers: &Headers,
-        frame: &[u8],
-        from_client: bool,
-    ) {
-        let session = &mut self.table[at];
-        let before = session.state();
-        match headers.tcp_segment(frame) {
-            Some(segment) => session.follow_tcp(&segment, from_client),
-            None => session.follow_datagram(from_client),
-        }
-        let after = session.state();
-        if before == SessionState::Opening && after != SessionState::Opening {
-            self.half_open.end();
-        }
-        if before != SessionState::Lingering && after == SessionState::Lingering {
-            desk.counters.entry_closed(session.owner(), session.is_begun_by_vm());
-        }
-    }
-
-    /// Add a session. Where there is no room, or too many are half open, the oldest of those makes room; otherwise it is
-    /// refused for want of room.
-    pub(super) fn begin(
-        &mut self,
-        desk: &mut Desk,
-        snapshot: &Snapshot,
-        session: Session<A>,
-        hash: u64,
-    ) -> Result<u32, Outcome> {
-        let is_half_open = session.state() == SessionState::Opening;
-        if is_half_open
-            && self.half_open.is_full()
-            && !self.evict_half_open(desk, snapshot)
-            && self.half_open.is_full()
-        {
-            return Err(Outcome::HalfOpenLimited);
-        }
-        if self.table.is_full() && !self.evict_half_open(desk, snapshot) {
-            return Err(Outcome::TableFull);
-        }
-        let (key, owner, begun_by_vm) = (session.key(), session.owner(), session.is_begun_by_vm());
-        let at = self.table.insert(session, hash).map_err(|_| Outcome::TableFull)?;
-        if is_half_open {
-            self.half_open.begin(key);
-        }
-        self.begun += 1;
-        desk.entry_added(owner, begun_by_vm);
-        Ok(at)
-    }
-
-    /// Forget the oldest half-open session, but none that a cutover has made old. Whether there was one.
-    #[cold]
-    fn evict_half_open(&mut self, desk: &mut Desk, snapshot: &Snapshot) -> bool {
-        /// Keys that are looked at for one that is still half open.
-        const TRIES: usize = 16;
-        for _ in 0..TRIES {
-            let Some(key) = self.half_open.take_oldest() else { return false };
-            let Some(at) = self.table.find(&key, self.table.hash(&key)) else { continue };
-            let session = &self.table[at];
-            if session.state() != SessionState::Opening {
-                continue;
-            }
-            let service = snapshot.plane::<A>().service(key.address());
-            if service.is_some_and(|service| service.is_old(session.birth_epoch())) {
-                self.half_open.pass_over();
-                continue;
-            }
-            self.remove(desk, at);
-            desk.counters.half_open_evicted.add(1);
-            return true;
-        }
-        false
-    }
-
-    pub(super) fn remove(&mut self, desk: &mut Desk, at: u32) {
-        if let Some(session) = self.table.remove(at) {
-            if session.state() == SessionState::Opening {
-                self.half_open.end();
-            }
-            desk.entry_removed(session.owner(), session.is_begun_by_vm(), session.is_live());
-        }
-    }
-
-    /// Count a session out that is over, and let it linger.
-    pub(super) fn end(&mut self, desk: &mut Desk, at: u32, now_ms: u64) {
-        let session = &mut self.table[at];
-        desk.counters.entry_closed(session.owner(), session.is_begun_by_vm());
-        session.end(now_ms);
     }
 }
 
@@ -525,13 +408,4 @@ fn route<A: Family, B: PacketBuf>(
         Sender::Client | Sender::DirectClient(_) => (key.address(), snapshot.route(key.address())),
     };
     egress::route_by(packet, headers, (destination, hop), Hearer::Anyone, (snapshot, id), desk)
-}
-
-#[cold]
-pub(super) fn bad<A: Family>(malformed: Malformed) -> Outcome {
-    match malformed {
-        Malformed::Ip if A::BITS == u32::BITS as u8 => Outcome::BadIpv4,
-        Malformed::Ip => Outcome::BadIpv6,
-        Malformed::Transport => Outcome::BadTransport,
-    }
 }

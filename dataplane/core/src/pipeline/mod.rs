@@ -17,6 +17,7 @@ mod neighbours;
 mod outcome;
 mod quic;
 mod selector;
+mod sessions;
 mod shard;
 mod tunnels;
 mod upkeep;

@@ -167,10 +167,10 @@ impl Shard {
                 }
             }
             for steered in &work.v4[new_v4..] {
-                self.v4.table.prefetch(steered.hash);
+                self.v4.sessions.table.prefetch(steered.hash);
             }
             for steered in &work.v6[new_v6..] {
-                self.v6.table.prefetch(steered.hash);
+                self.v6.sessions.table.prefetch(steered.hash);
             }
         }
         self.v4.look_ahead(snapshot, &mut work.v4);

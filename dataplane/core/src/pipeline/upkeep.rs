@@ -17,7 +17,7 @@ impl Shard {
     /// Places that sweeps and listings go through, used or free.
     #[must_use]
     pub fn places(&self) -> Capacity {
-        Capacity { v4: self.v4.table.places(), v6: self.v6.table.places() }
+        Capacity { v4: self.v4.sessions.table.places(), v6: self.v6.sessions.table.places() }
     }
 
     /// Look at up to `budget` places of each family from where the last sweep stopped, and forget sessions that are
@@ -59,7 +59,7 @@ impl Shard {
         budget: u32,
         out: &mut Vec<SessionRecord>,
     ) -> Option<u32> {
-        let boundary = self.v4.table.places();
+        let boundary = self.v4.sessions.table.places();
         if from < boundary {
             let next = self.v4.list(address, now_ms, from, budget, out);
             return next.or(Some(boundary));
@@ -77,10 +77,10 @@ fn is_over_age<A: Family>(session: &Session<A>, service: &Service<A>, now_ms: u6
 
 impl<A: Family> Lane<A> {
     fn sweep(&mut self, desk: &mut Desk, snapshot: &Snapshot, now_ms: u64, budget: u32) {
-        let begun = mem::take(&mut self.begun);
-        let places = self.table.places();
+        let begun = mem::take(&mut self.sessions.begun);
+        let places = self.sessions.table.places();
         let budget = budget.saturating_add(begun.saturating_mul(PLACES_PER_SESSION)).min(places);
-        if self.table.is_empty() {
+        if self.sessions.table.is_empty() {
             return;
         }
         // What the last session's address is, if it is anything: most sessions share theirs.
@@ -88,7 +88,7 @@ impl<A: Family> Lane<A> {
         for _ in 0..budget {
             let at = self.sweep_at;
             self.sweep_at = if at + 1 < places { at + 1 } else { 0 };
-            let Some(session) = self.table.get(at) else { continue };
+            let Some(session) = self.sessions.table.get(at) else { continue };
             let address = session.key().address();
             let service = match recent {
                 Some((known, service)) if known == address => service,
@@ -98,14 +98,14 @@ impl<A: Family> Lane<A> {
             let tracked = service.filter(|service| service.tracked);
             let wanted = tracked.filter(|service| service.path(session.owner()).is_some());
             let Some(service) = wanted else {
-                self.remove(desk, at);
+                self.sessions.remove(desk, at);
                 continue;
             };
             let is_expired = session.is_expired(&snapshot.timeouts, now_ms);
             if is_expired && session.state() == SessionState::Resetting {
-                self.end(desk, at, now_ms);
+                self.sessions.end(desk, at, now_ms);
             } else if is_expired || is_over_age(session, service, now_ms) {
-                self.remove(desk, at);
+                self.sessions.remove(desk, at);
             }
         }
     }
@@ -118,13 +118,13 @@ impl<A: Family> Lane<A> {
         budget: u32,
         out: &mut Vec<SessionRecord>,
     ) -> Option<u32> {
-        let last = self.table.places();
+        let last = self.sessions.table.places();
         let end = from.saturating_add(budget).min(last);
         for at in from..end {
             if out.len() == out.capacity() {
                 return Some(at);
             }
-            let session = self.table.get(at);
+            let session = self.sessions.table.get(at);
             let listed = session.filter(|it| {
                 address.is_none_or(|wanted| A::of(wanted) == Some(it.key().address()))
             });
