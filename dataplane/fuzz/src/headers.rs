@@ -1,8 +1,8 @@
 //! Every parser, and every rewriter on what the parsers accepted.
 
 use tidegate_dataplane::packet::{
-    Address, ETHERNET_LEN, Field, Headers, PacketBuf, Quoted, Tags, Translation, arp, count_hop,
-    is_intact, neighbour,
+    Address, ETHERNET_LEN, Field, Headers, Mac, PacketBuf, Quoted, Tags, Translation, arp,
+    count_hop, is_intact, neighbour,
 };
 
 pub(crate) fn run(bytes: &[u8]) {
@@ -14,14 +14,23 @@ pub(crate) fn run(bytes: &[u8]) {
         assert_eq!(frame, bytes, "nothing changes");
     }
     let _ = arp::read(bytes);
-    if let Some(asked) = neighbour::read_solicitation(bytes) {
-        let mut answer = bytes.to_vec();
-        let mac = tidegate_dataplane::packet::Mac([2, 0, 0, 0, 0, 1]);
-        assert!(neighbour::answer_in_place(&mut answer, &asked, mac));
-        assert_eq!(answer.len(), neighbour::FRAME_LEN);
-    }
+    neighbours(bytes);
     family::<u32>(bytes);
     family::<u128>(bytes);
+}
+
+/// Who is asked for can be answered, and what is answered can be read.
+fn neighbours(bytes: &[u8]) {
+    let Some(message) = neighbour::read(bytes) else { return };
+    assert!(neighbour::is_about_neighbours(bytes));
+    let neighbour::Message::Solicitation(asked) = message else { return };
+    let mut answer = bytes.to_vec();
+    let mac = Mac([2, 0, 0, 0, 0, 1]);
+    assert!(neighbour::answer_in_place(&mut answer, &asked, mac, neighbour::Speaker::Router));
+    assert_eq!(answer.len(), neighbour::FRAME_LEN);
+    let told =
+        neighbour::Advertisement { target: asked.target, target_mac: Some(mac), overrides: true };
+    assert_eq!(neighbour::read(&answer), Some(neighbour::Message::Advertisement(told)));
 }
 
 fn family<A: Address>(bytes: &[u8]) {

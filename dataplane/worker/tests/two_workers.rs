@@ -220,7 +220,12 @@ fn sessions_live_on_one_shard_and_cutover_is_counted() {
     });
     assert_eq!(
         noticed,
-        Some(Punt::Neighbour { port: PortId(0), address: 0x0a09_0007_u32.ip(), mac })
+        Some(Punt::Neighbour {
+            port: PortId(0),
+            address: 0x0a09_0007_u32.ip(),
+            mac,
+            overrides: true
+        })
     );
 
     let received: u64 = (0..2).map(|worker| workers.counters(worker).received.get()).sum();

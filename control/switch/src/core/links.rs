@@ -7,7 +7,7 @@ use std::{
 };
 
 use tidegate_dataplane::{
-    packet::{Address as _, LinkHeader, Mac, arp},
+    packet::{Address, LinkHeader, Mac, arp, neighbour},
     pipeline::Punt,
     steering::{Link, PortId},
 };
@@ -16,10 +16,10 @@ use super::Core;
 use crate::{
     dataplane::DataplaneError,
     kernel::{Change, Mirror},
-    steering::Learned,
+    steering::{Learned, is_link_local},
 };
 
-/// An address is asked for this often at most (RFC 1122, section 2.3.2.1: once a second per destination).
+/// An address is asked for this often at most (RFC 1122, section 2.3.2.1, and RFC 4861, section 10: once a second).
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 /// Addresses that can be waited for at once; packets to more of them ask again later.
 const MAX_ASKED: usize = 4_096;
@@ -31,7 +31,8 @@ const ATTENTIVE: Duration = Duration::from_millis(200);
 /// What is known about the links beside the network itself.
 #[derive(Default)]
 pub(super) struct Links {
-    asked: HashMap<IpAddr, Instant>,
+    /// By the port a packet was to leave by: what is link-local is another's on each.
+    asked: HashMap<(PortId, IpAddr), Instant>,
     changed: bool,
     flushed_at: Option<Instant>,
     heard_at: Option<Instant>,
@@ -48,8 +49,8 @@ impl Links {
         self.changed
     }
 
-    /// Whether `address` may be asked for now; if so, it is noted as asked for.
-    fn ask(&mut self, address: IpAddr, now: Instant) -> bool {
+    /// Whether `address`, behind this port, may be asked for now; if so, it is noted as asked for.
+    fn ask(&mut self, address: (PortId, IpAddr), now: Instant) -> bool {
         if self
             .asked
             .get(&address)
@@ -83,9 +84,9 @@ impl Core {
         }
         for punt in punts {
             match punt {
-                Punt::Neighbour { port, address, mac } => {
-                    self.links.changed |=
-                        self.network.learn(port, address, mac) == Learned::Changed;
+                Punt::Neighbour { port, address, mac, overrides } => {
+                    let learned = self.network.learn(port, address, mac, overrides);
+                    self.links.changed |= learned == Learned::Changed;
                 }
                 Punt::Resolve { port, address } => self.resolve(port, address, now),
             }
@@ -127,9 +128,9 @@ impl Core {
         self.dataplane.transmit(device, &frame)
     }
 
-    /// Ask for `address` on every link it can be on; on `port` when it is on none.
+    /// Ask for `address` on every link it can be on; on `port` when it is on none, or means something there only.
     fn resolve(&mut self, port: PortId, address: IpAddr, now: Instant) {
-        if self.network.owner_of(address).is_some() || !self.links.ask(address, now) {
+        if self.network.is_own(port, address) || !self.links.ask((port, address), now) {
             return;
         }
         if let Some(kernel) = &self.kernel
@@ -138,30 +139,33 @@ impl Core {
             kernel.find(port, address);
             return;
         }
-        // Without the kernel there are no neighbours over IPv6 but those that are configured.
-        let IpAddr::V4(wanted) = address else { return };
-        let links = self.network.links_of(address);
-        let mut questions: Vec<_> = links.map(|(id, port, own)| (id, port.mac, v4(own))).collect();
-        if questions.is_empty()
+        let links = self.network.links_of(address).filter(|_| !is_link_local(address));
+        let mut links: Vec<_> = links.map(|(id, port, own)| (id, port.mac, Some(own))).collect();
+        if links.is_empty()
             && let Some(configured) = self.network.port(port)
         {
-            // Zero as sender is a probe (RFC 5227): answered, and nobody learns from it.
-            let own =
-                configured.config.addresses.iter().map(|own| v4(own.address)).find(|own| *own != 0);
-            questions.push((port, configured.mac, own.unwrap_or(0)));
+            links.push((port, configured.mac, configured.speaks_as(address)));
         }
-        for (id, mac, own) in questions {
-            let question = arp::request(mac, own, wanted.to_bits());
-            if let Err(error) = self.send(id, question.to_vec()) {
-                tracing::warn!(%address, %error, "ARP request not sent");
+        for (id, mac, own) in links {
+            if let Err(error) = self.send(id, question(mac, own, address)) {
+                tracing::warn!(%address, %error, "question for a neighbour not sent");
             }
         }
     }
 }
 
-/// An IPv4 address as ARP writes it; zero for none.
-fn v4(address: IpAddr) -> u32 {
-    u32::of(address).unwrap_or(0)
+/// Who has `address`, asked by the box's `own` one. Without, it is a probe: answered, and nobody learns from it (RFC 5227;
+/// RFC 4861, section 7.2.4).
+fn question(mac: Mac, own: Option<IpAddr>, address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(wanted) => arp::request(mac, number(own), wanted.to_bits()).to_vec(),
+        IpAddr::V6(wanted) => neighbour::solicitation(mac, number(own), wanted.to_bits()),
+    }
+}
+
+/// An address as its family's questions write it; zero for none.
+fn number<A: Address + Default>(address: Option<IpAddr>) -> A {
+    address.and_then(A::of).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -172,7 +176,7 @@ mod tests {
     fn asks_once_a_second_and_bounds_what_it_remembers() {
         let start = Instant::now();
         let mut links = Links::default();
-        let address = |n: u32| n.ip();
+        let address = |n: u32| (PortId(0), n.ip());
         assert!(links.ask(address(1), start));
         assert!(!links.ask(address(1), start + ASK_INTERVAL / 2));
         assert!(links.ask(address(1), start + ASK_INTERVAL));

@@ -28,6 +28,7 @@ pub use address::{
     Address, AddressSpec, AddressState, BackendSpec, DrainPolicy, NAME_RULE, NO_MAC, Placed,
     Target, is_name, is_unicast,
 };
+pub(crate) use neighbours::is_link_local;
 pub use network::{Learned, Network, NetworkPort};
 pub use ports::PortClash;
 pub(crate) use ports::{check_address, check_device, check_name};

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use tidegate_dataplane::{
-    packet::Mac,
+    packet::{Address as _, Mac},
     steering::{IpPrefix, Neighbour, PortId},
 };
 
@@ -15,6 +15,11 @@ pub(super) enum Word {
     Ours,
     /// The kernel's, who notes down whoever asks it something, on any link: what is behind which port is said by routes.
     Kernel,
+}
+
+/// Whether `address` means something on its link only.
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
+    u128::of(address).is_some_and(u128::is_link_local)
 }
 
 /// All neighbours.

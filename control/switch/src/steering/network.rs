@@ -12,7 +12,7 @@ use tidegate_dataplane::{
 
 use super::{
     Address, PortClash, Refused, Steering, TunnelPort, check_address, check_device, check_name,
-    neighbours::Word,
+    neighbours::{Word, is_link_local},
     routes::{Routes, Target},
 };
 use crate::{
@@ -29,6 +29,29 @@ pub struct NetworkPort {
     pub mac: Mac,
     /// The port behind which the kernel stands for it.
     pub twin: Option<PortId>,
+}
+
+impl NetworkPort {
+    /// As whom the box asks on this link for `address`: by an address of its prefix, by one that every neighbour can answer,
+    /// or by any of the same family.
+    #[must_use]
+    pub fn speaks_as(&self, address: IpAddr) -> Option<IpAddr> {
+        let own = || {
+            let all = self.config.addresses.iter();
+            all.filter(|own| own.address.is_ipv4() == address.is_ipv4())
+        };
+        let beside = own().find(|own| own.prefix().is_some_and(|prefix| prefix.contains(address)));
+        let any = || own().find(|own| is_link_local(own.address)).or_else(|| own().next());
+        beside.or_else(any).map(|own| own.address)
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        self.config.addresses.iter().any(|own| own.address == address)
+    }
+
+    fn own_v6(&self) -> impl Iterator<Item = &InterfaceAddress> {
+        self.config.addresses.iter().filter(|own| own.address.is_ipv6())
+    }
 }
 
 /// More learned neighbours than this are not kept: a scan of the links must not fill the memory.
@@ -50,7 +73,7 @@ pub struct Network {
 pub enum Learned {
     /// It is new, or is now elsewhere: workers should know.
     Changed,
-    /// Nothing new.
+    /// Nothing new, or nothing that replaces what is known.
     Known,
     /// It is not believed: not on that link, the box's own address, a configured neighbour, or one too many.
     Ignored,
@@ -212,9 +235,7 @@ impl Network {
     /// The port that has `address` as its own.
     #[must_use]
     pub fn owner_of(&self, address: IpAddr) -> Option<&NetworkPort> {
-        self.ports
-            .iter()
-            .find(|port| port.config.addresses.iter().any(|own| own.address == address))
+        self.ports.iter().find(|port| port.has(address))
     }
 
     /// The ports on whose links `address` can be, those of the longest prefix, each with the box's own address there.
@@ -233,23 +254,41 @@ impl Network {
         })
     }
 
-    /// `address` announced itself on `port` with `mac`.
-    pub fn learn(&mut self, port: PortId, address: IpAddr, mac: Mac) -> Learned {
-        let on_link = self.links_of(address).any(|(id, ..)| id == port);
-        let own = self.owner_of(address).is_some() || self.ports.iter().any(|port| port.mac == mac);
+    /// Whether `address` is the box's own as packets on `port` mean it: each link has a link-local address of its own.
+    #[must_use]
+    pub fn is_own(&self, port: PortId, address: IpAddr) -> bool {
+        if !is_link_local(address) {
+            return self.owner_of(address).is_some();
+        }
+        self.port(port).is_some_and(|port| port.has(address))
+    }
+
+    /// `address` announced itself on `port` with `mac`. What is known of it stays unless that `overrides`.
+    pub fn learn(&mut self, port: PortId, address: IpAddr, mac: Mac, overrides: bool) -> Learned {
+        let of_the_link = is_link_local(address);
+        let on_link = if of_the_link {
+            self.port(port).is_some_and(|port| port.own_v6().next().is_some())
+        } else {
+            self.links_of(address).any(|(id, ..)| id == port)
+        };
+        let own = self.is_own(port, address) || self.ports.iter().any(|port| port.mac == mac);
         if !on_link || own || mac.is_group() || self.fixed.contains(&address) {
             return Learned::Ignored;
         }
         let neighbour = Neighbour { port, mac };
-        let known = self.routes.neighbour(address);
-        if known == Some(&neighbour) {
+        let known = if of_the_link {
+            self.routes.neighbour_on(address, port)
+        } else {
+            self.routes.neighbour(address).copied()
+        };
+        if known == Some(neighbour) || (known.is_some() && !overrides) {
             return Learned::Known;
         }
         if known.is_none() && self.routes.neighbours() >= MAX_LEARNED {
             return Learned::Ignored;
         }
-        if let Some(before) = known.map(|known| known.port) {
-            self.routes.forget_neighbour(address, before);
+        if let Some(before) = known {
+            self.routes.forget_neighbour(address, before.port);
         }
         self.routes.set_neighbour(address, neighbour, Word::Ours);
         Learned::Changed

@@ -128,6 +128,11 @@ impl Routes {
         self.neighbours.ours(address)
     }
 
+    /// `address` on this port, whoever says so.
+    pub(super) fn neighbour_on(&self, address: IpAddr, port: PortId) -> Option<Neighbour> {
+        self.neighbours.on(address, port).map(|mac| Neighbour { port, mac })
+    }
+
     /// How many neighbours there are.
     pub(super) fn neighbours(&self) -> usize {
         self.neighbours.len()

@@ -114,11 +114,11 @@ fn routes_lead_to_where_neighbours_are() {
     let (mut network, mut steering) = (network(), Steering::default());
     steering.add(at(A, spec("n", 2, Rewrite::Nat(0x0a08_000c_u32.ip()))), &|_| false).expect("add");
     assert_eq!(
-        network.learn(PortId(0), 0x0a09_00fe_u32.ip(), Mac([2, 0, 0, 0, 9, 0xfe])),
+        network.learn(PortId(0), 0x0a09_00fe_u32.ip(), Mac([2, 0, 0, 0, 9, 0xfe]), true),
         Learned::Changed
     );
     assert_eq!(
-        network.learn(PortId(2), 0x0a08_0020_u32.ip(), Mac([2, 0, 0, 0, 8, 0x20])),
+        network.learn(PortId(2), 0x0a08_0020_u32.ip(), Mac([2, 0, 0, 0, 8, 0x20]), true),
         Learned::Changed
     );
     let mut table = PrefixTable::default();
@@ -144,7 +144,7 @@ fn routes_lead_to_where_neighbours_are() {
 fn lies_are_not_learned() {
     let mut network = network();
     let host = Mac([2, 0, 0, 0, 9, 9]);
-    let mut learn = |port, address: u32, mac| network.learn(PortId(port), address.ip(), mac);
+    let mut learn = |port, address: u32, mac| network.learn(PortId(port), address.ip(), mac, true);
     assert_eq!(learn(0, 0x0a09_0009, host), Learned::Changed);
     assert_eq!(learn(0, 0x0a09_0009, host), Learned::Known);
     assert_eq!(learn(0, 0x0a09_0009, Mac([2, 0, 0, 0, 9, 8])), Learned::Changed);

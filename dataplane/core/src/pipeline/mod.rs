@@ -81,6 +81,8 @@ pub enum Punt {
         address: IpAddr,
         /// Its MAC.
         mac: Mac,
+        /// Whether it replaces what is known of the address on that link.
+        overrides: bool,
     },
     /// A packet needs this neighbour's MAC.
     Resolve {

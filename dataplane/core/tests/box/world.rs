@@ -6,7 +6,8 @@
 //! ```text
 //! clients 10.9.0.0/24 ── port 0 (uplink) ┐   ┌ port 1 (access) ── VM "old", locator 10.8.0.11
 //! 10.77.0.0/16 ── router 10.9.0.254 ─────┘box├ port 2 (access) ── VM "new", locator 10.8.0.12
-//!                                            └ port 3 (access) ── bystander 10.7.0.33, ends of tunnels
+//! 10.11.0.0/24 ── port 7 (uplink) ───────┘   └ port 3 (access) ── bystander 10.7.0.33, ends of tunnels
+//!                   └ port 8, the kernel's
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -26,6 +27,10 @@ pub(crate) const UPLINK: PortId = PortId(0);
 pub(crate) const OLD_PORT: PortId = PortId(1);
 pub(crate) const NEW_PORT: PortId = PortId(2);
 pub(crate) const OTHER_PORT: PortId = PortId(3);
+/// An uplink behind which the kernel stands.
+pub(crate) const KERNEL_UPLINK: PortId = PortId(7);
+/// The port by which it does.
+pub(crate) const TWIN: PortId = PortId(8);
 
 /// The managed address.
 pub(crate) const SERVICE: u32 = 0x0a09_0064;
@@ -49,6 +54,12 @@ pub(crate) const BOX_TAGGED: u32 = 0x0a0a_0001;
 pub(crate) const TAGGED_CLIENT: u32 = 0x0a0a_0002;
 /// The box's own address inside each tunnel.
 pub(crate) const GATEWAY: u32 = 0x0a08_0001;
+/// The box's own address on the uplink that has a twin.
+pub(crate) const BOX_BY_KERNEL: u32 = 0x0a0b_0001;
+/// A client there.
+pub(crate) const KERNEL_CLIENT: u32 = 0x0a0b_0002;
+/// The gateway of guests that have IPv6, the box's own address on port 1's link.
+pub(crate) const LINK_LOCAL_GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 pub(crate) const UNROUTED: u32 = 0x0808_0808;
 /// Locators of VMs behind other ports are this and the port's number.
 const FIRST_LOCATOR: u32 = 0x0a08_0100;
@@ -185,7 +196,15 @@ pub(crate) fn snapshot(
         port(4, &[], PortRole::Access),
         port(5, &[], PortRole::Access),
         port(6, &[BOX_TAGGED], PortRole::Uplink),
+        port(KERNEL_UPLINK.0, &[BOX_BY_KERNEL], PortRole::Uplink),
+        port(TWIN.0, &[], PortRole::Twin(KERNEL_UPLINK)),
     ];
+    if let Some(guests) = &mut ports[1] {
+        guests.addresses.push(LINK_LOCAL_GATEWAY.into());
+    }
+    if let Some(by_kernel) = &mut ports[7] {
+        by_kernel.twin = Some(TWIN);
+    }
     if let Some(other) = &mut ports[3] {
         other.addresses.extend(carrier::local_ends());
     }
@@ -204,6 +223,7 @@ pub(crate) fn snapshot(
         route(OLD_LOCATOR, 32, OLD_PORT, None),
         route(NEW_LOCATOR, 32, NEW_PORT, None),
         route(BOX_TAGGED, 24, carrier::UPLINK_VLAN, None),
+        route(BOX_BY_KERNEL, 24, KERNEL_UPLINK, None),
     ];
     let to_silent = IpPrefix::host(carrier::outer_ip(carrier::SILENT_REMOTE, false));
     let to_silent = (to_silent, NextHop { port: OTHER_PORT, via: None });

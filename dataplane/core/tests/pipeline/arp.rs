@@ -13,8 +13,9 @@ use crate::switch_box::{
     Ended, SwitchBox, assert_moved,
     carrier::{TUNNELS, UPLINK_VLAN, VLAN, onto_wire},
     world::{
-        BOX, BOX_INSIDE, BYSTANDER, CLIENT, CLIENT_2, GATEWAY, Mode, OLD_PORT, OTHER_PORT, SERVICE,
-        SILENT, TAGGED_CLIENT, UNROUTED, UPLINK, Vm, host_mac, ip, port_mac,
+        BOX, BOX_BY_KERNEL, BOX_INSIDE, BYSTANDER, CLIENT, CLIENT_2, GATEWAY, KERNEL_CLIENT,
+        KERNEL_UPLINK, Mode, OLD_PORT, OTHER_PORT, SERVICE, SILENT, TAGGED_CLIENT, TWIN, UNROUTED,
+        UPLINK, Vm, host_mac, ip, port_mac,
     },
 };
 
@@ -120,7 +121,12 @@ fn senders_on_the_link_are_learned_once() {
     let mut switch_box = hosting();
     let stranger = frame(ArpOperation::REPLY, SILENT, host_mac(SILENT), BOX, port_mac(UPLINK));
     switch_box.frames(vec![(UPLINK, stranger.clone()), (UPLINK, stranger)]);
-    let learned = Punt::Neighbour { port: UPLINK, address: ip(SILENT), mac: host_mac(SILENT) };
+    let learned = Punt::Neighbour {
+        port: UPLINK,
+        address: ip(SILENT),
+        mac: host_mac(SILENT),
+        overrides: true,
+    };
     assert_eq!(switch_box.take_punts(), [learned]);
     assert_eq!(switch_box.take_punts(), []);
 }
@@ -133,7 +139,8 @@ fn a_changed_mac_is_learned_and_a_known_one_is_not() {
     let moved = Mac([6, 9, 9, 9, 9, 9]);
     let announced = frame(ArpOperation::REQUEST, CLIENT, moved, CLIENT, Mac::BROADCAST);
     switch_box.frames(vec![(UPLINK, announced)]);
-    let learned = Punt::Neighbour { port: UPLINK, address: ip(CLIENT), mac: moved };
+    let learned =
+        Punt::Neighbour { port: UPLINK, address: ip(CLIENT), mac: moved, overrides: true };
     assert_eq!(switch_box.take_punts(), [learned]);
 }
 
@@ -141,7 +148,12 @@ fn a_changed_mac_is_learned_and_a_known_one_is_not() {
 fn a_sender_behind_another_port_than_its_route_is_left_to_the_control_core() {
     let mut switch_box = hosting();
     ask(&mut switch_box, OTHER_PORT, SILENT, BOX_INSIDE);
-    let noticed = Punt::Neighbour { port: OTHER_PORT, address: ip(SILENT), mac: host_mac(SILENT) };
+    let noticed = Punt::Neighbour {
+        port: OTHER_PORT,
+        address: ip(SILENT),
+        mac: host_mac(SILENT),
+        overrides: true,
+    };
     assert_eq!(switch_box.take_punts(), [noticed]);
 }
 
@@ -154,6 +166,17 @@ fn senders_that_cannot_be_neighbours_are_not_learned() {
     ask(&mut switch_box, UPLINK, SERVICE, BOX);
     let group = frame(ArpOperation::REPLY, SILENT, Mac::BROADCAST, BOX, port_mac(UPLINK));
     switch_box.frames(vec![(UPLINK, group)]);
+    assert_eq!(switch_box.take_punts(), []);
+}
+
+#[test]
+fn what_is_the_kernel_s_is_left_to_it() {
+    let mut switch_box = hosting();
+    let ended = ask(&mut switch_box, KERNEL_UPLINK, KERNEL_CLIENT, BOX_BY_KERNEL);
+    assert_eq!(ended.sent, Some((TWIN, request(KERNEL_CLIENT, BOX_BY_KERNEL))));
+    let hosted = ask(&mut switch_box, KERNEL_UPLINK, KERNEL_CLIENT, SERVICE);
+    assert_answer(&hosted, KERNEL_UPLINK, KERNEL_CLIENT, SERVICE);
+    assert_moved!(switch_box, ToHost 1, NeighbourAnswered 1);
     assert_eq!(switch_box.take_punts(), []);
 }
 

@@ -21,6 +21,7 @@ mod icmp_errors;
 mod imported;
 mod limits;
 mod migration;
+mod ndp;
 mod new_sessions;
 mod quic;
 mod requirements;
