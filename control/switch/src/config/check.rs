@@ -14,7 +14,7 @@ use tidegate_dataplane::{counters::MAX_PORTS, pipeline::Capacity, steering::Time
 use toml::Spanned;
 
 use super::{Config, ConfigError, Eal, Idle, RoutesIn, Workers, file};
-use crate::steering::{NAME_RULE, is_name, is_unicast};
+use crate::steering::{NAME_RULE, is_name, is_unicast, is_unicast_on_link};
 
 /// Highest number of a CPU that an affinity mask can name (CPU_SETSIZE).
 const MAX_CPU: u32 = 1023;
@@ -95,7 +95,18 @@ impl<'a> Check<'a> {
         text.get_ref().parse().map_err(|error: T::Err| self.error(text.span(), error.to_string()))
     }
 
+    /// An address that one machine has, and others beyond its link can name.
     pub(super) fn ip(&self, text: &Spanned<String>) -> Checked<IpAddr> {
+        let address = self.ip_on_link(text)?;
+        if is_unicast(address) {
+            return Ok(address);
+        }
+        let message = format!("{address} means something on its own link only; use another");
+        Err(self.error(text.span(), message))
+    }
+
+    /// An address that one machine has on a link.
+    pub(super) fn ip_on_link(&self, text: &Spanned<String>) -> Checked<IpAddr> {
         let address: IpAddr = text.get_ref().parse().map_err(|_| {
             let message = format!(
                 "`{}` is not an IP address; write it as in 10.0.0.1 or 2001:db8::1",
@@ -103,10 +114,9 @@ impl<'a> Check<'a> {
             );
             self.error(text.span(), message)
         })?;
-        if !is_unicast(address) {
-            let message = format!(
-                "{address} is not an address one machine can have beyond its own link; use a unicast address"
-            );
+        if !is_unicast_on_link(address) {
+            let message =
+                format!("{address} is not an address one machine can have; use a unicast address");
             return Err(self.error(text.span(), message));
         }
         Ok(address)

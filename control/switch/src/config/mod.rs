@@ -21,7 +21,7 @@ use tidegate_dataplane::{
     steering::{IpPrefix, Link, Neighbour, NextHop, PortId, PortRole, Timeouts},
 };
 
-use crate::steering::AddressSpec;
+use crate::steering::{AddressSpec, is_link_local};
 
 /// A valid configuration. Ports with a device of their own come first, and their position is their number; VLANs follow.
 #[derive(Clone, Debug)]
@@ -156,10 +156,22 @@ pub struct InterfaceAddress {
 }
 
 impl InterfaceAddress {
-    /// The prefix of the link.
+    /// The prefix of the link, by which routes lead there; `None` when the address is link-local, as every link has those.
     #[must_use]
     pub fn prefix(self) -> Option<IpPrefix> {
-        IpPrefix::new(self.address, self.prefix_len)
+        let prefix = IpPrefix::new(self.address, self.prefix_len);
+        prefix.filter(|_| !is_link_local(self.address))
+    }
+}
+
+impl InterfaceAddress {
+    /// Whether `other` is on a link where this is an own address.
+    #[must_use]
+    pub fn is_beside(self, other: IpAddr) -> bool {
+        if is_link_local(other) {
+            return self.address.is_ipv6();
+        }
+        self.prefix().is_some_and(|prefix| prefix.contains(other))
     }
 }
 

@@ -378,6 +378,30 @@ fn neighbours_and_routes() {
 }
 
 #[test]
+fn link_local_addresses_are_each_link_s_own() {
+    let text = GOOD
+        .replace("\"10.9.0.1/24\"", "\"10.9.0.1/24\", \"2001:db8:9::1/64\", \"fe80::1/64\"")
+        .replace("\"10.8.0.1/24\"", "\"10.8.0.1/24\", \"fe80::1/64\"")
+        .replace("[[address]]\naddress = \"10.8.0.100\"", "[[route]]\nto = \"::/0\"\nvia = \"fe80::1\"\nport = \"west\"\n[[address]]\naddress = \"10.8.0.100\"");
+    let config = parse_text(&text).expect("valid");
+    let gateway: IpAddr = "fe80::1".parse().expect("an address");
+    let has = |port: &PortConfig| port.addresses.iter().any(|own| own.address == gateway);
+    assert!(config.ports.iter().all(has));
+    let (_, hop) = config.routes[1];
+    assert_eq!(hop, NextHop { port: config.ports[2].id, via: Some(gateway) });
+
+    let refused = |from: &str, to: &str, words: &[&str]| {
+        assert!(text.contains(from));
+        says(&parse_text(&text.replacen(from, to, 1)).expect_err("wrong").to_string(), words);
+    };
+    refused("\nport = \"west\"\n[[address]]", "\n[[address]]", &["fe80::1", "by which port"]);
+    let twice = "\"fe80::1/64\", \"fe80::1/64\"";
+    refused("\"fe80::1/64\"", twice, &["fe80::1", "already an address of port `uplink`"]);
+    refused("address = \"10.8.0.100\"", "address = \"fe80::9\"", &["fe80::9", "its own link only"]);
+    refused("\"2001:db8:9::1/64\"", "\"ff02::1/64\"", &["ff02::1", "unicast"]);
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let error = load(Path::new("/nonexistent/tidegated.toml")).expect_err("missing");
     says(&error.to_string(), &["/nonexistent/tidegated.toml"]);

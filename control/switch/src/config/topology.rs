@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     kernel::interface_name,
-    steering::{AddressSpec, BackendSpec, NO_MAC, check_address, check_device, check_name, quic},
+    steering::{
+        AddressSpec, BackendSpec, NO_MAC, check_address, check_device, check_name, is_link_local,
+        quic,
+    },
 };
 
 /// Bytes of an interface's name: `IFNAMSIZ` of netdevice(7), less the NUL.
@@ -134,14 +137,19 @@ impl Check<'_> {
                 self.error(text.span(), "an address needs its prefix length, as in 10.0.0.1/24")
             );
         };
-        let address = self.ip(&Spanned::new(text.span(), address.to_owned()))?;
+        let address = self.ip_on_link(&Spanned::new(text.span(), address.to_owned()))?;
         let prefix_len = length
             .parse()
             .map_err(|_| self.error(text.span(), "the prefix length is not a number"))?;
         let here = InterfaceAddress { address, prefix_len };
+        if port.addresses.iter().any(|own| own.address == address) {
+            let message =
+                format!("{address} is already an address of port `{}`; remove one", port.name);
+            return Err(self.error(text.span(), message));
+        }
         let is_shared = check_address(here, port, ports.iter())
             .map_err(|clash| self.error(text.span(), clash.to_string()))?;
-        if is_shared && !port.addresses.contains(&here) {
+        if is_shared {
             return Ok(here);
         }
         self.claim(address, text.span(), Owner::Port(port.name.clone()))?;
@@ -298,7 +306,7 @@ impl Check<'_> {
                 let message = format!("there is already a route to {to}; remove one");
                 return Err(self.error(written.to.span(), message));
             }
-            let via = self.ip(&written.via)?;
+            let via = self.ip_on_link(&written.via)?;
             if via.is_ipv4() != to.address().is_ipv4() {
                 let message = format!(
                     "{via} is of another IP family than {to}; name a router of the same family"
@@ -309,7 +317,7 @@ impl Check<'_> {
             let on_link = |port: PortId| {
                 let named = ports.iter().find(|it| it.id == port);
                 let mut addresses = named.into_iter().flat_map(|port| &port.addresses);
-                addresses.any(|address| address.prefix().is_some_and(|prefix| prefix.contains(via)))
+                addresses.any(|own| own.is_beside(via))
                     || neighbours
                         .iter()
                         .any(|(address, neighbour)| *address == via && neighbour.port == port)
@@ -317,6 +325,10 @@ impl Check<'_> {
             let mut candidates = ports.iter().map(|port| port.id).filter(|id| on_link(*id));
             let port = match named {
                 Some(port) => on_link(port).then_some(port),
+                None if is_link_local(via) => {
+                    let message = format!("{via} may be on any link; say by which port");
+                    return Err(self.error(written.via.span(), message));
+                }
                 None => candidates.next(),
             };
             let Some(port) = port else {

@@ -16,7 +16,7 @@ use super::Core;
 use crate::{
     dataplane::DataplaneError,
     kernel::{Change, Mirror},
-    steering::{Learned, is_link_local},
+    steering::Learned,
 };
 
 /// An address is asked for this often at most (RFC 1122, section 2.3.2.1, and RFC 4861, section 10: once a second).
@@ -139,7 +139,7 @@ impl Core {
             kernel.find(port, address);
             return;
         }
-        let links = self.network.links_of(address).filter(|_| !is_link_local(address));
+        let links = self.network.links_of(address);
         let mut links: Vec<_> = links.map(|(id, port, own)| (id, port.mac, Some(own))).collect();
         if links.is_empty()
             && let Some(configured) = self.network.port(port)

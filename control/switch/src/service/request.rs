@@ -14,7 +14,10 @@ use super::encap::{self, InvalidEncap};
 use crate::{
     config::{Carrier, InterfaceAddress, MTU, PortConfig},
     core::CutoverPolicy,
-    steering::{self, BackendSpec, InvalidQuic, NAME_RULE, NO_MAC, Network, is_name, is_unicast},
+    steering::{
+        self, BackendSpec, InvalidQuic, NAME_RULE, NO_MAC, Network, is_name, is_unicast,
+        is_unicast_on_link,
+    },
 };
 
 /// A request that says nothing this box could do.
@@ -305,7 +308,7 @@ fn interface_address(at: usize, text: &str) -> Result<InterfaceAddress, Invalid>
     let read = || {
         let _: IpPrefix = text.parse().ok()?;
         let (address, prefix_len) = text.split_once('/')?;
-        let address = address.parse().ok().filter(|address| is_unicast(*address))?;
+        let address = address.parse().ok().filter(|address| is_unicast_on_link(*address))?;
         Some(InterfaceAddress { address, prefix_len: prefix_len.parse().ok()? })
     };
     read().ok_or_else(|| Invalid::InterfaceAddress { at, text: text.to_owned() })

@@ -9,6 +9,8 @@ use tidegate_dataplane::{
     },
 };
 
+use super::neighbours::is_link_local;
+
 /// What a port or backend may be called.
 pub const NAME_RULE: &str = "use 1 to 64 letters, digits, `.`, `_` or `-`";
 
@@ -22,13 +24,17 @@ pub fn is_name(text: &str) -> bool {
 /// Whether one machine can have `address`, beyond its own link.
 #[must_use]
 pub fn is_unicast(address: IpAddr) -> bool {
-    let is_local = match address {
+    is_unicast_on_link(address) && !is_link_local(address)
+}
+
+/// Whether one machine can have `address` on a link.
+#[must_use]
+pub fn is_unicast_on_link(address: IpAddr) -> bool {
+    let is_other = match address {
         IpAddr::V4(address) => address.is_broadcast(),
-        IpAddr::V6(address) => {
-            address.is_unicast_link_local() || address.to_ipv4_mapped().is_some()
-        }
+        IpAddr::V6(address) => address.to_ipv4_mapped().is_some(),
     };
-    !(is_local || address.is_unspecified() || address.is_multicast() || address.is_loopback())
+    !(is_other || address.is_unspecified() || address.is_multicast() || address.is_loopback())
 }
 
 /// A backend as it was configured.

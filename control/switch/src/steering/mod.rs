@@ -26,7 +26,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 pub use address::{
     Address, AddressSpec, AddressState, BackendSpec, DrainPolicy, NAME_RULE, NO_MAC, Placed,
-    Target, is_name, is_unicast,
+    Target, is_name, is_unicast, is_unicast_on_link,
 };
 pub(crate) use neighbours::is_link_local;
 pub use network::{Learned, Network, NetworkPort};

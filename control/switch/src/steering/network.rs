@@ -40,17 +40,13 @@ impl NetworkPort {
             let all = self.config.addresses.iter();
             all.filter(|own| own.address.is_ipv4() == address.is_ipv4())
         };
-        let beside = own().find(|own| own.prefix().is_some_and(|prefix| prefix.contains(address)));
+        let beside = own().find(|own| !is_link_local(address) && own.is_beside(address));
         let any = || own().find(|own| is_link_local(own.address)).or_else(|| own().next());
         beside.or_else(any).map(|own| own.address)
     }
 
     fn has(&self, address: IpAddr) -> bool {
         self.config.addresses.iter().any(|own| own.address == address)
-    }
-
-    fn own_v6(&self) -> impl Iterator<Item = &InterfaceAddress> {
-        self.config.addresses.iter().filter(|own| own.address.is_ipv6())
     }
 }
 
@@ -267,7 +263,8 @@ impl Network {
     pub fn learn(&mut self, port: PortId, address: IpAddr, mac: Mac, overrides: bool) -> Learned {
         let of_the_link = is_link_local(address);
         let on_link = if of_the_link {
-            self.port(port).is_some_and(|port| port.own_v6().next().is_some())
+            let own = self.port(port).map_or(&[][..], |port| &port.config.addresses);
+            own.iter().any(|own| own.is_beside(address))
         } else {
             self.links_of(address).any(|(id, ..)| id == port)
         };

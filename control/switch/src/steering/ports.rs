@@ -2,6 +2,7 @@
 
 use tidegate_dataplane::steering::PortRole;
 
+use super::neighbours::is_link_local;
 use crate::config::{InterfaceAddress, PortConfig};
 
 /// A port that cannot be beside those there are.
@@ -61,12 +62,15 @@ pub(crate) fn check_device<'a>(
 }
 
 /// An address of `port`, one of the box itself. Access ports may share one when they share its prefix and a MAC (anycast
-/// gateway). Gives whether it is shared.
+/// gateway), and each link has link-local ones of its own. Gives whether it may be another port's too.
 pub(crate) fn check_address<'a>(
     here: InterfaceAddress,
     port: &PortConfig,
     others: impl Iterator<Item = &'a PortConfig> + Clone,
 ) -> Result<bool, PortClash> {
+    if is_link_local(here.address) {
+        return Ok(true);
+    }
     if let Some(other) = others.clone().find(|other| other.addresses.contains(&here)) {
         let anycast = port.role == PortRole::Access && other.role == PortRole::Access;
         if anycast && port.mac.is_some() && port.mac == other.mac {

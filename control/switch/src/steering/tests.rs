@@ -34,19 +34,19 @@ fn network() -> Network {
         [[port]]
         name = "uplink"
         device = "net_null0"
-        addresses = ["10.9.0.1/24"]
+        addresses = ["10.9.0.1/24", "2001:db8:9::1/64", "fe80::9/64"]
         role = "uplink"
         [[port]]
         name = "east"
         device = "net_null1"
         mac = "02:00:00:00:00:fe"
-        addresses = ["10.8.0.1/24"]
+        addresses = ["10.8.0.1/24", "2001:db8:8::1/64", "fe80::1/64"]
         role = "access"
         [[port]]
         name = "west"
         device = "net_null2"
         mac = "02:00:00:00:00:fe"
-        addresses = ["10.8.0.1/24"]
+        addresses = ["10.8.0.1/24", "2001:db8:8::1/64", "fe80::1/64"]
         role = "access"
         [[neighbour]]
         address = "10.8.0.9"
@@ -123,7 +123,7 @@ fn routes_lead_to_where_neighbours_are() {
     );
     let mut table = PrefixTable::default();
     for change in network.take_route_changes(&steering) {
-        let address = u32::of(change.prefix.address()).expect("IPv4");
+        let Some(address) = u32::of(change.prefix.address()) else { continue };
         table.insert(address, change.prefix.len(), change.hop.expect("a new route"));
     }
     let tables = RouteTables { v4: Arc::new(table), ..RouteTables::default() };
@@ -157,5 +157,62 @@ fn lies_are_not_learned() {
         (9, 0x0a09_0009, host, "no such port"),
     ] {
         assert_eq!(learn(port, address, mac), Learned::Ignored, "{why}");
+    }
+}
+
+fn v6(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+#[test]
+fn an_advertisement_that_does_not_override_tells_only_of_who_is_not_known() {
+    let mut network = network();
+    let (first, second) = (Mac([2, 0, 0, 0, 9, 9]), Mac([2, 0, 0, 0, 9, 8]));
+    let mut learn =
+        |port, mac, overrides| network.learn(PortId(port), v6("2001:db8:8::9"), mac, overrides);
+    assert_eq!(learn(1, first, false), Learned::Changed);
+    assert_eq!(learn(1, second, false), Learned::Known);
+    assert_eq!(learn(2, second, false), Learned::Known);
+    assert_eq!(learn(1, first, true), Learned::Known, "the first is still known");
+    assert_eq!(learn(2, second, true), Learned::Changed);
+    assert_eq!(learn(1, first, true), Learned::Changed, "and it was on one port only");
+}
+
+#[test]
+fn link_local_neighbours_are_others_on_each_link() {
+    let mut network = network();
+    let (first, second) = (Mac([2, 0, 0, 0, 9, 9]), Mac([2, 0, 0, 0, 9, 8]));
+    let mut learn = |port, address, mac| network.learn(PortId(port), v6(address), mac, true);
+    assert_eq!(learn(0, "fe80::5", first), Learned::Changed);
+    assert_eq!(learn(1, "fe80::5", second), Learned::Changed);
+    assert_eq!(learn(0, "fe80::5", first), Learned::Known);
+    assert_eq!(learn(1, "fe80::5", second), Learned::Known);
+    assert_eq!(learn(0, "fe80::1", first), Learned::Changed, "the box's own elsewhere");
+    for (port, address, why) in [
+        (1, "fe80::1", "the box's own"),
+        (0, "fe80::9", "the box's own"),
+        (9, "fe80::5", "no such port"),
+        (0, "2001:db8:8::5", "not on that link"),
+    ] {
+        assert_eq!(learn(port, address, first), Learned::Ignored, "{why}");
+    }
+}
+
+#[test]
+fn whom_the_box_asks_as() {
+    let network = network();
+    let asks_as = |port, address: &str| {
+        let port = network.port(PortId(port)).expect("a port");
+        port.speaks_as(v6(address)).map(|own| own.to_string())
+    };
+    for (port, address, own) in [
+        (0, "2001:db8:9::5", "2001:db8:9::1"),
+        (0, "fe80::5", "fe80::9"),
+        (0, "2001:db8:7::5", "fe80::9"),
+        (1, "fe80::5", "fe80::1"),
+        (1, "10.8.0.5", "10.8.0.1"),
+        (1, "10.7.0.5", "10.8.0.1"),
+    ] {
+        assert_eq!(asks_as(port, address).as_deref(), Some(own), "{address} behind {port}");
     }
 }

@@ -8,6 +8,7 @@ mod importing;
 mod interface;
 mod life;
 mod links;
+mod links_v6;
 mod many;
 mod ports;
 mod refusals;

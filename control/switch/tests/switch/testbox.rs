@@ -81,8 +81,12 @@ impl TestBox {
 
     /// With more in its configuration.
     pub(crate) async fn start_with(more: &str) -> Self {
-        let text = format!("{CONFIG}{more}");
-        let config = config::parse(Path::new("test.toml"), &text).expect("valid");
+        Self::start_configured(&format!("{CONFIG}{more}")).await
+    }
+
+    /// With another configuration, of an uplink and two access ports.
+    pub(crate) async fn start_configured(text: &str) -> Self {
+        let config = config::parse(Path::new("test.toml"), text).expect("valid");
         let macs = [Mac(UPLINK_MAC), Mac(GATEWAY_MAC), Mac(GATEWAY_MAC)];
         let (double, shards) = Double::new(config.ports.len(), 2);
         let network = Network::new(&config, &macs);
