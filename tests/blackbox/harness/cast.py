@@ -20,7 +20,7 @@ PORTS = [
             "name": f"vm{number}",
             "device": f"net_tap{number + 1},iface=vm{number}",
             "mac": GATEWAY_MAC,
-            "addresses": '["169.254.1.1/32"]',
+            "addresses": '["169.254.1.1/32", "fe80::1/64"]',
             "role": "access",
         }
         for number in range(2)
