@@ -13,7 +13,7 @@ use tidegate_dataplane::{
 use super::{
     Address, PortClash, Refused, Steering, TunnelPort, check_address, check_device, check_name,
     neighbours::{Word, is_link_local},
-    routes::{Routes, Target},
+    routes::{MOST_HOPS, Routes, Target},
 };
 use crate::{
     config::{Carrier, Config, InterfaceAddress, PortConfig},
@@ -50,8 +50,9 @@ impl NetworkPort {
     }
 }
 
-/// More learned neighbours than this are not kept: a scan of the links must not fill the memory.
-const MAX_LEARNED: usize = 65_536;
+/// More learned neighbours than this are not kept: a scan of the links, or a guest that says it is everybody of an IPv6
+/// prefix, must leave routes and other guests their next hops.
+const MAX_LEARNED: usize = MOST_HOPS / 2;
 
 /// Ports, routes and neighbours.
 #[derive(Clone, Debug)]
@@ -71,7 +72,7 @@ pub enum Learned {
     Changed,
     /// Nothing new, or nothing that replaces what is known.
     Known,
-    /// It is not believed: not on that link, the box's own address, a configured neighbour, or one too many.
+    /// It is not believed: not on that link, link-local and no router, the box's own address, a configured neighbour, or one too many.
     Ignored,
 }
 
@@ -262,9 +263,9 @@ impl Network {
     /// `address` announced itself on `port` with `mac`. What is known of it stays unless that `overrides`.
     pub fn learn(&mut self, port: PortId, address: IpAddr, mac: Mac, overrides: bool) -> Learned {
         let of_the_link = is_link_local(address);
+        // Of link-local ones any machine may have as many as it likes, and those of routers alone are of use.
         let on_link = if of_the_link {
-            let own = self.port(port).map_or(&[][..], |port| &port.config.addresses);
-            own.iter().any(|own| own.is_beside(address))
+            self.routes.leads_to(address, port)
         } else {
             self.links_of(address).any(|(id, ..)| id == port)
         };

@@ -21,7 +21,7 @@ use super::neighbours::{Neighbours, Word};
 
 /// What [`RouteTable`](tidegate_dataplane::steering::RouteTable)s can hold: they keep numbers in 15 bits, and the largest
 /// is DPDK's tables' own.
-const MOST_HOPS: usize = (1 << 15) - 1;
+pub(super) const MOST_HOPS: usize = (1 << 15) - 1;
 
 /// Where a prefix leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -131,6 +131,12 @@ impl Routes {
     /// `address` on this port, whoever says so.
     pub(super) fn neighbour_on(&self, address: IpAddr, port: PortId) -> Option<Neighbour> {
         self.neighbours.on(address, port).map(|mac| Neighbour { port, mac })
+    }
+
+    /// Whether packets go to `address` on this port, by what the tables were told.
+    pub(super) fn leads_to(&self, address: IpAddr, port: PortId) -> bool {
+        let target = Target::Next(NextHop { port, via: Some(address) });
+        self.numbers.by_target.contains_key(&target)
     }
 
     /// How many neighbours there are.

@@ -55,6 +55,18 @@ fn network() -> Network {
         [[route]]
         to = "0.0.0.0/0"
         via = "10.9.0.254"
+        [[route]]
+        to = "2001:db8:5::/48"
+        via = "fe80::5"
+        port = "uplink"
+        [[route]]
+        to = "2001:db8:6::/48"
+        via = "fe80::5"
+        port = "east"
+        [[route]]
+        to = "2001:db8:7::/48"
+        via = "fe80::1"
+        port = "uplink"
     "#;
     let config = config::parse(Path::new("test.toml"), text).expect("valid");
     Network::new(
@@ -179,8 +191,9 @@ fn an_advertisement_that_does_not_override_tells_only_of_who_is_not_known() {
 }
 
 #[test]
-fn link_local_neighbours_are_others_on_each_link() {
+fn link_local_routers_are_others_on_each_link() {
     let mut network = network();
+    network.take_route_changes(&Steering::default());
     let (first, second) = (Mac([2, 0, 0, 0, 9, 9]), Mac([2, 0, 0, 0, 9, 8]));
     let mut learn = |port, address, mac| network.learn(PortId(port), v6(address), mac, true);
     assert_eq!(learn(0, "fe80::5", first), Learned::Changed);
@@ -191,11 +204,31 @@ fn link_local_neighbours_are_others_on_each_link() {
     for (port, address, why) in [
         (1, "fe80::1", "the box's own"),
         (0, "fe80::9", "the box's own"),
+        (2, "fe80::5", "no router there"),
+        (0, "fe80::6", "no router"),
         (9, "fe80::5", "no such port"),
         (0, "2001:db8:8::5", "not on that link"),
     ] {
         assert_eq!(learn(port, address, first), Learned::Ignored, "{why}");
     }
+}
+
+#[test]
+fn a_guest_that_is_everybody_leaves_others_their_next_hops() {
+    let mut network = network();
+    let host = Mac([2, 0, 0, 0, 9, 9]);
+    let learned = (0..1u128 << 16).filter(|n| {
+        let address = (0x2001_0db8_0008 << 80 | 0x1_0000 | n).ip();
+        network.learn(PortId(1), address, host, true) == Learned::Changed
+    });
+    assert!((10_000..20_000).contains(&learned.count()));
+    let mut steering = Steering::default();
+    network.take_route_changes(&steering);
+    let home = spec("n", 2, Rewrite::Nat(0x0a08_000c_u32.ip()));
+    steering.add(at(A, home), &|_| false).expect("add");
+    let locator = tidegate_dataplane::steering::IpPrefix::host(0x0a08_000c_u32.ip());
+    let mut changes = network.take_route_changes(&steering).into_iter();
+    assert!(changes.any(|change| change.prefix == locator && change.hop.is_some()));
 }
 
 #[test]

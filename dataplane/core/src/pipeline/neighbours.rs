@@ -55,8 +55,9 @@ pub(super) fn ipv6_of_the_link<B: PacketBuf>(
     if let Some(Message::Solicitation(asked)) = message {
         let is_own = is_alone && port.addresses.contains(&asked.target.ip());
         if is_own || hosts(snapshot, port, asked.target) {
-            // Who asks for another may be in anybody's neighbourhood (section 7.2.3).
-            if let Some(mac) = asked.source_mac.filter(|_| is_alone) {
+            // Link-local ones get packets as routers only, and are asked when they are needed.
+            let is_of_use = is_alone && !asked.source.is_link_local();
+            if let Some(mac) = asked.source_mac.filter(|_| is_of_use) {
                 note(on, port, Told { address: asked.source, mac, overrides: true }, punts);
             }
             let speaker = if is_own { Speaker::Router } else { Speaker::Host };

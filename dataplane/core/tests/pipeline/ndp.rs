@@ -152,6 +152,7 @@ fn a_guest_finds_its_gateway_on_its_own_link_alone() {
     let elsewhere = one(&mut switch_box, UPLINK, solicitation(GUEST, GUEST_MAC, gateway));
     assert_eq!(elsewhere.outcome, Outcome::NeighbourSeen);
     assert_moved!(switch_box, NeighbourAnswered 2, NeighbourSeen 1);
+    assert_eq!(switch_box.take_punts(), []);
 }
 
 #[test]
