@@ -44,7 +44,7 @@ impl Family {
     pub const fn gateway(self) -> &'static str {
         match self {
             Self::V4 => GATEWAY,
-            // Not link-local: those are no addresses of a port in the box's configuration.
+            // A link-local one, which guests usually have, is in the black-box tests.
             Self::V6 => "fd00:1::1",
         }
     }
@@ -76,8 +76,8 @@ impl Family {
         }
     }
 
-    /// The twin of a port in the box's configuration: solicitations for the box's own addresses are the kernel's to
-    /// answer, ARP requests the box answers itself where it has no kernel.
+    /// The twin of a port in the box's configuration: over IPv6 the kernel speaks for the box here, over IPv4 the box
+    /// itself.
     pub(crate) fn twin(self, port: &str) -> String {
         match self {
             Self::V4 => String::new(),
