@@ -123,7 +123,7 @@ impl Bench {
         })
     }
 
-    /// Adopt the sessions of these clients; time passes so that the rate limit allows it.
+    /// Adopt the sessions of these clients, and have the home answer each; time passes so that the rate limit allows it.
     ///
     /// # Errors
     /// When one is not adopted.
@@ -137,6 +137,9 @@ impl Bench {
                 last
             });
             self.segments(&burst);
+            self.sent()?;
+            self.make(Packets::Replies, &burst);
+            self.process();
             self.sent()?;
         }
         Ok(())

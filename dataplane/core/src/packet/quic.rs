@@ -1,10 +1,14 @@
 //! What every version of QUIC has in common (RFC 8999): the connection IDs.
 
+use super::be32;
+
 /// A QUIC packet as far as anybody but its two ends can read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuicPacket<'a> {
     /// With a long header: the handshake, or what a client sends before it (RFC 8999, section 5.1).
     Long {
+        /// The version; zero is a Version Negotiation packet, which repeats what the client said (section 6).
+        version: u32,
         /// The receiver's connection ID.
         destination: &'a [u8],
         /// The sender's.
@@ -30,9 +34,10 @@ impl<'a> QuicPacket<'a> {
             let destination = datagram.get(1..=usize::from(connection_id_len))?;
             return Some(Self::Short { destination });
         }
+        let version = be32(datagram.get(1..BEFORE_IDS)?, 0);
         let (destination, rest) = connection_id(datagram.get(BEFORE_IDS..)?)?;
         let (source, _) = connection_id(rest)?;
-        Some(Self::Long { destination, source })
+        Some(Self::Long { version, destination, source })
     }
 }
 
@@ -55,9 +60,9 @@ mod tests {
 
     #[test]
     fn reads_both_forms() {
-        let first = QuicPacket::Long { destination: &INITIAL[6..14], source: &[] };
+        let first = QuicPacket::Long { version: 1, destination: &INITIAL[6..14], source: &[] };
         assert_eq!(QuicPacket::read(INITIAL, 8), Some(first));
-        let answer = QuicPacket::Long { destination: &[], source: &ANSWER[7..15] };
+        let answer = QuicPacket::Long { version: 1, destination: &[], source: &ANSWER[7..15] };
         assert_eq!(QuicPacket::read(ANSWER, 4), Some(answer), "a long header tells its lengths");
         let short = QuicPacket::Short { destination: b"\x01\x02\x03\x04" };
         assert_eq!(QuicPacket::read(b"\x40\x01\x02\x03\x04\x05", 4), Some(short));

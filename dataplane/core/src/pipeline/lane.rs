@@ -240,7 +240,7 @@ impl<A: Family> Lane<A> {
         now_ms: u64,
         steered: &Steered<'_, A>,
     ) -> Verdict {
-        let owner = match self.goes_on(on.0, now_ms, steered) {
+        let owner = match self.goes_on(on.0, packet.as_ref(), now_ms, steered) {
             Some(owner) => owner,
             None => match self.decide(desk, on, packet, now_ms, steered) {
                 Ok(owner) => owner,
@@ -266,16 +266,18 @@ impl<A: Family> Lane<A> {
     fn goes_on<'a>(
         &mut self,
         snapshot: &Snapshot,
+        frame: &[u8],
         now_ms: u64,
         steered: &Steered<'a, A>,
     ) -> Option<&'a Path<A>> {
         let &Steered { ref key, service, sender, ref headers, glanced, .. } = steered;
         let session = self.sessions.table.glanced(glanced, key)?;
+        let from_client = !matches!(sender, Sender::Backend(_));
         let tells = match headers.tcp_flags() {
             Some(flags) => flags.ends(),
             None => service.quic.is_some(),
         };
-        if !session.is_settled() || tells {
+        if !session.is_settled(from_client) || tells {
             return None;
         }
         let owner = match sender {
@@ -283,10 +285,13 @@ impl<A: Family> Lane<A> {
             Sender::Backend(path) if path.slot == session.owner() => path,
             _ => return None,
         };
-        if matches!(sender, Sender::Backend(_)) && matches!(snapshot.hop(steered.hop), Hop::Host) {
+        if !from_client && matches!(snapshot.hop(steered.hop), Hop::Host) {
             return None;
         }
         session.seen(now_ms);
+        if let Some(number) = headers.tcp_acknowledgement(frame) {
+            session.acknowledged(from_client, number);
+        }
         Some(owner)
     }
 
@@ -346,6 +351,7 @@ impl<A: Family> Lane<A> {
                 }
                 let by_vm = !from_client && !adopted;
                 let session = Session::new(key, owner.slot, birth_epoch, state, by_vm, now_ms);
+                let session = if adopted && from_client { session.unconfirmed() } else { session };
                 let begun = self.sessions.begin(desk, on.0, session, hash);
                 let at = begun.map_err(Verdict::Drop)?;
                 self.sessions.follow(desk, at, headers, packet.as_ref(), from_client, now_ms);

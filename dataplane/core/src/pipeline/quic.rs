@@ -64,8 +64,13 @@ pub(super) fn learn<A: Address>(
 ) {
     let quic = service.quic.filter(|quic| quic.is_spoken_at(key.address_port()));
     let Some((quic, datagram)) = quic.zip(headers.udp_payload(frame)) else { return };
-    if let Some(QuicPacket::Long { source, .. }) = QuicPacket::read(datagram, 0)
-        && source.len() == usize::from(quic.connection_id_len)
+    let Some(QuicPacket::Long { version: 1.., source, .. }) = QuicPacket::read(datagram, 0) else {
+        return;
+    };
+    // No server takes another's away, whatever a client had it say.
+    let is_others = |known: BackendSlot| known != owner && service.path(known).is_some();
+    if source.len() == usize::from(quic.connection_id_len)
+        && !desk.connections.owner(key.address(), source).is_some_and(is_others)
     {
         desk.connections.learn(key.address(), source, owner, desk.now_ms);
     }

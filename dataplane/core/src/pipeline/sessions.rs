@@ -4,15 +4,20 @@ use std::io;
 
 use super::{Outcome, shard::Desk};
 use crate::{
-    packet::{Headers, TcpFlags},
-    session::{HalfOpen, Session, SessionState, SessionTable},
-    steering::{Family, Snapshot},
+    packet::{Headers, protocol},
+    session::{HalfOpen, Session, SessionKey, SessionState, SessionTable, Youngest},
+    steering::{Cutover, Family, Service, Snapshot, Unknown},
 };
 
-/// The sessions, and the order in which those began that are only begun.
+/// Keys that are looked at for one that may go.
+const TRIES: usize = 16;
+
+/// The sessions, and the order in which those began that make room for others.
 pub(super) struct Sessions<A: Family> {
     pub(super) table: SessionTable<A>,
     half_open: HalfOpen<A>,
+    /// They seem to be established, and clients alone have been heard in them.
+    unconfirmed: Youngest<A>,
     /// Since the last sweep.
     pub(super) begun: u32,
 }
@@ -20,8 +25,12 @@ pub(super) struct Sessions<A: Family> {
 impl<A: Family> Sessions<A> {
     /// Room for `capacity` sessions.
     pub(super) fn new(capacity: u32) -> io::Result<Self> {
-        let (table, half_open) = (SessionTable::with_capacity(capacity)?, HalfOpen::new(capacity)?);
-        Ok(Self { table, half_open, begun: 0 })
+        Ok(Self {
+            table: SessionTable::with_capacity(capacity)?,
+            half_open: HalfOpen::new(capacity)?,
+            unconfirmed: Youngest::new(capacity)?,
+            begun: 0,
+        })
     }
 
     /// Keep the session at `at` up to date with one of its packets.
@@ -37,23 +46,6 @@ impl<A: Family> Sessions<A> {
     ) {
         let session = &mut self.table[at];
         session.seen(now_ms);
-        let ends = headers.tcp_flags().is_some_and(TcpFlags::ends);
-        if !session.is_settled() || ends {
-            self.follow_closely(desk, at, headers, frame, from_client);
-        }
-    }
-
-    /// The same for packets that may change the session's state.
-    #[inline]
-    fn follow_closely(
-        &mut self,
-        desk: &Desk,
-        at: u32,
-        headers: &Headers,
-        frame: &[u8],
-        from_client: bool,
-    ) {
-        let session = &mut self.table[at];
         let before = session.state();
         match headers.tcp_segment(frame) {
             Some(segment) => session.follow_tcp(&segment, from_client),
@@ -62,6 +54,9 @@ impl<A: Family> Sessions<A> {
         let after = session.state();
         if before == SessionState::Opening && after != SessionState::Opening {
             self.half_open.end();
+            if session.is_unconfirmed() {
+                self.unconfirmed.push(session.key());
+            }
         }
         if before != SessionState::Lingering && after == SessionState::Lingering {
             desk.counters.entry_closed(session.owner(), session.is_begun_by_vm());
@@ -86,13 +81,19 @@ impl<A: Family> Sessions<A> {
         {
             return Err(Outcome::HalfOpenLimited);
         }
-        if self.table.is_full() && !self.evict_half_open(desk, snapshot) {
+        if self.table.is_full()
+            && !self.evict_unconfirmed(desk, snapshot)
+            && !self.evict_half_open(desk, snapshot)
+        {
             return Err(Outcome::TableFull);
         }
         let (key, owner, begun_by_vm) = (session.key(), session.owner(), session.is_begun_by_vm());
+        let is_unconfirmed = session.is_unconfirmed();
         let at = self.table.insert(session, hash).map_err(|_| Outcome::TableFull)?;
         if is_half_open {
             self.half_open.begin(key);
+        } else if is_unconfirmed {
+            self.unconfirmed.push(key);
         }
         self.begun += 1;
         desk.entry_added(owner, begun_by_vm);
@@ -102,10 +103,8 @@ impl<A: Family> Sessions<A> {
     /// Forget the oldest half-open session, but none that a cutover has made old. Whether there was one.
     #[cold]
     fn evict_half_open(&mut self, desk: &mut Desk, snapshot: &Snapshot) -> bool {
-        /// Keys that are looked at for one that is still half open.
-        const TRIES: usize = 16;
         for _ in 0..TRIES {
-            let Some(key) = self.half_open.take_oldest() else { return false };
+            let Some(key) = self.half_open.youngest.take_oldest() else { return false };
             let Some(at) = self.table.find(&key, self.table.hash(&key)) else { continue };
             let session = &self.table[at];
             if session.state() != SessionState::Opening {
@@ -119,6 +118,26 @@ impl<A: Family> Sessions<A> {
             self.remove(desk, at);
             desk.counters.half_open_evicted.add(1);
             return true;
+        }
+        false
+    }
+
+    /// Forget the oldest unconfirmed session, but none that would then lose its old owner. Whether there was one.
+    #[cold]
+    fn evict_unconfirmed(&mut self, desk: &mut Desk, snapshot: &Snapshot) -> bool {
+        for _ in 0..TRIES {
+            let Some(key) = self.unconfirmed.take_oldest() else { return false };
+            let Some(at) = self.table.find(&key, self.table.hash(&key)) else { continue };
+            let session = &self.table[at];
+            let service = snapshot.plane::<A>().service(key.address());
+            let is_kept = |service: &Service<A>| {
+                service.is_old(session.birth_epoch()) && !comes_back(service, &key)
+            };
+            if session.is_unconfirmed() && !service.is_some_and(is_kept) {
+                self.remove(desk, at);
+                desk.counters.half_open_evicted.add(1);
+                return true;
+            }
         }
         false
     }
@@ -138,4 +157,10 @@ impl<A: Family> Sessions<A> {
         desk.counters.entry_closed(session.owner(), session.is_begun_by_vm());
         session.end(now_ms);
     }
+}
+
+/// Whether the source would adopt an old session again that was forgotten.
+fn comes_back<A: Family>(service: &Service<A>, key: &SessionKey<A>) -> bool {
+    let adopts = |cutover: Cutover| cutover.unknown_tcp == Unknown::Source;
+    key.protocol() == protocol::TCP && service.cut_over.is_some_and(adopts)
 }

@@ -5,8 +5,9 @@
 //! without waiting. Two that write at once may lose one connection ID, and a wrong answer needs two IDs whose keyed
 //! hashes agree in some forty bits; neither does harm beyond what happens to a connection ID that is not known.
 //!
-//! A server's long header is where an ID comes from: only servers fill this, spoofed clients cannot. What a server gives
-//! out later is encrypted, and stays unknown.
+//! A server's long header is where an ID comes from, and only the ID that the server chose. A flood of clients' first
+//! packets makes a server choose many, and then the oldest are forgotten. What a server gives out later is encrypted, and
+//! stays unknown.
 //!
 //! | bits of a word | |
 //! |---|---|

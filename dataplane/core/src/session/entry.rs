@@ -9,7 +9,7 @@
 //! | 14 | 38 | 2 | owner |
 //! | 16 | 40 | 4 | last seen, milliseconds modulo 2^32 |
 //! | 20 | 44 | 4 | birth epoch |
-//! | 24 | 48 | 8 | sequence numbers that acknowledge the client's and the backend's SYN, later FIN |
+//! | 24 | 48 | 8 | sequence numbers up to which the client and the backend have been acknowledged |
 //!
 //! None lies across two cache lines. Host byte order: it never leaves the process.
 
@@ -152,11 +152,30 @@ impl<A: Address> Session<A> {
         self.last_seen_ms = now_ms as u32;
     }
 
-    /// Whether nothing but the end of a TCP connection changes its state. Nearly every packet belongs to such a session.
+    /// Whether nothing but the end of a TCP connection changes its state, of what this side may send. Nearly every packet
+    /// belongs to such a session.
     #[inline]
     #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.life.is_settled()
+    pub fn is_settled(&self, from_client: bool) -> bool {
+        self.life.is_settled(from_client)
+    }
+
+    /// One side of a settled TCP session acknowledges the other up to this sequence number.
+    #[inline]
+    pub fn acknowledged(&mut self, by_client: bool, number: u32) {
+        self.marks[usize::from(by_client)] = number;
+    }
+
+    /// The same, known from a client alone.
+    #[must_use]
+    pub(crate) fn unconfirmed(self) -> Self {
+        Self { life: self.life.unconfirmed(), ..self }
+    }
+
+    /// Whether nobody but the client has been heard, and speaks as if it were established.
+    #[must_use]
+    pub(crate) fn is_unconfirmed(&self) -> bool {
+        self.life.is_unconfirmed()
     }
 
     /// Follow a TCP segment of this session.
@@ -194,10 +213,14 @@ impl<A: Address> Session<A> {
                 timeouts.tcp_opening_ms
             }
             (SessionState::Opening, protocol::TCP) => timeouts.tcp_syn_ms,
+            (SessionState::Resetting, protocol::TCP) if self.life.is_doubted(&self.marks) => {
+                timeouts.tcp_closing_ms
+            }
             (SessionState::Resetting, protocol::TCP) => timeouts.tcp_reset_ms,
             (SessionState::Closing, protocol::TCP) if self.life.is_ending() => {
                 timeouts.tcp_closing_ms
             }
+            (_, protocol::TCP) if self.life.is_unconfirmed() => timeouts.tcp_opening_ms,
             // One side may be done, and the other go on for hours.
             (_, protocol::TCP) => timeouts.tcp_established_ms,
             _ => timeouts.udp_ms,

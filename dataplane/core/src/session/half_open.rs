@@ -13,65 +13,33 @@ use tidegate_hugemem::HugeArray;
 use super::SessionKey;
 use crate::packet::Address;
 
-/// Share of the table that may be half open.
+/// Share of the table that may be half open, and that is remembered.
 const SHARE: u32 = 4;
 const LEAST: u32 = 64;
 
-/// Keys of sessions in the order in which they began. Many of them are not half open any more.
-pub(crate) struct HalfOpen<A: Address> {
+/// The youngest of the sessions that may make room for others, in the order in which they began. Many of them need not do so
+/// any more.
+pub(crate) struct Youngest<A: Address> {
     ring: HugeArray<SessionKey<A>>,
     first: usize,
     len: usize,
-    /// Sessions that are half open.
-    count: u32,
-    quota: u32,
-    /// Old ones that were found where one was to be evicted: others have so much more room, up to a second quota.
-    passed_over: u32,
 }
 
-impl<A: Address> HalfOpen<A> {
-    /// For a table of `capacity` sessions.
+impl<A: Address> Youngest<A> {
+    /// Of a table of `capacity` sessions, a share.
     pub(crate) fn new(capacity: u32) -> io::Result<Self> {
-        let quota = (capacity / SHARE).max(LEAST);
-        Ok(Self {
-            ring: HugeArray::zeroed(quota as usize)?,
-            first: 0,
-            len: 0,
-            count: 0,
-            quota,
-            passed_over: 0,
-        })
+        Ok(Self { ring: HugeArray::zeroed(share(capacity) as usize)?, first: 0, len: 0 })
     }
 
-    /// Whether the oldest must make room for another.
+    /// One more. Where there is no room for it the oldest is forgotten, and expires by itself.
     #[inline]
-    pub(crate) fn is_full(&self) -> bool {
-        self.count >= self.quota + self.passed_over
-    }
-
-    /// One that was taken as the oldest must not be evicted. It is no more asked for, and ends by itself.
-    pub(crate) fn pass_over(&mut self) {
-        self.passed_over = self.quota.min(self.passed_over + 1);
-    }
-
-    /// A session has begun and is half open: the youngest. Where there is no room the oldest is forgotten, and expires by
-    /// itself.
-    #[inline]
-    pub(crate) fn begin(&mut self, key: SessionKey<A>) {
-        self.count += 1;
+    pub(crate) fn push(&mut self, key: SessionKey<A>) {
         if self.len == self.ring.len() {
             self.take_oldest();
         }
         let at = self.wrapped(self.first + self.len);
         self.ring[at] = key;
         self.len += 1;
-    }
-
-    /// A session is not half open any more, or gone.
-    #[inline]
-    pub(crate) fn end(&mut self) {
-        self.count -= 1;
-        self.passed_over = self.passed_over.min(self.count);
     }
 
     /// The oldest that is remembered, which is forgotten now.
@@ -86,6 +54,53 @@ impl<A: Address> HalfOpen<A> {
     fn wrapped(&self, at: usize) -> usize {
         if at < self.ring.len() { at } else { at - self.ring.len() }
     }
+}
+
+/// Half-open sessions, and how many there may be.
+pub(crate) struct HalfOpen<A: Address> {
+    pub(crate) youngest: Youngest<A>,
+    /// Sessions that are half open.
+    count: u32,
+    quota: u32,
+    /// Old ones that were found where one was to be evicted: others have so much more room, up to a second quota.
+    passed_over: u32,
+}
+
+impl<A: Address> HalfOpen<A> {
+    /// For a table of `capacity` sessions.
+    pub(crate) fn new(capacity: u32) -> io::Result<Self> {
+        let youngest = Youngest::new(capacity)?;
+        Ok(Self { youngest, count: 0, quota: share(capacity), passed_over: 0 })
+    }
+
+    /// Whether the oldest must make room for another.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.count >= self.quota + self.passed_over
+    }
+
+    /// One that was taken as the oldest must not be evicted. It is no more asked for, and ends by itself.
+    pub(crate) fn pass_over(&mut self) {
+        self.passed_over = self.quota.min(self.passed_over + 1);
+    }
+
+    /// A session has begun and is half open: the youngest.
+    #[inline]
+    pub(crate) fn begin(&mut self, key: SessionKey<A>) {
+        self.count += 1;
+        self.youngest.push(key);
+    }
+
+    /// A session is not half open any more, or gone.
+    #[inline]
+    pub(crate) fn end(&mut self) {
+        self.count -= 1;
+        self.passed_over = self.passed_over.min(self.count);
+    }
+}
+
+fn share(capacity: u32) -> u32 {
+    (capacity / SHARE).max(LEAST)
 }
 
 #[cfg(test)]
@@ -123,7 +138,7 @@ mod tests {
             }
             assert!(half_open.is_full());
             for n in 0..LEAST / 2 {
-                assert_eq!(half_open.take_oldest(), Some(key(round * LEAST + n)));
+                assert_eq!(half_open.youngest.take_oldest(), Some(key(round * LEAST + n)));
             }
             (0..LEAST).for_each(|_| half_open.end());
         }
@@ -134,8 +149,8 @@ mod tests {
         let mut half_open = HalfOpen::new(0).expect("memory");
         (0..LEAST + 3).for_each(|n| half_open.begin(key(n)));
         assert!(half_open.is_full());
-        assert_eq!(half_open.take_oldest(), Some(key(3)));
-        (1..LEAST).for_each(|_| assert!(half_open.take_oldest().is_some()));
-        assert_eq!(half_open.take_oldest(), None);
+        assert_eq!(half_open.youngest.take_oldest(), Some(key(3)));
+        (1..LEAST).for_each(|_| assert!(half_open.youngest.take_oldest().is_some()));
+        assert_eq!(half_open.youngest.take_oldest(), None);
     }
 }

@@ -10,8 +10,14 @@
 //!     └───────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Windows are not looked at. So an RST is believed only when nobody goes on: one that missed the window is answered with
-//! a challenge ACK by whoever got it (RFC 5961, section 3.2), and the session lives.
+//! Whoever gets an RST believes it when its sequence number is the next one expected, answers it with a challenge ACK when
+//! it is in the window, and passes it over otherwise (RFC 5961, section 3.2). So the box remembers how far each side has been
+//! acknowledged. An RST exactly there is believed after a little silence. One ahead of it, as when a sender gives up with data
+//! under way, or where nothing is known, is believed after as much silence as RFC 7857, section 2.2, asks for. Any other is
+//! passed on, and is nothing. When its receiver goes on, no RST was meant.
+//!
+//! A session that clients alone have been heard in is *unconfirmed*, though they speak as if it were established: anyone can
+//! send such packets in anyone's name. It lasts no longer than one that is opening, and makes room for others.
 //!
 //! One byte:
 //!
@@ -19,7 +25,7 @@
 //! |---|---|
 //! | 0–2 | state; zero is a free place in the table |
 //! | 3 | begun by the VM |
-//! | 4–7 | while opening: bit 4, answered; then: FINs sent (bits 4, 5) and acknowledged (6, 7), the client's first |
+//! | 4–7 | while opening: bit 4, answered; then: FINs sent (bits 4, 5) and acknowledged (6, 7), the client's first; bit 7 without bit 5: unconfirmed |
 
 use zerocopy::FromZeros;
 
@@ -58,8 +64,8 @@ pub enum ImportedState {
 #[repr(transparent)]
 pub(super) struct Life(u8);
 
-/// TCP, by side, the client's first: while opening the sequence numbers that acknowledge the SYNs, then those that
-/// acknowledge the FINs. Others: how many packets the initiator has sent, while opening.
+/// TCP, by side, the client's first: the sequence number up to which it has been acknowledged; once it has sent its FIN, the
+/// one that acknowledges that. Zero: not known. Others: how many packets the initiator has sent, while opening.
 pub(super) type Marks = [u32; 2];
 
 const STATE: u8 = 0b111;
@@ -81,11 +87,16 @@ const SENT: u8 = 1 << 4;
 const ACKNOWLEDGED: u8 = 1 << 6;
 const BOTH_SENT: u8 = SENT | SENT << 1;
 const BOTH_ACKNOWLEDGED: u8 = ACKNOWLEDGED | ACKNOWLEDGED << 1;
-const FINS: u8 = BOTH_SENT | BOTH_ACKNOWLEDGED;
+/// The VM has not been heard; with none of its FINs.
+const UNCONFIRMED: u8 = 1 << 7;
 
 /// How far the acknowledgement that ends a handshake may be ahead of the SYN's: what the responder may have sent
 /// without waiting for it (RFC 6928 allows ten segments), and room to spare. A spoofed one meets it once in 32,768 times.
 const HANDSHAKE_WINDOW: u32 = 1 << 17;
+
+/// How far ahead of what was acknowledged an RST may be: what a sender may have under way. A spoofed one meets it once in
+/// 128 times.
+const RESET_WINDOW: u32 = 1 << 25;
 
 /// Datagrams of the initiator that are a stream although nobody answers.
 const ONE_WAY_STREAM: u32 = 8;
@@ -113,6 +124,11 @@ impl Life {
         })
     }
 
+    /// The same, known from a client alone.
+    pub(super) fn unconfirmed(self) -> Self {
+        Self(self.0 | UNCONFIRMED)
+    }
+
     #[inline]
     pub(super) fn is_free(self) -> bool {
         self.0 & STATE == 0
@@ -134,10 +150,23 @@ impl Life {
         self.0 & STATE != LINGERING
     }
 
-    /// Whether nothing but a FIN or RST changes it.
+    /// Whether nothing but a FIN or RST of this side changes it.
     #[inline]
-    pub(super) fn is_settled(self) -> bool {
-        self.0 & !BEGUN_BY_VM == ESTABLISHED
+    pub(super) fn is_settled(self, from_client: bool) -> bool {
+        let ignored = if from_client { BEGUN_BY_VM | UNCONFIRMED } else { BEGUN_BY_VM };
+        self.0 & !ignored == ESTABLISHED
+    }
+
+    /// Whether nobody but the client has been heard, and speaks as if it were established.
+    pub(super) fn is_unconfirmed(self) -> bool {
+        let has_begun = !matches!(self.0 & STATE, OPENING | LINGERING);
+        has_begun && self.0 & (UNCONFIRMED | SENT << 1) == UNCONFIRMED
+    }
+
+    /// While resetting: whether the RST may have been anybody's.
+    pub(super) fn is_doubted(self, marks: &Marks) -> bool {
+        let side = usize::from(self.0 & STATE != RESET_BY_CLIENT);
+        marks[side] == 0
     }
 
     #[inline]
@@ -170,6 +199,7 @@ impl Life {
     /// Follow a packet that is not TCP.
     pub(super) fn follow_datagram(&mut self, marks: &mut Marks, from_client: bool) {
         if self.0 & STATE != OPENING {
+            self.confirm(from_client);
             return;
         }
         if from_client == self.is_begun_by_vm() {
@@ -178,8 +208,20 @@ impl Life {
         }
         let [packets, _] = marks;
         *packets += 1;
-        if self.is_answered() || *packets >= ONE_WAY_STREAM {
+        if self.is_answered() {
             self.establish();
+        } else if *packets >= ONE_WAY_STREAM {
+            self.establish();
+            if from_client {
+                *self = self.unconfirmed();
+            }
+        }
+    }
+
+    /// A packet of one side that is no RST.
+    fn confirm(&mut self, from_client: bool) {
+        if !from_client && self.is_unconfirmed() {
+            self.0 &= !UNCONFIRMED;
         }
     }
 
@@ -191,6 +233,10 @@ impl Life {
         from_client: bool,
     ) {
         let (side, other) = if from_client { (0, 1) } else { (1, 0) };
+        let is_reset = segment.flags.has(TcpFlags::RST);
+        if !is_reset {
+            self.confirm(from_client);
+        }
         match self.0 & STATE {
             LINGERING => return,
             OPENING => {
@@ -200,12 +246,12 @@ impl Life {
                 }
             }
             // What the side that sent the RST had sent before it may arrive behind it, and proves nothing.
-            RESET_BY_CLIENT | RESET_BY_VM if !segment.flags.has(TcpFlags::RST) => {
+            RESET_BY_CLIENT | RESET_BY_VM if !is_reset => {
                 let is_from_receiver = from_client == (self.0 & STATE == RESET_BY_VM);
                 if !is_from_receiver {
                     return;
                 }
-                let code = if self.0 & FINS == 0 { ESTABLISHED } else { CLOSING };
+                let code = if self.0 & BOTH_SENT == 0 { ESTABLISHED } else { CLOSING };
                 self.become_code(code);
             }
             ENDING if segment.payload_len > 0 && !segment.flags.has(TcpFlags::FIN) => {
@@ -213,9 +259,12 @@ impl Life {
             }
             _ => {}
         }
-        if segment.flags.has(TcpFlags::RST) {
-            self.become_code(if from_client { RESET_BY_CLIENT } else { RESET_BY_VM });
+        if is_reset {
+            self.reset(marks, segment.sequence, from_client);
             return;
+        }
+        if segment.flags.has(TcpFlags::ACK) && self.0 & SENT << other == 0 {
+            marks[other] = segment.acknowledgement;
         }
         if segment.flags.has(TcpFlags::FIN) && self.0 & SENT << side == 0 {
             marks[side] = segment.sequence.wrapping_add(segment.payload_len).wrapping_add(1);
@@ -245,9 +294,11 @@ impl Life {
             } else {
                 segment.flags.has(TcpFlags::ACK) && segment.acknowledgement == marks[other]
             };
-            let by = if from_client { RESET_BY_CLIENT } else { RESET_BY_VM };
-            self.0 &= !ANSWERED;
-            self.become_code(if is_exact { LINGERING } else { by });
+            // Any other may have been sent by anyone; the session does not last for long by itself.
+            if is_exact {
+                self.0 &= !ANSWERED;
+                self.end();
+            }
             return;
         }
         if segment.flags.has(TcpFlags::SYN) {
@@ -265,8 +316,27 @@ impl Life {
             && ahead < HANDSHAKE_WINDOW
         {
             self.establish();
-            *marks = [0; 2];
         }
+    }
+
+    /// Follow an RST of one side.
+    fn reset(&mut self, marks: &mut Marks, sequence: u32, from_client: bool) {
+        let side = usize::from(!from_client);
+        let ahead = sequence.wrapping_sub(marks[side]);
+        let has_sent_fin = self.0 & SENT << side != 0;
+        let is_possible = match marks[side] {
+            0 => true,
+            // The end of its numbers, or the FIN itself where that is not acknowledged.
+            _ if has_sent_fin => ahead.wrapping_add(1) <= 1,
+            _ => ahead < RESET_WINDOW,
+        };
+        if !is_possible {
+            return;
+        }
+        if ahead != 0 && !has_sent_fin {
+            marks[side] = 0;
+        }
+        self.become_code(if from_client { RESET_BY_CLIENT } else { RESET_BY_VM });
     }
 
     fn establish(&mut self) {

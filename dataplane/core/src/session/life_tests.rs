@@ -113,10 +113,10 @@ fn fast_open_carries_data_in_the_syn() {
 #[test]
 fn exact_resets_of_a_handshake_are_believed() {
     assert_eq!(states(&[c(SYN, 99, 0, 0), v(RST_ACK, 0, 100, 0)])[1], Lingering);
-    assert_eq!(states(&[c(SYN, 99, 0, 0), v(RST_ACK, 0, 101, 0)])[1], Resetting);
-    assert_eq!(states(&[c(SYN, 99, 0, 0), v(RST, 0, 100, 0)])[1], Resetting);
+    assert_eq!(states(&[c(SYN, 99, 0, 0), v(RST_ACK, 0, 101, 0)])[1], Opening);
+    assert_eq!(states(&[c(SYN, 99, 0, 0), v(RST, 0, 100, 0)])[1], Opening);
     assert_eq!(states(&[c(SYN, 99, 0, 0), c(RST, 100, 0, 0)])[1], Lingering);
-    assert_eq!(states(&[c(SYN, 99, 0, 0), c(RST, 7, 0, 0)])[1], Resetting);
+    assert_eq!(states(&[c(SYN, 99, 0, 0), c(RST, 7, 0, 0)])[1], Opening);
 }
 
 #[test]
@@ -132,12 +132,63 @@ fn a_reset_is_believed_when_nobody_goes_on() {
     assert_eq!(states_from_established(&crossed), [Resetting, Established, Resetting]);
 }
 
+/// Who gets an RST believes it where it expects the next number, and passes it over outside its window (RFC 5961, section
+/// 3.2): nothing comes back then, and nobody may conclude that the session is over.
+#[test]
+fn a_reset_is_no_more_than_its_number() {
+    for (number, state, doubted) in [
+        (100, Resetting, false),
+        (101, Resetting, true),
+        (100 + RESET_WINDOW - 1, Resetting, true),
+        (100 + RESET_WINDOW, Established, false),
+        (99, Established, false),
+        (100 + (1 << 31), Established, false),
+    ] {
+        let (mut life, mut marks) = (Life::new(Established, false), [0; 2]);
+        let talk = [c(ACK, 100, 500, 0), v(ACK, 500, 100, 0), c(RST, number, 0, 0)];
+        assert_eq!(follow(&mut life, &mut marks, &talk)[2], state, "{number}");
+        assert_eq!(state == Resetting && life.is_doubted(&marks), doubted, "{number}");
+        // It was challenged, and answered with the right number.
+        let exact = [v(ACK, 500, 100, 0), c(RST, 100, 0, 0)];
+        assert_eq!(follow(&mut life, &mut marks, &exact)[1], Resetting);
+        assert!(!life.is_doubted(&marks), "{number}");
+    }
+    // Where nothing is known of the side, any number may be the right one.
+    let (mut life, mut marks) = (Life::imported(ImportedState::Established), [0; 2]);
+    assert_eq!(follow(&mut life, &mut marks, &[v(RST, 9, 0, 0)]), [Resetting]);
+    assert!(life.is_doubted(&marks));
+}
+
+#[test]
+fn a_reset_behind_a_fin_has_its_number_or_that_before() {
+    for (number, state) in [(111, Resetting), (110, Resetting), (109, Closing), (112, Closing)] {
+        let life = [c(ACK, 100, 500, 0), v(ACK, 500, 100, 0), c(FIN_ACK, 100, 500, 10)];
+        let life = [&life[..], &[c(RST, number, 0, 0)]].concat();
+        assert_eq!(states_from_established(&life)[3], state, "{number}");
+    }
+}
+
+#[test]
+fn what_a_client_says_is_confirmed_by_the_vm() {
+    for reset in [false, true] {
+        let mut life = Life::new(Established, false).unconfirmed();
+        let mut marks = [0; 2];
+        follow(&mut life, &mut marks, &[c(ACK, 100, 500, 9), c(FIN_ACK, 109, 500, 0)]);
+        assert!(life.is_unconfirmed() && life.is_settled(true) == life.is_settled(false));
+        let flags = if reset { RST } else { ACK };
+        follow(&mut life, &mut marks, &[v(flags, 500, 110, 0)]);
+        assert_eq!(life.is_unconfirmed(), reset);
+    }
+    let settled = Life::new(Established, false).unconfirmed();
+    assert!(settled.is_settled(true) && !settled.is_settled(false), "the VM's packet is news");
+}
+
 #[test]
 fn a_reset_while_closing_forgets_no_fin() {
     let life = [
         c(FIN_ACK, 100, 500, 0),
         v(ACK, 500, 101, 1400),
-        c(RST, 7, 0, 0),
+        c(RST, 101, 0, 0),
         v(FIN_ACK, 1900, 101, 0),
         c(ACK, 101, 1901, 0),
     ];
@@ -201,6 +252,9 @@ fn a_stream_of_datagrams_needs_no_answer() {
         life.follow_datagram(&mut marks, true);
     }
     assert_eq!(life.state(), Established);
+    assert!(life.is_unconfirmed(), "nobody but the client has spoken");
+    life.follow_datagram(&mut marks, false);
+    assert!(!life.is_unconfirmed());
 }
 
 #[test]

@@ -1,9 +1,13 @@
 //! How long silent sessions are kept.
 
-use tidegate_dataplane::{pipeline::Outcome, session::SessionState, steering::Cutover};
+use tidegate_dataplane::{
+    pipeline::Outcome,
+    session::SessionState,
+    steering::{Cutover, Unknown},
+};
 
 use crate::switch_box::{
-    SwitchBox,
+    SwitchBox, assert_moved,
     traffic::{ACK, Body, FIN_ACK, Flow, GIVEN_UP, REFUSED, RST, SYN, SYN_ACK, segment, tcp},
     world::{CLIENT, Mode, SERVICE, Vm, ip},
 };
@@ -34,9 +38,9 @@ fn each_kind_has_its_limit() {
     for (bodies, limit_ms, state) in [
         (vec![tcp(SYN)], limits.tcp_syn_ms, SessionState::Opening),
         (vec![tcp(SYN), tcp(ACK)], limits.tcp_syn_ms, SessionState::Opening),
-        (vec![tcp(ACK)], limits.tcp_established_ms, SessionState::Established),
-        // One side is done; the other may go on for hours.
-        (vec![tcp(ACK), tcp(FIN_ACK)], limits.tcp_established_ms, SessionState::Closing),
+        // Anybody may have said that.
+        (vec![tcp(ACK)], limits.tcp_opening_ms, SessionState::Established),
+        (vec![tcp(ACK), tcp(FIN_ACK)], limits.tcp_opening_ms, SessionState::Closing),
         (vec![tcp(SYN), GIVEN_UP], limits.linger_ms, SessionState::Lingering),
         (vec![Body::Udp], limits.udp_ms, SessionState::Opening),
         (vec![Body::EchoRequest], limits.echo_ms, SessionState::Opening),
@@ -48,6 +52,15 @@ fn each_kind_has_its_limit() {
         }
         assert_eq!(switch_box.sessions()[0].state, state);
         assert_kept_for(&mut switch_box, home, limit_ms);
+    }
+    // The VM knows it. One side may be done, and the other go on for hours.
+    for bodies in [vec![tcp(ACK)], vec![tcp(ACK), tcp(FIN_ACK)]] {
+        let (mut switch_box, home) = at_rest();
+        for body in bodies {
+            switch_box.one(&flow.to_service(body));
+        }
+        switch_box.one(&flow.sent_by(home, tcp(ACK)));
+        assert_kept_for(&mut switch_box, home, limits.tcp_established_ms);
     }
 }
 
@@ -79,8 +92,10 @@ fn a_reset_that_nobody_contradicts_ends_the_session_and_lets_it_linger() {
         let sent = |by_client, body| {
             if by_client { flow.to_service(body) } else { flow.sent_by(home, body) }
         };
+        // Each acknowledges the other up to 2000.
         switch_box.one(&flow.to_service(tcp(ACK)));
-        switch_box.one(&sent(from_client, tcp(RST)));
+        switch_box.one(&flow.sent_by(home, tcp(ACK)));
+        switch_box.one(&sent(from_client, segment(RST, 2000, 0)));
         let reset_ms = switch_box.timeouts.tcp_reset_ms;
         switch_box.advance(reset_ms);
         switch_box.sweep();
@@ -90,7 +105,7 @@ fn a_reset_that_nobody_contradicts_ends_the_session_and_lets_it_linger() {
         switch_box.advance(reset_ms + 1);
         switch_box.sweep();
         assert_eq!(switch_box.live(home), 1, "contradicted");
-        switch_box.one(&sent(from_client, tcp(RST)));
+        switch_box.one(&sent(from_client, segment(RST, 2000, 0)));
         switch_box.advance(reset_ms + 1);
         switch_box.sweep();
         assert_eq!((switch_box.live(home), switch_box.entries(home)), (0, 1));
@@ -98,6 +113,44 @@ fn a_reset_that_nobody_contradicts_ends_the_session_and_lets_it_linger() {
         switch_box.sweep();
         assert_eq!(switch_box.entries(home), 0);
     }
+}
+
+/// An RST that its receiver passes over without a word ends no session: neither an old one, for which a drain waits, nor
+/// the destination's, whose next packet would go to the source.
+#[test]
+fn a_reset_out_of_nowhere_ends_nothing() {
+    let (old, new) = (Vm::old(1, Mode::Nat), Vm::new(2, Mode::Nat));
+    let mut switch_box = SwitchBox::new(2, old);
+    let (kept, fresh) = (Flow::new(CLIENT, 7), Flow::new(CLIENT, 8));
+    let shake = |switch_box: &mut SwitchBox, flow: Flow, vm| {
+        switch_box.one(&flow.to_service(segment(SYN, 99, 0)));
+        switch_box.one(&flow.sent_by(vm, segment(SYN_ACK, 499, 100)));
+        switch_box.one(&flow.to_service(segment(ACK, 100, 500)));
+    };
+    shake(&mut switch_box, kept, old);
+    switch_box.set_destination(new);
+    assert_eq!(switch_box.cutover(Unknown::Source), 1);
+    shake(&mut switch_box, fresh, new);
+    for flow in [kept, fresh] {
+        switch_box.one(&flow.to_service(segment(RST, 100 + (1 << 30), 0)));
+        switch_box.one(&flow.to_service(segment(RST, 99, 0)));
+    }
+    let limits = switch_box.timeouts;
+    switch_box.advance(limits.tcp_established_ms);
+    switch_box.sweep();
+    assert_eq!((switch_box.live(old), switch_box.live(new)), (1, 1));
+    switch_box.moved();
+    switch_box.one(&kept.to_service(segment(ACK, 100, 500)));
+    switch_box.one(&fresh.to_service(segment(ACK, 100, 500)));
+    assert_moved!(switch_box, ToSource 1, ToDestination 1);
+    // One that may be meant is waited for as RFC 7857, section 2.2, asks.
+    switch_box.one(&kept.to_service(segment(RST, 5000, 0)));
+    switch_box.advance(limits.tcp_closing_ms);
+    switch_box.sweep();
+    assert_eq!(switch_box.live(old), 1);
+    switch_box.advance(1);
+    switch_box.sweep();
+    assert_eq!((switch_box.live(old), switch_box.live(new)), (0, 1));
 }
 
 #[test]

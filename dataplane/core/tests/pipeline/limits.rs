@@ -16,6 +16,11 @@ fn flows(client: u32, ports: std::ops::Range<u16>) -> impl Iterator<Item = Flow>
     ports.map(move |port| Flow::new(client, port))
 }
 
+/// The VM answers, in sessions that a client has shown to exist.
+fn answered(flows: impl Iterator<Item = Flow>, vm: Vm) -> Vec<Packet> {
+    flows.map(|flow| flow.sent_by(vm, tcp(ACK))).collect()
+}
+
 fn each(flows: impl Iterator<Item = Flow>, body: Body) -> Vec<Packet> {
     flows.map(|flow| flow.to_service(body)).collect()
 }
@@ -25,9 +30,10 @@ fn a_full_table_refuses_new_sessions_and_evicts_no_old_one() {
     let (old, new) = (Vm::old(1, Mode::Nat), Vm::new(2, Mode::Nat));
     let mut switch_box = SwitchBox::with_capacity(1, 64, old);
     switch_box.feed(&each(flows(CLIENT, 0..40), tcp(ACK)));
+    switch_box.feed(&answered(flows(CLIENT, 0..40), old));
     switch_box.set_destination(new);
     assert_eq!(switch_box.cutover(Unknown::Source), 40);
-    assert_moved!(switch_box, ToSource 40);
+    assert_moved!(switch_box, ToSource 40, ToClient 40);
 
     for flow in flows(CLIENT_2, 0..30) {
         let shake = [
@@ -123,21 +129,60 @@ fn a_full_table_still_takes_ports_used_anew() {
     switch_box.feed(&each(flows(CLIENT, 0..2), tcp(ACK)));
     switch_box.one(&Flow::new(CLIENT, 2).to_service(tcp(SYN)));
     switch_box.one(&Flow::new(CLIENT, 3).to_service(tcp(ACK)));
+    switch_box.feed(&answered([0, 1, 3].map(|port| Flow::new(CLIENT, port)).into_iter(), old));
     switch_box.one(&Flow::new(CLIENT, 2).to_service(GIVEN_UP));
     switch_box.one(&Flow::new(CLIENT, 2).to_service(tcp(SYN)));
-    assert_moved!(switch_box, ToSource 6);
+    assert_moved!(switch_box, ToSource 6, ToClient 3);
     assert_eq!(switch_box.live(old), 4);
     // The half-open one makes room for an established one, and only that.
-    let mut adopt = |n| switch_box.one(&Flow::new(CLIENT, n).to_service(tcp(ACK))).outcome;
+    let mut adopt = |n| {
+        let ended = switch_box.one(&Flow::new(CLIENT, n).to_service(tcp(ACK))).outcome;
+        switch_box.feed(&answered(std::iter::once(Flow::new(CLIENT, n)), old));
+        ended
+    };
     assert_eq!((adopt(9), adopt(10)), (Outcome::ToSource, Outcome::TableFull));
     // Otherwise it is made by sweeping.
-    switch_box.one(&Flow::new(CLIENT, 0).to_service(tcp(RST)));
+    switch_box.one(&Flow::new(CLIENT, 0).to_service(segment(RST, 2000, 0)));
     for ms in [switch_box.timeouts.tcp_reset_ms, switch_box.timeouts.linger_ms] {
         switch_box.advance(ms + 1);
         switch_box.sweep();
     }
     let ended = switch_box.one(&Flow::new(CLIENT, 10).to_service(tcp(ACK)));
     assert_eq!(ended.outcome, Outcome::ToSource);
+}
+
+/// Segments and streams that no VM ever answers are anybody's: they make room, and are soon forgotten.
+#[test]
+fn what_clients_alone_say_takes_nobodys_room() {
+    let (old, new) = (Vm::old(1, Mode::L2), Vm::new(2, Mode::L2));
+    let spray = |count: u32| (0..count).map(|n| Flow::new(0x0b00_0000 + n, 7));
+    for stream in [false, true] {
+        let mut switch_box = SwitchBox::with_capacity(1, 256, old);
+        switch_box.feed(&each(flows(CLIENT, 0..30), tcp(ACK)));
+        switch_box.feed(&answered(flows(CLIENT, 0..30), old));
+        let body = if stream { Body::Udp } else { tcp(ACK) };
+        for _ in 0..if stream { 9 } else { 1 } {
+            switch_box.feed(&each(spray(600), body));
+        }
+        switch_box.moved();
+        switch_box.feed(&each(flows(CLIENT_2, 0..20), tcp(SYN)));
+        switch_box.feed(&each(flows(CLIENT, 0..30), tcp(ACK)));
+        assert_moved!(switch_box, ToSource 50);
+        // Nobody waits for them longer than for a handshake.
+        let limit_ms = switch_box.timeouts.tcp_opening_ms.max(switch_box.timeouts.udp_ms);
+        switch_box.advance(limit_ms + 1);
+        switch_box.sweep();
+        assert_eq!(switch_box.live(old), 30);
+        // After a cutover the source has them back when they go on, so they make room as well.
+        switch_box.feed(&each(spray(226), tcp(ACK)));
+        switch_box.set_destination(new);
+        assert_eq!(switch_box.cutover(Unknown::Source), 256);
+        switch_box.moved();
+        switch_box.feed(&each(flows(CLIENT_2, 100..120), tcp(SYN)));
+        assert_moved!(switch_box, ToDestination 20);
+        switch_box.feed(&each(flows(CLIENT, 0..30), tcp(ACK)));
+        assert_moved!(switch_box, ToSource 30);
+    }
 }
 
 #[test]

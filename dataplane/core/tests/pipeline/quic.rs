@@ -164,6 +164,29 @@ fn cannot_be_learned_from_clients_or_from_who_is_not_heard() {
     assert_moved!(switch_box, UnknownQuic 1);
 }
 
+/// Version Negotiation repeats the client's words (RFC 9000, section 17.2.1), and no VM takes another's connections over.
+#[test]
+fn cannot_be_turned_round_by_what_a_client_has_a_server_say() {
+    for shards in [1, 3] {
+        let (mut switch_box, old, new) = cut_over_box(shards, Mode::Nat, Cutover::default());
+        const NEGOTIATION: &[u8] = b"\xc1\x00\x00\x00\x00\x00\x04FREEversions";
+        const ECHOED: &[u8] = b"\xc1\x00\x00\x00\x01\x00\x04OLD!handshake";
+        switch_box.one(&says(new, flow(CLIENT, 8), NEGOTIATION));
+        switch_box.one(&says(new, flow(CLIENT, 8), ECHOED));
+        switch_box.one(&client_says(flow(CLIENT_2, 9), TO_OLD));
+        switch_box.one(&client_says(flow(CLIENT_2, 10), b"\x43FREEdata"));
+        assert_moved!(switch_box, ToClient 2, ToSource 2);
+        // Once the old owner is none any more, its IDs may be chosen again.
+        switch_box.release();
+        switch_box.one(&says(new, flow(CLIENT, 8), ECHOED));
+        switch_box.set_destination(old);
+        switch_box.cutover(Unknown::Source);
+        switch_box.moved();
+        switch_box.one(&client_says(flow(CLIENT_2, 11), TO_OLD));
+        assert_moved!(switch_box, ToSource 1);
+    }
+}
+
 #[test]
 fn end_with_the_sources_datagrams() {
     let cutover = Cutover { datagrams_end_ms: Some(6_000), ..Cutover::default() };

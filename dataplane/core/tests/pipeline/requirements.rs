@@ -144,7 +144,7 @@ fn a_reset_is_translated_and_does_not_end_the_session_at_once() {
 #[test]
 fn resets_in_answer_keep_no_session() {
     let (mut switch_box, old, _) = established();
-    switch_box.one(&FLOW.sent_by(old, tcp(RST)));
+    switch_box.one(&FLOW.sent_by(old, segment(RST, 500, 0)));
     switch_box.advance(switch_box.timeouts.tcp_reset_ms + 1);
     switch_box.sweep();
     assert_eq!(switch_box.live(old), 0);

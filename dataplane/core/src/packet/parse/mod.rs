@@ -196,6 +196,15 @@ impl Headers {
         self.tcp_flags().is_some_and(TcpFlags::opens)
     }
 
+    /// Up to where a TCP segment in `frame`, which these were parsed from, acknowledges, if it does.
+    #[inline]
+    #[must_use]
+    pub fn tcp_acknowledgement(&self, frame: &[u8]) -> Option<u32> {
+        self.tcp_flags().filter(|flags| flags.has(TcpFlags::ACK))?;
+        let at = usize::from(self.transport_offset) + 8;
+        frame.get(at..at + 4).map(|bytes| be32(bytes, 0))
+    }
+
     /// The TCP segment in `frame`, which these were parsed from. Few packets need it, so parsing does not read it.
     #[must_use]
     pub fn tcp_segment(&self, frame: &[u8]) -> Option<TcpSegment> {

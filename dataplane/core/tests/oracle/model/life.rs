@@ -43,8 +43,14 @@ pub(crate) struct Session {
     pub(crate) responder_next: u32,
     pub(crate) fin_of_client: Option<Fin>,
     pub(crate) fin_of_vm: Option<Fin>,
-    /// Who sent the last RST.
+    /// Up to where each side has been acknowledged, where that is known. Zero says as much as nothing.
+    pub(crate) heard_of_client: u32,
+    pub(crate) heard_of_vm: u32,
+    /// Who sent the last RST, and whether another could have sent it as well.
     pub(crate) reset_by: Side,
+    pub(crate) reset_doubted: bool,
+    /// Taken for established, although the VM has not been heard.
+    pub(crate) is_unconfirmed: bool,
     /// Known by a FIN, and nothing has gone on since: probably that came late.
     pub(crate) is_only_late: bool,
     /// Datagrams of the initiator.
@@ -53,6 +59,9 @@ pub(crate) struct Session {
 
 /// How far beyond the responder's SYN the initiator may acknowledge when it finishes the handshake.
 const WINDOW: u32 = 1 << 17;
+
+/// How far ahead of what was acknowledged a sender may be.
+const RESET_WINDOW: u32 = 1 << 25;
 
 /// Datagrams of the initiator that make a session, answered or not.
 const ONE_WAY: u32 = 8;
@@ -70,7 +79,11 @@ impl Session {
             responder_next: 0,
             fin_of_client: None,
             fin_of_vm: None,
+            heard_of_client: 0,
+            heard_of_vm: 0,
             reset_by: Side::Client,
+            reset_doubted: false,
+            is_unconfirmed: false,
             is_only_late: false,
             datagrams: 0,
         }
@@ -99,6 +112,9 @@ impl Session {
     /// `speaker` sends `packet` in this session.
     pub(crate) fn hear(&mut self, speaker: Side, packet: &Packet) {
         let len = u32::from(packet.len);
+        if speaker == Side::Vm && !packet.flags().is_some_and(|flags| flags.has(TcpFlags::RST)) {
+            self.is_unconfirmed = false;
+        }
         if packet.flags().is_some_and(|flags| len > 0 && !flags.has(TcpFlags::FIN)) {
             self.is_only_late = false;
         }
@@ -107,7 +123,7 @@ impl Session {
             (Body::Tcp(segment), State::Opening) => self.hear_opening(speaker, *segment, len),
             (Body::Tcp(segment), State::Resetting) => {
                 if segment.flags.has(TcpFlags::RST) {
-                    self.reset_by = speaker;
+                    self.hear_reset(speaker, segment.sequence);
                 } else if speaker != self.reset_by {
                     // It goes on, so it was no late word of a session long over.
                     self.is_only_late = false;
@@ -121,6 +137,7 @@ impl Session {
                 self.datagrams += 1;
                 if self.answered || self.datagrams == ONE_WAY {
                     self.state = State::Established;
+                    self.is_unconfirmed = !self.answered && speaker == Side::Client;
                 }
             }
             _ => {}
@@ -136,8 +153,9 @@ impl Session {
             } else {
                 flags.has(TcpFlags::ACK) && acknowledgement == self.initiator_next
             };
-            self.state = if is_exact { State::Lingering } else { State::Resetting };
-            self.reset_by = speaker;
+            if is_exact {
+                self.state = State::Lingering;
+            }
             return;
         }
         if by_initiator && flags.has(TcpFlags::SYN) {
@@ -150,15 +168,41 @@ impl Session {
         let beyond = acknowledgement.wrapping_sub(self.responder_next);
         if by_initiator && self.answered && flags.has(TcpFlags::ACK) && beyond < WINDOW {
             self.state = State::Established;
+            (*self.heard_of(self.initiator), *self.heard_of(self.initiator.other())) =
+                (self.initiator_next, self.responder_next);
             self.hear_established(speaker, segment, len);
         }
+    }
+
+    fn heard_of(&mut self, side: Side) -> &mut u32 {
+        if side == Side::Client { &mut self.heard_of_client } else { &mut self.heard_of_vm }
+    }
+
+    /// An RST is meant where its receiver expects the next number; one ahead of it may be.
+    fn hear_reset(&mut self, speaker: Side, sequence: u32) {
+        let fin = self.fin(speaker).as_ref().map(|fin| fin.end);
+        let known = fin.unwrap_or(*self.heard_of(speaker));
+        let beyond = i64::from(sequence.wrapping_sub(known) as i32);
+        let doubted = match fin {
+            _ if known == 0 => true,
+            Some(_) if beyond == 0 || beyond == -1 => false,
+            None if beyond == 0 => false,
+            None if (1..i64::from(RESET_WINDOW)).contains(&beyond) => true,
+            _ => return,
+        };
+        if doubted && fin.is_none() {
+            *self.heard_of(speaker) = 0;
+        }
+        (self.state, self.reset_by, self.reset_doubted) = (State::Resetting, speaker, doubted);
     }
 
     fn hear_established(&mut self, speaker: Side, segment: Segment, len: u32) {
         let Segment { flags, sequence, acknowledgement } = segment;
         if flags.has(TcpFlags::RST) {
-            (self.state, self.reset_by) = (State::Resetting, speaker);
-            return;
+            return self.hear_reset(speaker, sequence);
+        }
+        if flags.has(TcpFlags::ACK) && self.fin(speaker.other()).is_none() {
+            *self.heard_of(speaker.other()) = acknowledgement;
         }
         if flags.has(TcpFlags::FIN) && self.fin(speaker).is_none() {
             let end = sequence.wrapping_add(len).wrapping_add(1);
@@ -191,14 +235,17 @@ impl Session {
             (protocol::ICMP | protocol::ICMPV6, _) => timeouts.echo_ms,
             (protocol::TCP, State::Opening) if self.answered => timeouts.tcp_opening_ms,
             (protocol::TCP, State::Opening) => timeouts.tcp_syn_ms,
-            (protocol::TCP, State::Established) => timeouts.tcp_established_ms,
-            (protocol::TCP, State::Closing) => match (self.fin_of_client, self.fin_of_vm) {
-                (Some(_), Some(_)) => timeouts.tcp_closing_ms,
-                _ if self.is_only_late => timeouts.tcp_closing_ms,
-                _ => timeouts.tcp_established_ms,
-            },
+            (protocol::TCP, State::Resetting) if self.reset_doubted => timeouts.tcp_closing_ms,
             (protocol::TCP, State::Resetting) => timeouts.tcp_reset_ms,
             (protocol::TCP, State::Lingering) => timeouts.linger_ms,
+            (protocol::TCP, State::Closing)
+                if self.fin_of_client.is_some() && self.fin_of_vm.is_some() =>
+            {
+                timeouts.tcp_closing_ms
+            }
+            (protocol::TCP, State::Closing) if self.is_only_late => timeouts.tcp_closing_ms,
+            (protocol::TCP, _) if self.is_unconfirmed => timeouts.tcp_opening_ms,
+            (protocol::TCP, _) => timeouts.tcp_established_ms,
             _ => timeouts.udp_ms,
         }
     }

@@ -206,8 +206,10 @@ impl Model {
         let newcomers = cut_over(address).map_or(home, |(destination, _)| destination);
         let begin = |session| Touch::Begin(tuple, session, Side::Client);
         let begun = |vm: Backend| begin(Session::begun(vm.slot, address.epoch, Side::Client));
-        let adopted = |epoch| begin(Session::adopted(home.slot, epoch, packet));
-        let taken = |vm: Backend, epoch| begin(Session::known(vm.slot, epoch));
+        // A client alone says so.
+        let unconfirmed = |session| begin(Session { is_unconfirmed: true, ..session });
+        let adopted = |epoch| unconfirmed(Session::adopted(home.slot, epoch, packet));
+        let taken = |vm: Backend, epoch| unconfirmed(Session::known(vm.slot, epoch));
         if let Some((_, cutover)) = cut_over(address)
             && let Some(connection) = self.connection(address, packet)
         {
@@ -259,7 +261,8 @@ impl Model {
         } else if packet.flags().is_some_and(|flags| flags.has(TcpFlags::RST)) {
             Touch::Nothing
         } else {
-            begin(Session::adopted(vm.slot, address.epoch, packet))
+            let adopted = Session::adopted(vm.slot, address.epoch, packet);
+            begin(Session { is_unconfirmed: true, ..adopted })
         };
         (touch, forwarded(packet))
     }

@@ -77,9 +77,13 @@ impl Model {
             return;
         }
         let header = read(&packet.payload());
-        if let Some(id) = header.and_then(|header| header.from)
-            && id.len() == usize::from(ID_LEN)
-        {
+        let Some(id) = header.and_then(|header| header.from) else { return };
+        let known = self.connections.get(&(tuple.address, id.clone()));
+        let is_others = known.is_some_and(|known| {
+            *known != owner
+                && address.is_some_and(|address| backends(address).any(|vm| vm.slot == *known))
+        });
+        if id.len() == usize::from(ID_LEN) && !is_others {
             self.connections.insert((tuple.address, id), owner);
         }
     }

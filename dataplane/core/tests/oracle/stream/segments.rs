@@ -121,10 +121,17 @@ impl Stream {
         let sent = fin.map_or(sent, |fin| fin.end);
         let heard = other_fin.map_or(heard, |fin| fin.end);
         let beside = [0, 0, 0, 0, 1, u32::MAX];
+        // An RST is believed, doubted or passed over by that.
+        let beyond = [0, 0, 0, 1, u32::MAX, 1 << 25, (1 << 25) - 1, 1 << 31];
         let far = [0, 0, 1, u32::MAX, 1 << 17, (1 << 17) - 1, 1 << 31, (1 << 31) - 1, 1 << 20];
-        let sequence = match self.chance.one_in(4) {
-            true => self.number(),
-            false => sent.wrapping_add(self.chance.pick(&beside)),
+        let acknowledged = match side {
+            Side::Client => session.heard_of_client,
+            Side::Vm => session.heard_of_vm,
+        };
+        let sequence = match self.chance.below(8) {
+            0 | 1 => self.number(),
+            2 | 3 => acknowledged.wrapping_add(self.chance.pick(&beyond)),
+            _ => sent.wrapping_add(self.chance.pick(&beside)),
         };
         let acknowledgement = match self.chance.below(8) {
             0 => self.number(),
