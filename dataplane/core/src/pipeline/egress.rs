@@ -24,7 +24,7 @@ pub(super) fn to_backend<A: Family, B: PacketBuf>(
     desk: &mut Desk,
 ) -> Verdict {
     let link = &path.link;
-    if headers.total_len > link.plain_up_to || headers.ttl <= 1 {
+    if !is_plain(packet, link) || headers.ttl <= 1 {
         return to_backend_otherwise(packet, headers, (address, path), on, desk);
     }
     let frame = packet.as_mut();
@@ -66,7 +66,7 @@ pub(super) fn to_client<A: Family, B: PacketBuf>(
     desk: &mut Desk,
 ) -> Verdict {
     if let Hop::Link(link) = hop
-        && headers.total_len <= link.plain_up_to
+        && is_plain(packet, link)
         && headers.ttl > 1
     {
         let frame = packet.as_mut();
@@ -205,6 +205,12 @@ pub(super) fn resolved<'a, A: Address>(
     }
 }
 
+/// Whether the frame fits the link as it is, and the link wants nothing but two MACs.
+#[inline]
+fn is_plain<B: PacketBuf>(packet: &B, link: &LinkHop) -> bool {
+    packet.as_ref().len() <= ETHERNET_LEN + usize::from(link.plain_up_to)
+}
+
 /// Send a packet by `link` after `rewrite`, if it fits there: its sender hears of the packet as it came.
 #[inline]
 pub(super) fn leave<A: Family, B: PacketBuf>(
@@ -217,7 +223,7 @@ pub(super) fn leave<A: Family, B: PacketBuf>(
     rewrite: impl FnOnce(&mut [u8]),
 ) -> Verdict {
     // The one question that nearly every packet is asked.
-    if headers.total_len <= link.plain_up_to {
+    if is_plain(packet, link) {
         let frame = packet.as_mut();
         rewrite(frame);
         link.header.write_macs(frame);
@@ -243,6 +249,11 @@ fn leave_otherwise<A: Family, B: PacketBuf>(
     if headers.total_len > mtu {
         return complain(packet, Complaint::TooBig { mtu }, hearer, on, desk);
     }
+    // What a frame has behind its packet is nothing, and would not fit.
+    let end = ETHERNET_LEN + usize::from(headers.total_len);
+    if packet.as_ref().len() > end && !packet.truncate(end) {
+        return Verdict::Drop(Outcome::TooBig);
+    }
     rewrite(packet.as_mut());
     dispatch::<A, B>(packet, headers, link, outcome, snapshot, desk)
 }
@@ -262,8 +273,6 @@ pub(super) fn dispatch<A: Family, B: PacketBuf>(
     match snapshot.port(link.port).map(|port| port.link) {
         Some(Link::Device { device, .. }) => Verdict::Transmit(device, outcome),
         Some(Link::Tunnel(_)) => {
-            // Padding is no part of the packet; there is as much as was parsed.
-            let _ = packet.truncate(ETHERNET_LEN + usize::from(headers.total_len));
             let carried = Carried::packet::<A>(packet.as_ref(), headers);
             tunnels::wrap(packet, &carried, (snapshot, link.port), outcome, &mut desk.punts)
         }

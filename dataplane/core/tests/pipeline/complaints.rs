@@ -221,3 +221,25 @@ fn packets_that_may_be_fragmented_are_treated_alike() {
     assert_eq!(error(&ended).2, About::TooBig(MTU));
     assert_eq!(ip(error(&ended).1), ip(CLIENT));
 }
+
+/// What a frame has behind its packet fits no better for being no packet: a driver would refuse the frame, and others behind
+/// it.
+#[test]
+fn what_is_behind_a_packet_does_not_leave_a_link_too_narrow_for_it() {
+    for mode in [Mode::L2, Mode::Nat] {
+        let old = Vm::old(1, mode);
+        let mut switch_box = SwitchBox::new(1, old);
+        let flow = Flow::new(CLIENT, 7);
+        for packet in [flow.to_service(Body::Udp), flow.sent_by(old, Body::Udp)] {
+            let frame = packet.frame();
+            for (len, left) in [(14 + usize::from(MTU), 14 + usize::from(MTU)), (1900, frame.len())]
+            {
+                let mut padded = frame.clone();
+                padded.resize(len, 0xee);
+                let ended = switch_box.frames(vec![(packet.port, padded)]).remove(0);
+                assert!(!ended.outcome.is_drop(), "{:?}", ended.outcome);
+                assert_eq!(ended.sent.expect("sent").1.len(), left);
+            }
+        }
+    }
+}
