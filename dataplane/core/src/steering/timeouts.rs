@@ -5,13 +5,14 @@
 pub struct Timeouts {
     /// TCP, a SYN that nobody has answered.
     pub tcp_syn_ms: u64,
-    /// TCP before the handshake is finished (RFC 5382, REQ-5: at least 4 minutes for partly open).
+    /// TCP before the handshake is finished, and what only clients have said (RFC 5382, REQ-5: at least 4 minutes for partly open).
     pub tcp_opening_ms: u64,
     /// TCP established (RFC 5382, REQ-5: at least 2 h 4 min).
     pub tcp_established_ms: u64,
     /// TCP after both FINs (RFC 5382, REQ-5: at least 4 minutes); after one alone it is as established.
     pub tcp_closing_ms: u64,
-    /// TCP after an RST: so long nobody must go on for it to be believed.
+    /// TCP after an RST with the number that was acknowledged: so long nobody must go on for it to be believed. After
+    /// another that may be meant, as long as after both FINs (RFC 7857, section 2.2).
     pub tcp_reset_ms: u64,
     /// After a session closed, for late segments.
     pub linger_ms: u64,
