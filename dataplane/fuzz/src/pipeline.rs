@@ -161,11 +161,13 @@ impl FuzzedBox {
         let (snapshot, now_ms) = (&self.snapshot, self.now_ms);
         let shard = &mut self.shards[at];
         shard.process(snapshot, now_ms, origin, &mut frames, &mut ports, &mut verdicts);
+        // As workers do: all verdicts of a burst are carried out before a shard is given another.
+        let mut redirected = Vec::new();
         for ((frame, port), verdict) in frames.into_iter().zip(ports).zip(verdicts) {
             match verdict {
                 Verdict::Redirect(to) => {
                     assert!(hops < MOST_HOPS && usize::from(to) != at, "it comes to rest");
-                    self.pass(usize::from(to), Origin::Worker, vec![(port, frame)], hops + 1);
+                    redirected.push((usize::from(to), (port, frame)));
                 }
                 Verdict::Hold(place) => {
                     let held = self.held[at][usize::from(place)].replace((port, frame));
@@ -176,6 +178,9 @@ impl FuzzedBox {
             }
         }
         self.release(at);
+        for (to, frame) in redirected {
+            self.pass(to, Origin::Worker, vec![frame], hops + 1);
+        }
     }
 
     fn release(&mut self, at: usize) {
