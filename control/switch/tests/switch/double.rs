@@ -238,7 +238,7 @@ impl Dataplane for Double {
 
     fn sessions(
         &mut self,
-        address: Option<IpAddr>,
+        addresses: &[IpAddr],
         limit: usize,
     ) -> Result<Vec<(usize, SessionRecord)>, DataplaneError> {
         let inner = self.shards.lock();
@@ -247,7 +247,7 @@ impl Dataplane for Double {
             let mut records = Vec::with_capacity((SESSIONS.v4 + SESSIONS.v6) as usize);
             let mut next = Some(0);
             while let Some(from) = next {
-                next = shard.list(address, inner.now_ms, from, u32::MAX, &mut records);
+                next = shard.list(addresses, inner.now_ms, from, u32::MAX, &mut records);
             }
             all.extend(records.into_iter().map(|record| (worker, record)));
         }
