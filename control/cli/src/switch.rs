@@ -116,6 +116,11 @@ fn end(address: &str, port: u32) -> String {
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
+/// The address that the client talks to.
+fn named(session: &Session) -> &str {
+    if session.locator.is_empty() { &session.address } else { &session.locator }
+}
+
 fn sessions_table(sessions: &[Session], output: &mut Output) -> Result<(), Error> {
     for session in sessions {
         output.object(session)?;
@@ -124,7 +129,7 @@ fn sessions_table(sessions: &[Session], output: &mut Output) -> Result<(), Error
         [
             protocol_name(session.protocol),
             end(&session.client, session.client_port),
-            end(&session.address, session.address_port),
+            end(named(session), session.address_port),
             session.owner.clone(),
             session.birth_epoch.to_string(),
             if session.old { "old" } else { "" }.to_owned(),

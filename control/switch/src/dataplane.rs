@@ -151,13 +151,13 @@ pub trait Dataplane: Send {
     /// When there is no such worker.
     fn counters(&self, worker: usize) -> &ShardCounters;
 
-    /// Sessions with their worker: those of `address` or all, at most `limit`.
+    /// Sessions with their worker: those with these addresses, or all if none is given; at most `limit`.
     ///
     /// # Errors
     /// [`DataplaneError`] when a worker did not answer.
     fn sessions(
         &mut self,
-        address: Option<IpAddr>,
+        addresses: &[IpAddr],
         limit: usize,
     ) -> Result<Vec<(usize, SessionRecord)>, DataplaneError>;
 

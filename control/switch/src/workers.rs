@@ -178,10 +178,10 @@ impl Dataplane for DpdkWorkers {
 
     fn sessions(
         &mut self,
-        address: Option<IpAddr>,
+        addresses: &[IpAddr],
         limit: usize,
     ) -> Result<Vec<(usize, SessionRecord)>, DataplaneError> {
-        self.workers.sessions(address, limit).map_err(failed)
+        self.workers.sessions(addresses, limit).map_err(failed)
     }
 
     fn import(&mut self, sessions: &[ImportedSession]) -> Result<Import, DataplaneError> {

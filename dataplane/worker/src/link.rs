@@ -75,8 +75,8 @@ pub(crate) struct ImportList {
 /// A request to copy sessions, and the copies.
 #[derive(Debug)]
 pub struct Listing {
-    /// Only of this managed address.
-    pub address: Option<IpAddr>,
+    /// Only with these addresses, unless there are none.
+    pub addresses: Vec<IpAddr>,
     /// The copies; never more than its capacity when it was sent.
     pub records: Vec<SessionRecord>,
     /// Table place to go on from; `None` when the whole table was seen.
@@ -88,11 +88,11 @@ impl Listing {
     ///
     /// The control core touches the memory, so that the worker takes no page fault when it writes there: packets would
     /// wait for the kernel.
-    pub(crate) fn with_room(address: Option<IpAddr>, room: usize) -> Self {
+    pub(crate) fn with_room(addresses: Vec<IpAddr>, room: usize) -> Self {
         // The compiler must not see that the memory is new: it would ask for zeroed memory, which is not touched either.
         let mut records = black_box(Vec::with_capacity(room));
         records.spare_capacity_mut().fill_with(MaybeUninit::zeroed);
-        Self { address, records, next: Some(0) }
+        Self { addresses, records, next: Some(0) }
     }
 }
 
@@ -157,7 +157,7 @@ mod tests {
         let record =
             Session::new(&key, BackendSlot(0), 1, SessionState::Established, false, 0).record(0);
         // So much that the allocator gets it from the kernel anew.
-        let mut listing = Box::new(Listing::with_room(None, 1 << 18));
+        let mut listing = Box::new(Listing::with_room(Vec::new(), 1 << 18));
         let taken = thread::spawn(move || {
             // Whatever reading the number touches is touched now.
             faults();

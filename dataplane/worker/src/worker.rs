@@ -332,8 +332,8 @@ impl Worker {
     /// A bounded piece of a listing under way.
     fn go_on_listing(&mut self, now_ms: u64) {
         let Some(mut listing) = self.listing.take() else { return };
-        let Listing { address, records, next } = &mut *listing;
-        *next = self.shard.list(*address, now_ms, next.unwrap_or(0), LISTED, records);
+        let Listing { addresses, records, next } = &mut *listing;
+        *next = self.shard.list(addresses, now_ms, next.unwrap_or(0), LISTED, records);
         if next.is_none() || records.len() == records.capacity() {
             self.link.answer(Report::Listed(listing));
         } else {

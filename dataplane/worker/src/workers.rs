@@ -295,18 +295,18 @@ impl Workers {
         Ok(self.routes.change(changes))
     }
 
-    /// Copies of sessions with their worker's number: of `address` or all, at most `limit`. A session that moves while the
+    /// Copies of sessions with their worker's number: with these addresses, or all if none is given, at most `limit`. A session that moves while the
     /// listing goes on, to make room for a new one, may be missing or there twice.
     ///
     /// # Errors
     /// [`WorkerError`] when a worker does not answer.
     pub fn sessions(
         &mut self,
-        address: Option<IpAddr>,
+        addresses: &[IpAddr],
         limit: usize,
     ) -> Result<Vec<(usize, SessionRecord)>, WorkerError> {
         let mut all = Vec::new();
-        let mut listing = Box::new(Listing::with_room(address, LISTING.min(limit)));
+        let mut listing = Box::new(Listing::with_room(addresses.to_vec(), LISTING.min(limit)));
         for worker in 0..self.links.len() {
             listing.next = Some(0);
             while listing.next.is_some() && all.len() < limit {

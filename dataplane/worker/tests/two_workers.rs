@@ -162,7 +162,7 @@ fn sessions_live_on_one_shard_and_cutover_is_counted() {
 
     send_syns(&mut workers, 0..CLIENTS);
     wait_for("old sessions to begin", || total(&workers, Outcome::ToSource) == u64::from(CLIENTS));
-    let sessions = workers.sessions(Some(ADDRESS.ip()), usize::MAX).expect("a listing");
+    let sessions = workers.sessions(&[ADDRESS.ip()], usize::MAX).expect("a listing");
     assert_eq!(sessions.len(), usize::from(CLIENTS));
     // Both shards have their part, whichever worker's queue the packets came by.
     for worker in 0..2 {
@@ -170,7 +170,7 @@ fn sessions_live_on_one_shard_and_cutover_is_counted() {
         assert!(here > usize::from(CLIENTS) / 4, "worker {worker} has {here}");
         assert_eq!(u64::from(workers.counters(worker).live(SOURCE.slot)), here as u64);
     }
-    assert_eq!(workers.sessions(None, 7).expect("a listing").len(), 7);
+    assert_eq!(workers.sessions(&[], 7).expect("a listing").len(), 7);
 
     let destination = Destination { backend: backend(1, 2), cut_over: Some(Cutover::default()) };
     let acknowledged = workers.publish(&snapshot(2, Some(destination))).expect("acknowledged");
@@ -205,7 +205,7 @@ fn sessions_live_on_one_shard_and_cutover_is_counted() {
     let live = |slot| [0, 1].map(|worker| workers.counters(worker).live(slot));
     let [here, there] = live(CALLER.slot);
     assert!(here + there == u32::from(CALLS) && here * there == 0, "{here} and {there}");
-    let from_caller = workers.sessions(Some(ADDRESS.ip()), usize::MAX).expect("a listing");
+    let from_caller = workers.sessions(&[ADDRESS.ip()], usize::MAX).expect("a listing");
     let from_caller = from_caller.iter().filter(|(_, it)| it.tuple.client == CALLER_ADDRESS.ip());
     let [here, there] = [0, 1].map(|at| from_caller.clone().filter(|(on, _)| *on == at).count());
     assert!(here + there == usize::from(CALLS) && here.min(there) > 10, "{here} and {there}");

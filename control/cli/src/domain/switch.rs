@@ -234,6 +234,7 @@ pub struct Session {
     pub state: &'static str,
     pub idle_ms: u64,
     pub worker: u32,
+    pub locator: String,
 }
 
 impl TryFrom<proto::Session> for Session {
@@ -262,6 +263,7 @@ impl TryFrom<proto::Session> for Session {
             state,
             idle_ms: session.idle_ms,
             worker: session.worker,
+            locator: session.locator,
         })
     }
 }

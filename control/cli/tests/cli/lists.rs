@@ -363,6 +363,7 @@ impl Switch for FakeSwitch {
             state: switch::SessionState::Established.into(),
             idle_ms: 120,
             worker: 1,
+            locator: String::new(),
         })])))
     }
 

@@ -34,7 +34,9 @@ pub(super) struct Links {
     /// By the port a packet was to leave by: what is link-local is another's on each.
     asked: HashMap<(PortId, IpAddr), Instant>,
     changed: bool,
-    flushed_at: Option<Instant>,
+    /// Whether some of what changed is the kernel's, which waits for nothing but the queue.
+    kernel_changed: bool,
+    published_at: Option<Instant>,
     heard_at: Option<Instant>,
 }
 
@@ -42,6 +44,9 @@ impl Links {
     /// A snapshot with all neighbours is in force.
     pub(super) fn published(&mut self) {
         self.changed = false;
+        self.kernel_changed = false;
+        // Its end counts, not its beginning: slow workers would make the core do nothing else.
+        self.published_at = Some(Instant::now());
     }
 
     /// Whether learned neighbours wait for their snapshot.
@@ -70,7 +75,7 @@ impl Links {
 
     fn may_flush(&self, now: Instant) -> bool {
         self.changed
-            && self.flushed_at.is_none_or(|at| now.saturating_duration_since(at) >= COALESCE)
+            && self.published_at.is_none_or(|at| now.saturating_duration_since(at) >= COALESCE)
     }
 }
 
@@ -91,11 +96,8 @@ impl Core {
                 Punt::Resolve { port, address } => self.resolve(port, address, now),
             }
         }
-        if self.links.may_flush(now) && self.resync_at.is_none() {
-            self.links.flushed_at = Some(now);
-            let steering = self.steering.clone();
-            // A failure is logged there, and the resync carries the neighbours.
-            let _ = self.publish(&steering, Vec::new());
+        if self.links.may_flush(now) {
+            self.publish_links();
         }
         self.links.heard_at.is_some_and(|at| now.saturating_duration_since(at) < ATTENTIVE)
     }
@@ -105,12 +107,25 @@ impl Core {
         self.kernel = Some(mirror);
     }
 
-    /// Take in what the kernel says, and have it in force.
+    /// Take in what the kernel says. It is in force once nothing is queued any more, or [`COALESCE`] after what was before:
+    /// a burst of changes shares a few snapshots, and a request waits for one of them at most.
     pub fn follow_kernel(&mut self, changes: Vec<Change>) {
         changes.into_iter().for_each(|change| self.network.follow_kernel(change));
+        self.links.changed = true;
+        self.links.kernel_changed = true;
+    }
+
+    /// Nothing is queued.
+    pub(super) fn rest(&mut self) {
+        if self.links.kernel_changed {
+            self.publish_links();
+        }
+    }
+
+    fn publish_links(&mut self) {
         if self.resync_at.is_none() {
             let steering = self.steering.clone();
-            // A failure is logged there, and the resync carries the changes.
+            // A failure is logged there, and the resync carries what changed.
             let _ = self.publish(&steering, Vec::new());
         }
     }

@@ -29,6 +29,8 @@ pub struct AddressReport {
 pub struct SessionReport {
     /// Worker that has it.
     pub worker: usize,
+    /// The managed address it belongs to; its client may have named a locator instead.
+    pub address: IpAddr,
     /// What the shard says of it.
     pub record: SessionRecord,
     /// Name of the owner.
@@ -141,16 +143,17 @@ impl Core {
         }
     }
 
-    /// Sessions of `address`, or of all; at most `limit`.
+    /// Sessions of `address`, those with its backends' locators among them, or of all; at most `limit`.
     pub fn sessions(
         &mut self,
         address: Option<IpAddr>,
         limit: usize,
     ) -> Result<Vec<SessionReport>, CoreError> {
-        if let Some(address) = address {
-            self.steering.get(address)?;
-        }
-        let listed = self.dataplane.sessions(address, limit)?;
+        let ways_in = match address {
+            Some(address) => self.steering.get(address)?.ways_in().collect(),
+            None => Vec::new(),
+        };
+        let listed = self.dataplane.sessions(&ways_in, limit)?;
         let wanted = self
             .steering
             .addresses()
@@ -158,9 +161,9 @@ impl Core {
         let tracked = wanted.filter(|record| record.tracked);
         let owners: HashMap<_, _> = tracked
             .flat_map(|record| {
-                record
-                    .backends()
-                    .map(move |placed| ((record.address, placed.slot), (record, placed)))
+                record.ways_in().flat_map(move |way| {
+                    record.backends().map(move |placed| ((way, placed.slot), (record, placed)))
+                })
             })
             .collect();
         let report = |(worker, session): (usize, SessionRecord)| {
@@ -169,7 +172,8 @@ impl Core {
             let cut_over =
                 record.destination.as_ref().is_some_and(|target| target.cut_over.is_some());
             let old = cut_over && session.birth_epoch < record.epoch;
-            Some(SessionReport { worker, record: session, owner: placed.spec.name.clone(), old })
+            let (address, owner) = (record.address, placed.spec.name.clone());
+            Some(SessionReport { worker, address, record: session, owner, old })
         };
         Ok(listed.into_iter().filter_map(report).collect())
     }

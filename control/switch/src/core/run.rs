@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::mpsc::{self, RecvTimeoutError, TryRecvError},
     thread::{self, JoinHandle},
     time::Instant,
 };
@@ -102,7 +102,14 @@ fn run(mut core: Core, queue: &mpsc::Receiver<Command>) -> Box<dyn Dataplane> {
             return core.dataplane;
         }
         let wake_at = core.tick(Instant::now());
-        match queue.recv_timeout(wake_at.saturating_duration_since(Instant::now())) {
+        let command = match queue.try_recv() {
+            Err(TryRecvError::Empty) => {
+                core.rest();
+                queue.recv_timeout(wake_at.saturating_duration_since(Instant::now()))
+            }
+            queued => queued.map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match command {
             Ok(Command::Do(work)) => work(&mut core),
             Err(RecvTimeoutError::Timeout) => {}
             Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return core.dataplane,

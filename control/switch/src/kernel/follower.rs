@@ -217,21 +217,21 @@ impl Follower {
 
     /// Read interfaces, routes and neighbours.
     fn read_all(&mut self) -> Result<(), KernelError> {
-        let mut interfaces = HashMap::new();
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        self.requests.dump("reading interfaces", request, |message| {
+        let gather = |interfaces: &mut HashMap<_, _>, message| {
             if let RouteNetlinkMessage::NewLink(link) = message {
                 interfaces.extend(read::interface(&link));
             }
-        })?;
+        };
+        let interfaces = self.requests.dump("reading interfaces", request, gather)?;
         self.followed.set_interfaces(interfaces);
-        let mut neighbours = Vec::new();
         let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-        self.requests.dump("reading neighbours", request, |message| {
+        let gather = |neighbours: &mut Vec<_>, message| {
             if let RouteNetlinkMessage::NewNeighbour(message) = message {
                 neighbours.extend(read::neighbour(&message));
             }
-        })?;
+        };
+        let neighbours = self.requests.dump("reading neighbours", request, gather)?;
         self.followed.set_neighbours(neighbours);
         self.read_routes()
     }
@@ -243,13 +243,14 @@ impl Follower {
             let mut request = RouteMessage::default();
             request.header.address_family = family;
             let request = RouteNetlinkMessage::GetRoute(request);
-            self.requests.dump("reading routes", request, |message| {
+            let gather = |table: &mut Table, message| {
                 if let RouteNetlinkMessage::NewRoute(message) = message
                     && let Some((prefix, route)) = read::route(&message)
                 {
                     table.list(prefix, route);
                 }
-            })?;
+            };
+            table = table.and(self.requests.dump("reading routes", request, gather)?);
         }
         self.followed.set_table(table);
         let meanwhile = self.hear(true)?;

@@ -21,7 +21,11 @@
 //!   also after it has failed. It does the same to keep one: workers' packets do not touch its entries, which grow stale.
 //!   Whoever answers no more ends as failed, and is forgotten.
 //! - When a reader is too slow the kernel says `ENOBUFS`, once; then everything is read again.
+//! - Answers carry the sequence number of their request. One that was not read to its end goes on, and keeps the kernel
+//!   from the next: so after a failure requests go by a new socket. A list that is marked as interrupted
+//!   (`NLM_F_DUMP_INTR`) may lack entries, and is asked for again.
 
+mod answer;
 mod follow;
 mod follower;
 mod mirror;
@@ -80,6 +84,16 @@ pub enum KernelError {
         what: &'static str,
         /// Why.
         reason: String,
+    },
+    /// There is no whole list of what keeps changing.
+    #[error(
+        "{what}: it changed each of the {times} times it was read; is something making and removing interfaces?"
+    )]
+    Restless {
+        /// What was done.
+        what: &'static str,
+        /// How often.
+        times: u32,
     },
     /// There is no such interface.
     #[error(

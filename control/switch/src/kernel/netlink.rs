@@ -3,6 +3,8 @@
 use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd},
+    thread,
+    time::Duration,
 };
 
 use netlink_packet_core::{
@@ -12,19 +14,26 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
-use super::KernelError;
+use super::{KernelError, answer::Answer};
 
 /// Bytes of one read: more than the kernel puts into one message.
 const READ_BYTES: usize = 1 << 18;
 /// Bytes the kernel may keep for us: some 20,000 notifications.
 const QUEUE_BYTES: usize = 1 << 25;
+/// How often something is listed that changes each time meanwhile.
+const DUMPS: u32 = 8;
+/// Whoever changes it is given this time to finish.
+const BETWEEN_DUMPS: Duration = Duration::from_millis(10);
 
 /// A message of the kernel.
+#[derive(Debug)]
 pub(super) struct Message {
     /// What it is about (`RTM_*`).
     pub(super) kind: u16,
     /// `NLM_F_*`.
     pub(super) flags: u16,
+    /// Of the request it answers; zero when it answers none.
+    pub(super) sequence: u32,
     /// `None` when this version of the library cannot read it.
     pub(super) payload: Option<NetlinkPayload<RouteNetlinkMessage>>,
 }
@@ -34,6 +43,8 @@ pub(super) struct Netlink {
     socket: Socket,
     buffer: Vec<u8>,
     sequence: u32,
+    /// Whether a request was given up: what is left of its answer may come yet, and the kernel may be busy with it.
+    is_amiss: bool,
 }
 
 impl Netlink {
@@ -43,15 +54,12 @@ impl Netlink {
     /// [`KernelError::Netlink`].
     pub(super) fn open(groups: &[u32]) -> Result<Self, KernelError> {
         let failed = |reason| KernelError::Netlink { what: "a netlink socket", reason };
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
-        socket.bind_auto().map_err(failed)?;
-        socket.connect(&SocketAddr::new(0, 0)).map_err(failed)?;
-        // Whatever `rmem_max` says. Who may not has to read everything again more often.
-        let _ = set_socket_recv_buffer_size_force(&socket, QUEUE_BYTES);
+        let socket = connect().map_err(failed)?;
         for group in groups {
             socket.add_membership(*group).map_err(failed)?;
         }
-        Ok(Self { socket, buffer: Vec::with_capacity(READ_BYTES), sequence: 0 })
+        let buffer = Vec::with_capacity(READ_BYTES);
+        Ok(Self { socket, buffer, sequence: 0, is_amiss: false })
     }
 
     /// Whether reading waits.
@@ -59,36 +67,32 @@ impl Netlink {
         self.socket.set_non_blocking(!waits)
     }
 
-    /// All entries that `request` asks for.
+    /// All entries that `request` asks for, gathered by `each`. If they change while they are listed, they are gathered
+    /// anew.
     ///
     /// # Errors
     /// [`KernelError`].
-    pub(super) fn dump(
+    pub(super) fn dump<T: Default>(
         &mut self,
         what: &'static str,
         request: RouteNetlinkMessage,
-        mut each: impl FnMut(RouteNetlinkMessage),
-    ) -> Result<(), KernelError> {
-        self.send(what, request, NLM_F_REQUEST | NLM_F_DUMP)?;
-        let (mut done, mut unread) = (false, 0);
-        while !done {
-            let failed = |reason| KernelError::Netlink { what, reason };
-            self.read().map_err(failed)?;
-            self.messages(what, |message| {
-                match message.payload {
-                    Some(NetlinkPayload::Done(_)) => done = true,
-                    Some(NetlinkPayload::Error(error)) => return Err(failed(error.to_io())),
-                    Some(NetlinkPayload::InnerMessage(message)) => each(message),
-                    Some(_) => {}
-                    None => unread += 1,
-                }
-                Ok(())
-            })?;
+        mut each: impl FnMut(&mut T, RouteNetlinkMessage),
+    ) -> Result<T, KernelError> {
+        for _ in 0..DUMPS {
+            let mut gathered = T::default();
+            let (flags, request) = (NLM_F_REQUEST | NLM_F_DUMP, request.clone());
+            let answer = self.exchange(what, request, flags, |entry| each(&mut gathered, entry))?;
+            if answer.is_interrupted {
+                thread::sleep(BETWEEN_DUMPS);
+                continue;
+            }
+            if answer.unread != 0 {
+                let unread = answer.unread;
+                tracing::warn!(what, unread, "entries of the kernel that cannot be read; left out");
+            }
+            return Ok(gathered);
         }
-        if unread != 0 {
-            tracing::warn!(what, unread, "entries of the kernel that cannot be read; left out");
-        }
-        Ok(())
+        Err(KernelError::Restless { what, times: DUMPS })
     }
 
     /// Have the kernel do something, and wait until it has.
@@ -101,15 +105,36 @@ impl Netlink {
         request: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<(), KernelError> {
-        self.send(what, request, NLM_F_REQUEST | NLM_F_ACK | flags)?;
+        self.exchange(what, request, NLM_F_REQUEST | NLM_F_ACK | flags, |_| {}).map(|_| ())
+    }
+
+    /// A request, and all of its answer.
+    fn exchange(
+        &mut self,
+        what: &'static str,
+        request: RouteNetlinkMessage,
+        flags: u16,
+        mut each: impl FnMut(RouteNetlinkMessage),
+    ) -> Result<Answer, KernelError> {
         let failed = |reason| KernelError::Netlink { what, reason };
-        self.read().map_err(failed)?;
-        self.messages(what, |message| match message.payload {
-            Some(NetlinkPayload::Error(error)) if error.code.is_some() => {
-                Err(failed(error.to_io()))
-            }
-            _ => Ok(()),
-        })
+        if self.is_amiss {
+            self.socket = connect().map_err(failed)?;
+        }
+        // However this ends before the answer does.
+        self.is_amiss = true;
+        let mut answer = Answer::to(self.send(what, request, flags)?);
+        while !answer.is_done {
+            self.read().map_err(failed)?;
+            self.messages(what, |message| {
+                answer.take(message).into_iter().for_each(&mut each);
+                Ok(())
+            })?;
+        }
+        self.is_amiss = false;
+        match answer.refusal.take() {
+            Some(reason) => Err(failed(reason)),
+            None => Ok(answer),
+        }
     }
 
     /// What says when there is something to read.
@@ -140,7 +165,7 @@ impl Netlink {
             let Some(head) = rest.first_chunk::<16>() else {
                 return Err(bad(format!("a message of {} bytes", rest.len())));
             };
-            let [l0, l1, l2, l3, k0, k1, f0, f1, ..] = *head;
+            let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *head;
             let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
             if length < head.len() || length > rest.len() {
                 return Err(bad(format!("a message of {length} bytes in {}", rest.len())));
@@ -149,6 +174,7 @@ impl Netlink {
             each(Message {
                 kind: u16::from_ne_bytes([k0, k1]),
                 flags: u16::from_ne_bytes([f0, f1]),
+                sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
                 payload: read.ok().map(|message| message.payload),
             })?;
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -156,13 +182,15 @@ impl Netlink {
         Ok(())
     }
 
+    /// Send a request, and give its sequence number.
     fn send(
         &mut self,
         what: &'static str,
         request: RouteNetlinkMessage,
         flags: u16,
-    ) -> Result<(), KernelError> {
-        self.sequence += 1;
+    ) -> Result<u32, KernelError> {
+        // Zero is that of notifications.
+        self.sequence = self.sequence.wrapping_add(1).max(1);
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         header.sequence_number = self.sequence;
@@ -172,6 +200,55 @@ impl Netlink {
         message.serialize(&mut bytes);
         let failed = |reason| KernelError::Netlink { what, reason };
         self.socket.send(&bytes, 0).map_err(failed)?;
-        Ok(())
+        Ok(self.sequence)
+    }
+}
+
+/// A socket to the kernel.
+fn connect() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    // Whatever `rmem_max` says. Who may not has to read everything again more often.
+    let _ = set_socket_recv_buffer_size_force(&socket, QUEUE_BYTES);
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+
+    use super::*;
+
+    fn links() -> RouteNetlinkMessage {
+        RouteNetlinkMessage::GetLink(LinkMessage::default())
+    }
+
+    fn names(netlink: &mut Netlink) -> Result<Vec<LinkAttribute>, KernelError> {
+        netlink.dump("reading names", links(), |names: &mut Vec<_>, entry| {
+            if let RouteNetlinkMessage::NewLink(link) = entry {
+                names.extend(
+                    link.attributes.into_iter().filter(|it| matches!(it, LinkAttribute::IfName(_))),
+                );
+            }
+        })
+    }
+
+    #[test]
+    fn after_a_request_that_was_given_up_the_next_gets_its_own_answer() {
+        let mut netlink = Netlink::open(&[]).expect("a socket");
+        let known = names(&mut netlink).expect("a list");
+        assert!(known.contains(&LinkAttribute::IfName("lo".to_owned())));
+        // The kernel lists links, and nobody reads on.
+        netlink.send("giving up", links(), NLM_F_REQUEST | NLM_F_DUMP).expect("sent");
+        netlink.is_amiss = true;
+        assert_eq!(names(&mut netlink).expect("a list"), known);
+        assert!(!netlink.is_amiss);
+        // A refusal is an answer.
+        let mut unknown = LinkMessage::default();
+        unknown.header.index = i32::MAX as u32;
+        let order = RouteNetlinkMessage::SetLink(unknown);
+        assert!(netlink.order("setting nothing", order, 0).is_err() && !netlink.is_amiss);
+        assert_eq!(names(&mut netlink).expect("a list"), known);
     }
 }

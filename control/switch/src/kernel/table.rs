@@ -60,6 +60,12 @@ impl Table {
         routes.insert(at, route);
     }
 
+    /// These, and those of another IP family.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
     /// A route that was added. One that is there already changes nothing: the table was read after it came.
     pub(super) fn add(&mut self, prefix: IpPrefix, route: Route, place: Place) -> Fit {
         let is_ipv6 = prefix.address().is_ipv6();

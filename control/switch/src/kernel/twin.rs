@@ -110,13 +110,12 @@ pub fn set_up(twins: &[TwinInterface]) -> Result<(), KernelError> {
 }
 
 fn index_of(netlink: &mut Netlink, name: &str) -> Result<u32, KernelError> {
-    let mut found = None;
     let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
-    netlink.dump("looking for a twin", request, |message| {
+    let found: Option<u32> = netlink.dump("looking for a twin", request, |found, message| {
         if let RouteNetlinkMessage::NewLink(link) = message
             && link.attributes.contains(&LinkAttribute::IfName(name.to_owned()))
         {
-            found = Some(link.header.index);
+            *found = Some(link.header.index);
         }
     })?;
     found.ok_or_else(|| KernelError::NoInterface(name.to_owned()))

@@ -152,8 +152,10 @@ pub(super) fn session(report: SessionReport) -> proto::Session {
         SessionState::Resetting => proto::SessionState::Resetting,
         SessionState::Lingering => proto::SessionState::Lingering,
     };
+    let locator = Some(record.tuple.address).filter(|named| *named != report.address);
     proto::Session {
-        address: record.tuple.address.to_string(),
+        address: report.address.to_string(),
+        locator: locator.map(|it| it.to_string()).unwrap_or_default(),
         protocol: record.tuple.protocol.into(),
         client: record.tuple.client.to_string(),
         client_port: record.tuple.client_port.into(),

@@ -68,6 +68,15 @@ impl BackendSpec {
 }
 
 impl BackendSpec {
+    /// The address it has itself, if that is not the managed one.
+    #[must_use]
+    pub fn locator(&self) -> Option<IpAddr> {
+        match self.rewrite {
+            Rewrite::Nat(locator) => Some(locator),
+            Rewrite::L2 => None,
+        }
+    }
+
     /// Whether both are behind one port: then nothing but their addresses tells them apart.
     #[must_use]
     pub fn is_behind_same(&self, other: &Self) -> bool {
@@ -199,6 +208,12 @@ impl Address {
             _ if self.tracked => AddressState::Tracked,
             _ => AddressState::Bound,
         }
+    }
+
+    /// The addresses that clients may name and reach it by: its own, and its backends' locators.
+    pub fn ways_in(&self) -> impl Iterator<Item = IpAddr> {
+        let locators = self.backends().filter_map(|placed| placed.spec.locator());
+        std::iter::once(self.address).chain(locators)
     }
 
     /// Its backends, the home first.

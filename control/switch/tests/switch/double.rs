@@ -47,6 +47,8 @@ struct Inner {
     /// Frames of the control core.
     sent: Vec<(PortId, Vec<u8>)>,
     stuck: bool,
+    /// How long a publication takes.
+    slowness: Duration,
     stopped: Option<usize>,
     selector: ShardSelector,
 }
@@ -73,6 +75,7 @@ impl Double {
             now_ms: 0,
             sent: Vec::new(),
             stuck: false,
+            slowness: Duration::ZERO,
             stopped: None,
             selector: selector.clone(),
         };
@@ -123,6 +126,11 @@ impl Shards {
     /// From now on, workers do not answer; or do again.
     pub(crate) fn stick(&self, stuck: bool) {
         self.lock().stuck = stuck;
+    }
+
+    /// From now on, a publication takes so long.
+    pub(crate) fn slow_down(&self, slowness: Duration) {
+        self.lock().slowness = slowness;
     }
 
     /// From now on, this worker has ended.
@@ -200,6 +208,8 @@ impl Dataplane for Double {
     }
 
     fn publish(&mut self, snapshot: Arc<Snapshot>) -> Result<Acknowledged, DataplaneError> {
+        let slowness = self.shards.lock().slowness;
+        std::thread::sleep(slowness);
         let mut inner = self.shards.lock();
         if inner.stuck {
             return Err(DataplaneError::NoAnswer { worker: 1, waited: Duration::from_secs(2) });
@@ -228,7 +238,7 @@ impl Dataplane for Double {
 
     fn sessions(
         &mut self,
-        address: Option<IpAddr>,
+        addresses: &[IpAddr],
         limit: usize,
     ) -> Result<Vec<(usize, SessionRecord)>, DataplaneError> {
         let inner = self.shards.lock();
@@ -237,7 +247,7 @@ impl Dataplane for Double {
             let mut records = Vec::with_capacity((SESSIONS.v4 + SESSIONS.v6) as usize);
             let mut next = Some(0);
             while let Some(from) = next {
-                next = shard.list(address, inner.now_ms, from, u32::MAX, &mut records);
+                next = shard.list(addresses, inner.now_ms, from, u32::MAX, &mut records);
             }
             all.extend(records.into_iter().map(|record| (worker, record)));
         }

@@ -15,7 +15,7 @@ use tonic::Code;
 
 use crate::{
     testbox::{ADDRESS, TestBox, east, nat, west},
-    wire::{CLIENT, CLIENT_MAC, EAST, UPLINK, UPLINK_MAC, WEST},
+    wire::{CLIENT, CLIENT_MAC, EAST, Tcp, UPLINK, UPLINK_MAC, WEST},
 };
 
 const MANAGED: u32 = 0x0a08_0064;
@@ -242,6 +242,36 @@ async fn sessions_are_listed_with_their_owner() {
     let mut stream = tested.client.list_sessions(request).await.expect("list").into_inner();
     assert!(stream.message().await.expect("one").is_some());
     assert!(stream.message().await.expect("end").is_none());
+    tested.stop().await;
+}
+
+#[tokio::test]
+async fn sessions_with_a_guests_own_address_are_listed_as_the_managed_ones() {
+    let mut tested = TestBox::start().await;
+    tested.add(nat("blue", "east", 0x0b)).await.expect("add");
+    tested.takeover().await.expect("takeover");
+    tested.tcp(1).open_with([10, 8, 0, 11]);
+    Tcp { address: [10, 8, 0, 11], ..tested.tcp(2) }.open();
+    tested.set_destination(nat("green", "east", 0x0c)).await.expect("destination");
+    assert_eq!(tested.cutover().await.expect("cutover").old_sessions, 2);
+    Tcp { address: [10, 8, 0, 12], ..tested.tcp(3) }.open();
+    for address in [ADDRESS, ""] {
+        let request = proto::ListSessionsRequest { address: address.into(), limit: 0 };
+        let mut stream = tested.client.list_sessions(request).await.expect("list").into_inner();
+        let mut listed = Vec::new();
+        while let Some(it) = stream.message().await.expect("no error") {
+            assert_eq!(it.address, ADDRESS);
+            listed.push((it.client_port, it.locator, it.owner, it.old));
+        }
+        listed.sort();
+        let own = |port, locator: &str, owner: &str, old| (port, locator.into(), owner.into(), old);
+        let expected = [
+            own(1, "", "blue", true),
+            own(2, "10.8.0.11", "blue", true),
+            own(3, "10.8.0.12", "green", false),
+        ];
+        assert_eq!(listed, expected);
+    }
     tested.stop().await;
 }
 

@@ -1,14 +1,18 @@
 //! What the core does on the links: announcements, neighbours.
 
-use std::time::Duration;
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use tidegate_dataplane::{
     packet::{Mac, arp},
-    steering::PortId,
+    steering::{IpPrefix, NextHop, PortId},
 };
+use tidegate_switch::kernel::{Change, KernelRoute};
 
 use crate::{
-    testbox::{PATIENCE, TestBox, east},
+    testbox::{PATIENCE, TestBox, east, west},
     wire::{EAST, GATEWAY_MAC, Tcp, UPLINK, UPLINK_MAC, WEST},
 };
 
@@ -115,5 +119,40 @@ async fn a_missing_neighbour_is_asked_for_on_every_link_it_can_be_on() {
         }
     };
     tokio::time::timeout(PATIENCE, passes).await.expect("learned");
+    tested.stop().await;
+}
+
+#[tokio::test]
+async fn a_burst_of_the_kernels_changes_shares_snapshots_and_holds_no_request_up() {
+    let mut tested = TestBox::start().await;
+    tested.add(east()).await.expect("add");
+    tested.takeover().await.expect("takeover");
+    tested.set_destination(west()).await.expect("destination");
+    let slowness = Duration::from_millis(40);
+    tested.shards.slow_down(slowness);
+    let before = tested.shards.generation();
+    let [one, other] = [[10, 8, 0, 8], [10, 8, 0, 9]].map(IpAddr::from);
+    let behind = |port, via| Change::Neighbour(port, via, Some(Mac([2, 0, 0, 0, 8, 9])));
+    tested.tell_of_kernel(vec![behind(EAST, one), behind(WEST, other)]);
+    let prefix: IpPrefix = "10.77.0.0/16".parse().expect("a prefix");
+    for n in 0..60 {
+        let (port, via) = if n % 2 == 0 { (EAST, one) } else { (WEST, other) };
+        let route = KernelRoute::Next(NextHop { port, via: Some(via) });
+        tested.tell_of_kernel(vec![Change::Route(prefix, Some(route))]);
+    }
+    // Behind the one under way, with one of its own; one more when the burst was over before it came.
+    let begun = Instant::now();
+    tested.cutover().await.expect("cutover");
+    let (took, published) = (begun.elapsed(), tested.shards.generation() - before);
+    assert!((1..=4).contains(&published), "{published} snapshots for 61 batches and a cutover");
+    assert!(took < slowness * 10, "{took:?}");
+    let follows = async {
+        while (Tcp { address: [10, 77, 0, 1], ..tested.tcp(1) }).talk() != Ok(WEST) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, follows).await.expect("the last word is in force");
+    let published = tested.shards.generation() - before;
+    assert!(published <= 4, "{published} snapshots in all");
     tested.stop().await;
 }

@@ -14,6 +14,7 @@ use tidegate_dataplane::{packet::Mac, pipeline::Capacity};
 use tidegate_switch::{
     config,
     core::{Core, CoreThread},
+    kernel::Change,
     server::Server,
     service::{BoxInfo, SwitchService},
     steering::Network,
@@ -113,6 +114,11 @@ impl TestBox {
         timeout(PATIENCE, self.server).await.expect("the server ends").expect("no panic");
         let stopped = tokio::task::spawn_blocking(|| self.core.stop()).await.expect("no panic");
         assert!(stopped.is_some(), "the core gives the workers back");
+    }
+
+    /// As the kernel's mirror does.
+    pub(crate) fn tell_of_kernel(&self, changes: Vec<Change>) {
+        self.core.handle().tell(|core| core.follow_kernel(changes));
     }
 
     pub(crate) fn tcp(&self, client_port: u16) -> Tcp<'_> {

@@ -48,12 +48,12 @@ impl Shard {
         })
     }
 
-    /// Copy sessions into `out` until it holds its capacity, from place `from` on; at most `budget` places are
+    /// Copy sessions with these addresses, or all if none is given, into `out` until it holds its capacity, from place `from` on; at most `budget` places are
     /// looked at. Returns where to go on, `None` after the last. A session that moves meanwhile, to make room for a new
     /// one, may be missing or there twice.
     pub fn list(
         &self,
-        address: Option<IpAddr>,
+        addresses: &[IpAddr],
         now_ms: u64,
         from: u32,
         budget: u32,
@@ -61,10 +61,10 @@ impl Shard {
     ) -> Option<u32> {
         let boundary = self.v4.sessions.table.places();
         if from < boundary {
-            let next = self.v4.list(address, now_ms, from, budget, out);
+            let next = self.v4.list(addresses, now_ms, from, budget, out);
             return next.or(Some(boundary));
         }
-        self.v6.list(address, now_ms, from - boundary, budget, out).map(|next| next + boundary)
+        self.v6.list(addresses, now_ms, from - boundary, budget, out).map(|next| next + boundary)
     }
 }
 
@@ -112,7 +112,7 @@ impl<A: Family> Lane<A> {
 
     fn list(
         &self,
-        address: Option<IpAddr>,
+        addresses: &[IpAddr],
         now_ms: u64,
         from: u32,
         budget: u32,
@@ -126,7 +126,8 @@ impl<A: Family> Lane<A> {
             }
             let session = self.sessions.table.get(at);
             let listed = session.filter(|it| {
-                address.is_none_or(|wanted| A::of(wanted) == Some(it.key().address()))
+                let is_wanted = |wanted: &IpAddr| A::of(*wanted) == Some(it.key().address());
+                addresses.is_empty() || addresses.iter().any(is_wanted)
             });
             out.extend(listed.map(|session| session.record(now_ms)));
         }

@@ -399,19 +399,19 @@ impl SwitchBox {
 
     /// All sessions of all shards, as a listing shows them.
     pub(crate) fn sessions(&self) -> Vec<SessionRecord> {
-        self.sessions_of(None)
+        self.sessions_of(&[])
     }
 
-    /// Those of one address, the address a client named.
-    pub(crate) fn sessions_of(&self, address: Option<IpAddr>) -> Vec<SessionRecord> {
+    /// Those of these addresses, which clients named; of all when there are none.
+    pub(crate) fn sessions_of(&self, addresses: &[IpAddr]) -> Vec<SessionRecord> {
         let shards = self.shards.iter();
-        shards.flat_map(|shard| sessions(shard, address, self.now_ms)).collect()
+        shards.flat_map(|shard| sessions(shard, addresses, self.now_ms)).collect()
     }
 
     /// Each shard's counters say what its table holds.
     fn check_counts(&self) {
         for shard in &self.shards {
-            let (counters, listed) = (shard.counters(), sessions(shard, None, self.now_ms));
+            let (counters, listed) = (shard.counters(), sessions(shard, &[], self.now_ms));
             assert_eq!(counters.sessions.get(), listed.len() as u64);
             for slot in (0..SLOTS).map(BackendSlot) {
                 let owned = || listed.iter().filter(|session| session.owner == slot);
@@ -434,11 +434,11 @@ fn most_redirects(port: PortId, frame: &[u8]) -> u32 {
 }
 
 /// All sessions of a shard, listed a few at a time.
-fn sessions(shard: &Shard, address: Option<IpAddr>, now_ms: u64) -> Vec<SessionRecord> {
+fn sessions(shard: &Shard, addresses: &[IpAddr], now_ms: u64) -> Vec<SessionRecord> {
     let (mut all, mut from) = (Vec::new(), Some(0));
     while let Some(at) = from {
         let mut piece = Vec::with_capacity(64);
-        from = shard.list(address, now_ms, at, 100, &mut piece);
+        from = shard.list(addresses, now_ms, at, 100, &mut piece);
         all.append(&mut piece);
     }
     all

@@ -217,7 +217,7 @@ impl RealBox {
             let mut from = Some(0);
             while let Some(at) = from {
                 let mut piece = Vec::with_capacity(256);
-                from = shard.list(None, now_ms, at, 4096, &mut piece);
+                from = shard.list(&[], now_ms, at, 4096, &mut piece);
                 for session in piece {
                     let twice = all.insert(session.tuple, session);
                     assert!(twice.is_none(), "listed twice: {session:?}");

@@ -275,7 +275,11 @@ fn listings_are_by_the_address_the_client_named() {
     for port in 300..310 {
         switch_box.one(&Flow::new(CLIENT, port).to(home.locator, Body::Udp));
     }
-    let listed = |address| switch_box.sessions_of(address).len();
-    assert_eq!((listed(Some(ip(SERVICE))), listed(Some(ip(home.locator)))), (200, 10));
-    assert_eq!((listed(Some(ip(CLIENT))), listed(None)), (0, 210));
+    let listed = |addresses: &[u32]| {
+        let addresses: Vec<_> = addresses.iter().map(|it| ip(*it)).collect();
+        switch_box.sessions_of(&addresses).len()
+    };
+    assert_eq!((listed(&[SERVICE]), listed(&[home.locator])), (200, 10));
+    assert_eq!((listed(&[CLIENT]), listed(&[])), (0, 210));
+    assert_eq!(listed(&[home.locator, CLIENT, SERVICE]), 210);
 }

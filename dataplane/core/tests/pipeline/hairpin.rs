@@ -96,7 +96,7 @@ fn assert_reaches(
 
 /// What is known of the session that somebody has with `address`.
 fn session_with(switch_box: &SwitchBox, address: u32) -> Option<SessionRecord> {
-    switch_box.sessions_of(Some(ip(address))).into_iter().next()
+    switch_box.sessions_of(&[ip(address)]).into_iter().next()
 }
 
 /// RFC 4787, REQ-9, and with the outside address as source: RFC 4787, REQ-9a; RFC 5382, REQ-8. Echoes: RFC 5508, REQ-7;
