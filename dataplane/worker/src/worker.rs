@@ -250,11 +250,7 @@ impl Worker {
             let run_mbufs = mbufs.take_front(run.len());
             match run[0] {
                 Verdict::Transmit(port, Outcome::ToHost) => {
-                    let mut run_mbufs = run_mbufs;
-                    let allowed = self.host_limit.take(run.len(), now_ms);
-                    let counters = self.shard.counters();
-                    counters.count(Outcome::HostLimited, (run.len() - allowed) as u64);
-                    self.leave_all(port, Outcome::ToHost, run_mbufs.take_front(allowed));
+                    self.leave_to_host(port, run_mbufs, now_ms);
                 }
                 Verdict::Transmit(port, outcome) => self.leave_all(port, outcome, run_mbufs),
                 Verdict::Redirect(owner) => {
@@ -276,6 +272,18 @@ impl Worker {
         }
         for punt in self.shard.take_punts() {
             self.link.notice(punt);
+        }
+    }
+
+    /// Send frames for the kernel out by `port`, as many as may go.
+    #[cold]
+    fn leave_to_host(&mut self, port: PortId, mbufs: Drain<'_>, now_ms: u64) {
+        for mbuf in mbufs {
+            if self.host_limit.admits(mbuf.data(), now_ms) {
+                self.leave(port, Outcome::ToHost, mbuf);
+            } else {
+                self.shard.counters().count(Outcome::HostLimited, 1);
+            }
         }
     }
 

@@ -48,7 +48,7 @@ outcomes! {
     ForHost "for_host" true "Addressed to the box itself, which offers nothing there.",
     TtlExpired "ttl_expired" true "Time to live ran out, and the sender is not told: there is no way back, it must not be, or too many were.",
     TtlExpiredAnswered "ttl_expired_answered" false "Time to live ran out; the sender is told by an ICMP time exceeded in the packet's place.",
-    HostLimited "host_limited" true "For the box's own kernel, and more than the 10,000 a second that a worker hands there.",
+    HostLimited "host_limited" true "For the box's own kernel, and more of its kind than a worker hands there in a second: 2,000 of ARP and neighbour discovery, 4,000 of routing protocols, 4,000 of all else.",
     TooBig "too_big" true "Does not fit its next link or tunnel, and the sender is not told: there is no way back, it must not be, or too many were.",
     TooBigAnswered "too_big_answered" false "Does not fit its next link or tunnel; the sender is told by an ICMP error with the MTU in the packet's place.",
     TunnelFragment "tunnel_fragment" true "A fragment of a tunnel's packet; the network between has a smaller MTU than configured.",
