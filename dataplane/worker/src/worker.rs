@@ -142,11 +142,30 @@ impl Worker {
             if count > 0 {
                 burst.prefetch_data();
                 self.shard.counters().received.add(count as u64);
+                if !burst.as_slice().iter().all(Mbuf::is_contiguous) {
+                    self.join_segments(&mut burst);
+                }
                 self.process(Origin::Port, &mut [port; BURST], &mut burst, now_ms);
                 total += count;
             }
         }
         total
+    }
+
+    /// Make each packet one piece, or drop it: the shard sees only a packet's first piece, and what it checked there need
+    /// not be what is sent. Devices that ignore the MTU (vhost) deliver chains.
+    #[cold]
+    fn join_segments(&self, burst: &mut Burst<BURST>) {
+        let mut whole: Burst<BURST> = Burst::new();
+        for mut mbuf in burst.drain() {
+            if mbuf.linearize() {
+                // There is room: they come from a burst of that size.
+                let _ = whole.push(mbuf);
+            } else {
+                self.shard.counters().count(Outcome::Segmented, 1);
+            }
+        }
+        *burst = whole;
     }
 
     /// Packets other workers have handed over. Returns how many there were.

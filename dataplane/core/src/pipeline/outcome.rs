@@ -37,6 +37,7 @@ outcomes! {
     NeighbourAnswered "neighbour_answered" false "An ARP request or neighbour solicitation for an own or hosted address was answered.",
     ArpSeen "arp_seen" true "An ARP packet that needs no answer; its sender was learned if it is on the link.",
     Truncated "truncated" true "Shorter than an Ethernet header.",
+    Segmented "segmented" true "Longer than a packet buffer: its device does not keep to the port's MTU.",
     OtherEthertype "other_ethertype" true "Neither IPv4, IPv6 nor ARP.",
     UnknownVlan "unknown_vlan" true "Tagged for VLANs that no port of the device has, or with more than two tags.",
     NotForUs "not_for_us" true "The destination MAC is not the port's.",
