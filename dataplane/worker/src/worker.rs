@@ -142,11 +142,30 @@ impl Worker {
             if count > 0 {
                 burst.prefetch_data();
                 self.shard.counters().received.add(count as u64);
+                if !burst.as_slice().iter().all(Mbuf::is_contiguous) {
+                    self.join_segments(&mut burst);
+                }
                 self.process(Origin::Port, &mut [port; BURST], &mut burst, now_ms);
                 total += count;
             }
         }
         total
+    }
+
+    /// Make each packet one piece, or drop it: the shard sees only a packet's first piece, and what it checked there need
+    /// not be what is sent. Devices that ignore the MTU (vhost) deliver chains.
+    #[cold]
+    fn join_segments(&self, burst: &mut Burst<BURST>) {
+        let mut whole: Burst<BURST> = Burst::new();
+        for mut mbuf in burst.drain() {
+            if mbuf.linearize() {
+                // There is room: they come from a burst of that size.
+                let _ = whole.push(mbuf);
+            } else {
+                self.shard.counters().count(Outcome::Segmented, 1);
+            }
+        }
+        *burst = whole;
     }
 
     /// Packets other workers have handed over. Returns how many there were.
@@ -250,11 +269,7 @@ impl Worker {
             let run_mbufs = mbufs.take_front(run.len());
             match run[0] {
                 Verdict::Transmit(port, Outcome::ToHost) => {
-                    let mut run_mbufs = run_mbufs;
-                    let allowed = self.host_limit.take(run.len(), now_ms);
-                    let counters = self.shard.counters();
-                    counters.count(Outcome::HostLimited, (run.len() - allowed) as u64);
-                    self.leave_all(port, Outcome::ToHost, run_mbufs.take_front(allowed));
+                    self.leave_to_host(port, run_mbufs, now_ms);
                 }
                 Verdict::Transmit(port, outcome) => self.leave_all(port, outcome, run_mbufs),
                 Verdict::Redirect(owner) => {
@@ -276,6 +291,18 @@ impl Worker {
         }
         for punt in self.shard.take_punts() {
             self.link.notice(punt);
+        }
+    }
+
+    /// Send frames for the kernel out by `port`, as many as may go.
+    #[cold]
+    fn leave_to_host(&mut self, port: PortId, mbufs: Drain<'_>, now_ms: u64) {
+        for mbuf in mbufs {
+            if self.host_limit.admits(mbuf.data(), now_ms) {
+                self.leave(port, Outcome::ToHost, mbuf);
+            } else {
+                self.shard.counters().count(Outcome::HostLimited, 1);
+            }
         }
     }
 

@@ -31,9 +31,12 @@ pub use tidegate_packet_buf::PacketBuf;
 /// Bytes of an Ethernet header without VLAN tag.
 pub const ETHERNET_LEN: usize = 14;
 
-pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
-pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
-pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// EtherType of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// EtherType of ARP.
+pub const ETHERTYPE_ARP: u16 = 0x0806;
+/// EtherType of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// Big-endian 16-bit field at `offset`.
 ///

@@ -1,7 +1,8 @@
-//! Rate limits, so that a spray of packets cannot make a shard do more than it should.
+//! Rate limits, so that a spray of packets cannot make a worker do more than it should.
 
-/// A token bucket on the shard's millisecond clock.
-pub(super) struct RateLimit {
+/// A token bucket on the workers' millisecond clock.
+#[derive(Debug)]
+pub struct RateLimit {
     rate_per_ms: u64,
     burst: u64,
     tokens: u64,
@@ -19,12 +20,15 @@ impl RateLimit {
         Self::new(10, 1_000)
     }
 
-    fn new(rate_per_ms: u64, burst: u64) -> Self {
+    /// So many per millisecond, and `burst` at once.
+    #[must_use]
+    pub fn new(rate_per_ms: u64, burst: u64) -> Self {
         Self { rate_per_ms, burst, tokens: burst, refilled_ms: 0 }
     }
 
     /// Whether one more is within the limit now.
-    pub(super) fn take(&mut self, now_ms: u64) -> bool {
+    #[must_use = "one that is granted counts as done"]
+    pub fn take(&mut self, now_ms: u64) -> bool {
         let elapsed = now_ms.saturating_sub(self.refilled_ms);
         let refilled = self.tokens.saturating_add(elapsed.saturating_mul(self.rate_per_ms));
         self.tokens = refilled.min(self.burst);

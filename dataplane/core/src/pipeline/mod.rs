@@ -23,6 +23,7 @@ mod tunnels;
 mod upkeep;
 
 pub use import::{Import, ImportedSession};
+pub use limit::RateLimit;
 pub use outcome::Outcome;
 pub use selector::ShardSelector;
 pub use shard::{Capacity, Shard};
