@@ -68,12 +68,7 @@ impl Outbox {
         if waiting == 0 {
             return;
         }
-        let mut sent = self.queue.tx_drain(&mut self.burst);
-        let mut tries = 0;
-        while sent < waiting && tries < RETRIES {
-            sent += self.queue.tx_drain(&mut self.burst);
-            tries += 1;
-        }
+        let sent = self.send();
         let mut uncounted = sent;
         for (outcome, length) in self.runs.drain(..) {
             let counted = length.min(uncounted);
@@ -83,6 +78,54 @@ impl Outbox {
         if sent < waiting {
             counters.count_transmit_full(self.port, (waiting - sent) as u64);
             self.burst.clear();
+        }
+    }
+
+    /// Give the queue what it takes, and return how much that was; the rest stays, without what it refused.
+    #[inline]
+    fn send(&mut self) -> usize {
+        let mut sent = self.queue.tx_drain(&mut self.burst);
+        let mut tries = 0;
+        while !self.burst.is_empty() && tries < RETRIES {
+            let taken = self.queue.tx_drain(&mut self.burst);
+            sent += taken;
+            tries += 1;
+            if taken == 0 {
+                return self.send_without_first(sent);
+            }
+        }
+        sent
+    }
+
+    /// As [`Outbox::send`], of a queue that took `sent` packets and will not go on: either it is full, or its driver refuses
+    /// the first of the rest, as net_tap does one that is longer than its MTU, and then it is to take the others with it.
+    #[cold]
+    fn send_without_first(&mut self, mut sent: usize) -> usize {
+        loop {
+            self.remove_first(sent);
+            let taken = self.queue.tx_drain(&mut self.burst);
+            sent += taken;
+            if taken == 0 || self.burst.is_empty() {
+                return sent;
+            }
+        }
+    }
+
+    /// Drop the first packet, before which `sent` have left.
+    fn remove_first(&mut self, sent: usize) {
+        let mut rest = Burst::new();
+        let mut mbufs = self.burst.drain();
+        drop(mbufs.next());
+        rest.take_from(&mut mbufs);
+        drop(mbufs);
+        self.burst = rest;
+        let mut before = sent;
+        for (_, length) in &mut self.runs {
+            if before < *length {
+                *length -= 1;
+                return;
+            }
+            before -= *length;
         }
     }
 }

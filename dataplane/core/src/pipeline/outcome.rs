@@ -80,7 +80,7 @@ outcomes! {
     TableFull "table_full" true "A new session, and no room for it.",
     NoHeadroom "no_headroom" true "The packet's buffer has no room before the packet for the headers it needs.",
     PortGone "port_gone" true "The port it came from or was to leave by has been removed.",
-    TransmitFull "transmit_full" true "The port's transmit queue was full.",
+    TransmitFull "transmit_full" true "The port's transmit queue was full, or its driver refused the packet.",
     RingFull "ring_full" true "The ring to the worker that owns the session was full.",
 }
 
