@@ -21,11 +21,8 @@ impl Spec {
     ) -> Result<Self, InvalidSpec> {
         let spec = spec.ok_or(InvalidSpec::Missing)?;
         let policies = Policies::from_proto(&spec)?;
-        let kind = kind(&spec)?;
-        let finish = match spec.finish() {
-            proto::FinishMode::None => FinishMode::None,
-            proto::FinishMode::Merge | proto::FinishMode::Unspecified => FinishMode::Merge,
-        };
+        let kind = kind(spec.kind)?;
+        let finish = finish(spec.finish)?;
         let source_host = names.host_name("source_host", &spec.source_host)?;
         let destination_host = if spec.destination_host.is_empty() {
             source_host.clone()
@@ -171,12 +168,29 @@ fn required(
     if text.is_empty() { Err(InvalidSpec::Empty { field, remedy }) } else { Ok(text) }
 }
 
-fn kind(spec: &proto::MigrationSpec) -> Result<DestinationKind, InvalidSpec> {
-    match spec.kind() {
-        proto::DestinationKind::Clone => Ok(DestinationKind::Clone),
-        proto::DestinationKind::Boot => Ok(DestinationKind::Boot),
-        proto::DestinationKind::Unspecified => {
-            Err(InvalidSpec::Empty { field: "kind", remedy: "say CLONE or BOOT" })
+fn kind(value: i32) -> Result<DestinationKind, InvalidSpec> {
+    let field = "kind";
+    match proto::DestinationKind::try_from(value) {
+        Ok(proto::DestinationKind::Clone) => Ok(DestinationKind::Clone),
+        Ok(proto::DestinationKind::Boot) => Ok(DestinationKind::Boot),
+        Ok(proto::DestinationKind::Unspecified) => {
+            Err(InvalidSpec::Empty { field, remedy: "say CLONE or BOOT" })
+        }
+        Err(_) => {
+            let reason = format!("{value} is unknown; say CLONE or BOOT");
+            Err(InvalidSpec::Value { field, reason })
+        }
+    }
+}
+
+/// A mode of a later version must not become another one of this.
+fn finish(value: i32) -> Result<FinishMode, InvalidSpec> {
+    match proto::FinishMode::try_from(value) {
+        Ok(proto::FinishMode::Unspecified | proto::FinishMode::Merge) => Ok(FinishMode::Merge),
+        Ok(proto::FinishMode::None) => Ok(FinishMode::None),
+        Err(_) => {
+            let reason = format!("{value} is unknown; say MERGE or NONE");
+            Err(InvalidSpec::Value { field: "finish", reason })
         }
     }
 }

@@ -44,6 +44,26 @@ async fn refusals_have_the_codes_of_the_protocol() {
 }
 
 #[tokio::test]
+async fn a_choice_that_is_unknown_is_refused_by_its_field() {
+    let lab = Lab::new().await;
+    let service = Service::new(lab.manager().await);
+    let cases: [(&str, fn(&mut MigrationSpec)); 5] = [
+        ("kind: 99 is unknown; say CLONE or BOOT", |it| it.kind = 99),
+        ("finish: 99 is unknown; say MERGE or NONE", |it| it.finish = 99),
+        ("session_list: 99 is unknown; say", |it| it.session_list = 99),
+        ("unknown_tcp: 99 is unknown; say", |it| it.unknown_tcp = 99),
+        ("unknown_quic: 99 is unknown; say", |it| it.unknown_quic = 99),
+    ];
+    for (says, change) in cases {
+        let mut spec = order();
+        change(&mut spec);
+        let refused = start(&service, spec).await.expect_err(says);
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains(says), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn a_watcher_sees_the_journal_then_progress_then_the_end() {
     let lab = Lab::new().await;
     let (_manager, service, migration) = draining(&lab).await;
