@@ -47,7 +47,8 @@ async fn refusals_have_the_codes_of_the_protocol() {
 async fn a_choice_that_is_unknown_is_refused_by_its_field() {
     let lab = Lab::new().await;
     let service = Service::new(lab.manager().await);
-    let cases: [(&str, fn(&mut MigrationSpec)); 5] = [
+    type Change = fn(&mut MigrationSpec);
+    let cases: [(&str, Change); 5] = [
         ("kind: 99 is unknown; say CLONE or BOOT", |it| it.kind = 99),
         ("finish: 99 is unknown; say MERGE or NONE", |it| it.finish = 99),
         ("session_list: 99 is unknown; say", |it| it.session_list = 99),
