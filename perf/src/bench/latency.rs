@@ -30,6 +30,8 @@ use crate::{
 /// Open at a time; as many more linger until they expire as end in a second.
 const SESSIONS: u32 = 200_000;
 const CHURN: u32 = 20_000;
+/// Caches and branch predictors are the subject's by then.
+pub(super) const WARM_UP: Duration = Duration::from_millis(500);
 /// Between two readings of the counters.
 const READING: Duration = Duration::from_millis(1);
 /// With the generator standing still for a larger share of the time, the last percent of latencies is mostly its own.
@@ -37,17 +39,26 @@ const MOST_STALLED: f64 = 0.005;
 /// How often a window in which that happened is measured again.
 const AGAIN: usize = 4;
 /// Of the rate: a subject that keeps up lets the generator keep it.
-const LEAST_RATE: f64 = 0.95;
+pub(super) const LEAST_RATE: f64 = 0.95;
 
 pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
-    let traffic = Traffic { sessions: SESSIONS, churn: CHURN, rate: RATE, measure: context.window };
+    let traffic = Traffic {
+        sessions: SESSIONS,
+        churn: CHURN,
+        rate: RATE,
+        measure: context.window,
+        warm_up: WARM_UP,
+    };
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let mut again = [0, 0];
+    let measured = |again: &mut usize, subject: &dyn Fn() -> anyhow::Result<Report>| {
+        undisturbed(traffic.measure, again, |report| report, subject)
+    };
     for run in 1..=context.runs {
         eprintln!("  run {run}/{}: tidegated", context.runs);
-        ours.push(undisturbed(&traffic, &mut again[0], || tidegated(context, &traffic))?);
+        ours.push(measured(&mut again[0], &|| tidegated(context, &traffic))?);
         eprintln!("  run {run}/{}: testpmd", context.runs);
-        theirs.push(undisturbed(&traffic, &mut again[1], || testpmd(context, &traffic))?);
+        theirs.push(measured(&mut again[1], &|| testpmd(context, &traffic))?);
     }
     let samples = |reports: &[Report], of: fn(&Quantiles) -> f64| {
         reports.iter().map(|report| of(&report.latency.all)).collect::<Samples>()
@@ -97,16 +108,17 @@ fn testpmd(context: &Context, traffic: &Traffic) -> anyhow::Result<Report> {
 }
 
 /// A window in which the generator did not stand still; the others are counted in `again`.
-fn undisturbed(
-    traffic: &Traffic,
+pub(super) fn undisturbed<T>(
+    window: Duration,
     again: &mut usize,
-    mut measure: impl FnMut() -> anyhow::Result<Report>,
-) -> anyhow::Result<Report> {
+    report: impl Fn(&T) -> &Report,
+    mut measure: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     for _ in 0..=AGAIN {
-        let report = measure()?;
-        let stalled = stalled(&report, traffic.measure);
+        let found = measure()?;
+        let stalled = stalled(report(&found), window);
         if stalled <= MOST_STALLED {
-            return Ok(report);
+            return Ok(found);
         }
         eprintln!("  the generator stood still for {:.2} % of the time: again", 100.0 * stalled);
         *again += 1;

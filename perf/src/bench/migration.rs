@@ -6,21 +6,26 @@ use std::{thread, time::Duration};
 use tidegate_lab::process::wait_until;
 use tidegate_pktgen::Report;
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, latency::WARM_UP};
 use crate::{
     result::Metric,
     samples::Samples,
     subject::{
         pktgen::{Between, Pktgen, Traffic},
         tidegated::Tidegated,
-        wires::{Wire, Wires},
+        wires::{Room, Wire, Wires},
     },
 };
 
 /// Packets per second, all that the generator sends.
 pub(super) const RATE: u32 = 1_000_000;
-const TRAFFIC: Traffic =
-    Traffic { sessions: 1_000_000, churn: 20_000, rate: RATE, measure: Duration::from_secs(2) };
+const TRAFFIC: Traffic = Traffic {
+    sessions: 1_000_000,
+    churn: 20_000,
+    rate: RATE,
+    warm_up: WARM_UP,
+    measure: Duration::from_secs(2),
+};
 
 pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
     let found = migrate(context, &TRAFFIC, |_| Ok(()))?;
@@ -75,7 +80,7 @@ pub(super) fn migrate<T>(
     disturb: impl FnOnce(&Tidegated) -> anyhow::Result<T>,
 ) -> anyhow::Result<Report> {
     let wires = Wires::new(&context.dir)?;
-    let mut switch = Tidegated::on_wires(&wires, traffic.sessions)?;
+    let mut switch = Tidegated::on_wires(&wires, &Room::of(2 * traffic.sessions))?;
     let mut generator = Pktgen::start(&wires, traffic, Between::Nat, &context.machine)?;
     generator.says("warm-up")?;
     switch.api.prepare_cutover(Wire::Destination.port())?;

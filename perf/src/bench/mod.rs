@@ -1,6 +1,7 @@
 //! The benches: each gives some metrics and perhaps curves.
 
 mod cutover;
+pub mod floods;
 mod latency;
 mod migration;
 mod mixes;
@@ -166,6 +167,20 @@ pub const BENCHES: &[Bench] = &[
         about: "latency at 1 Mpps during cutover, expiry, dumps and counter reads, beside idle testpmd",
         metrics: &["latency_p99_vs_testpmd", "latency_p50_vs_testpmd", "latency_p999_vs_testpmd"],
         run: latency::run,
+    },
+    Bench {
+        name: "floods",
+        about: "old sessions beside a SYN flood, a UDP spray and an ICMP storm at full worker speed",
+        metrics: &[
+            "flood_syn_wait_bursts",
+            "flood_syn_wait_p99_bursts",
+            "flood_udp_wait_bursts",
+            "flood_udp_wait_p99_bursts",
+            "flood_icmp_wait_bursts",
+            "flood_icmp_wait_p99_bursts",
+            "flood_lost",
+        ],
+        run: floods::run,
     },
 ];
 

@@ -45,6 +45,8 @@ pub enum Transport {
     Tcp,
     /// UDP.
     Udp,
+    /// ICMP echo requests and errors, in turn: of as many echo sessions, and about as many TCP sessions.
+    Icmp,
 }
 
 /// Bytes of frames, without check sequence.
@@ -82,7 +84,7 @@ pub struct Capture {
     pub sizes: Sizes,
     /// Order.
     pub order: Order,
-    /// TCP or UDP.
+    /// Transport.
     pub transport: Transport,
     /// IPv4 or IPv6.
     pub family: Family,
@@ -93,6 +95,14 @@ pub struct Capture {
 }
 
 impl Capture {
+    /// First packets of `sessions` that come to nothing: SYNs if the transport is TCP. Clients have numbers from `first` on.
+    #[must_use]
+    pub fn flood(transport: Transport, first: u32, sessions: u32) -> Self {
+        let syn_share = if transport == Transport::Tcp { 1.0 } else { 0.0 };
+        let flood = Self { transport, first, syn_share, ..Self::established(sessions) };
+        Self { sizes: Sizes::All(flood.smallest()), ..flood }
+    }
+
     /// One smallest TCP segment with ACK for each of `sessions`, shuffled.
     #[must_use]
     pub fn established(sessions: u32) -> Self {
@@ -166,7 +176,8 @@ impl Capture {
         );
         anyhow::ensure!(
             self.transport == Transport::Tcp || syn_share + fin_share == 0.0,
-            "UDP has neither SYN nor FIN"
+            "{:?} has neither SYN nor FIN",
+            self.transport
         );
         if let Sizes::All(bytes) = self.sizes {
             let smallest = self.smallest();
@@ -183,6 +194,7 @@ impl Capture {
         self.family.smallest(match self.transport {
             Transport::Tcp => Kind::ACK,
             Transport::Udp => Kind::Udp,
+            Transport::Icmp => Kind::Unreachable,
         })
     }
 
@@ -214,7 +226,7 @@ impl Capture {
         let mut random = self.random();
         let smallest = self.smallest();
         for (number, session) in (0u32..).zip(self.sessions(&mut random)) {
-            let kind = self.kind(&mut random);
+            let kind = self.kind(session, &mut random);
             let bytes = self.sizes.draw(&mut random).max(smallest);
             let frame = self.family.build(self.first + session, kind, bytes);
             let length = (bytes as u32).to_le_bytes();
@@ -260,10 +272,16 @@ impl Capture {
             .collect()
     }
 
-    fn kind(&self, random: &mut Random) -> Kind {
-        if self.transport == Transport::Udp {
-            return Kind::Udp;
+    fn kind(&self, session: u32, random: &mut Random) -> Kind {
+        match self.transport {
+            Transport::Tcp => self.segment(random),
+            Transport::Udp => Kind::Udp,
+            Transport::Icmp if session.is_multiple_of(2) => Kind::Echo,
+            Transport::Icmp => Kind::Unreachable,
         }
+    }
+
+    fn segment(&self, random: &mut Random) -> Kind {
         let drawn = random.unit();
         if drawn < self.syn_share {
             Kind::SYN

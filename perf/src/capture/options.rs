@@ -25,7 +25,7 @@ pub struct Options {
     /// Transport.
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     transport: Transport,
-    /// IP version. The box does not steer v6.
+    /// IP version.
     #[arg(long, value_name = "v4|v6", default_value = "v4", value_parser = family)]
     family: Family,
     /// Bytes of each frame, without check sequence; the smallest possible if it is not said.

@@ -38,7 +38,7 @@ fn orders_are_what_they_say() {
 fn shares_are_kept() {
     let capture = Capture { syn_share: 0.25, fin_share: 0.25, ..Capture::established(1) };
     let mut random = Random::new(7);
-    let kinds: Vec<_> = (0..10_000).map(|_| capture.kind(&mut random)).collect();
+    let kinds: Vec<_> = (0..10_000).map(|number| capture.kind(number, &mut random)).collect();
     let syns = kinds.iter().filter(|&&kind| kind == Kind::SYN).count();
     let plain = kinds.iter().filter(|&&kind| kind == Kind::ACK).count();
     assert!((2300..2700).contains(&syns) && (4700..5300).contains(&plain), "{syns} {plain}");
@@ -124,4 +124,22 @@ fn what_cannot_be_is_refused() {
     ] {
         assert!(capture.check().is_err(), "{capture:?}");
     }
+}
+
+#[test]
+fn floods_are_first_packets_of_clients_of_their_own() {
+    let flood = |transport| sorted(frames(&Capture::flood(transport, 1 << 20, 64)));
+    let built = |kind: fn(u32) -> Kind, bytes| {
+        let frames = (1 << 20..(1 << 20) + 64).map(|it| Family::V4.build(it, kind(it), bytes));
+        sorted(frames.collect())
+    };
+    assert_eq!(flood(Transport::Tcp), built(|_| Kind::SYN, SMALLEST));
+    assert_eq!(flood(Transport::Udp), built(|_| Kind::Udp, SMALLEST));
+    let in_turn = |it: u32| if it.is_multiple_of(2) { Kind::Echo } else { Kind::Unreachable };
+    assert_eq!(flood(Transport::Icmp), built(in_turn, 70));
+}
+
+fn sorted(mut frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    frames.sort_unstable();
+    frames
 }

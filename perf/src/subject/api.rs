@@ -4,15 +4,20 @@ use tidegate_api::{
     Channel,
     endpoint::{Endpoint, connect},
     switch::{
-        AbortRequest, AddressState, Backend, Counters, CutoverRequest, CutoverResponse,
-        GetAddressRequest, GetCountersRequest, ListSessionsRequest, Rewrite, SetDestinationRequest,
-        TakeoverRequest, switch_client::SwitchClient,
+        AbortRequest, AddPortRequest, AddressState, Backend, Counters, CutoverRequest,
+        CutoverResponse, GetAddressRequest, GetCountersRequest, ListSessionsRequest, PortRole,
+        Rewrite, SetDestinationRequest, TakeoverRequest, switch_client::SwitchClient,
     },
 };
 use tokio::runtime::Runtime;
 
 /// The managed address.
 const MANAGED: &str = "10.9.0.100";
+
+/// Name of the port a flood comes from.
+pub const FLOOD: &str = "flood";
+/// MAC of all uplinks, as captures have it.
+const UPLINK_MAC: &str = "02:00:00:00:01:01";
 
 /// A connection to a box's API.
 pub struct Api {
@@ -35,6 +40,14 @@ pub struct Totals {
     pub ring_full: u64,
     /// Sessions in the tables.
     pub sessions: u64,
+    /// Ended in any outcome.
+    pub ended: u64,
+    /// Sessions only begun that made room for others.
+    pub evicted: u64,
+    /// Dropped because no session could be begun for them, or none is known that they speak of.
+    pub refused: u64,
+    /// Received by the port [`FLOOD`].
+    pub flood: u64,
 }
 
 impl Totals {
@@ -50,6 +63,12 @@ impl Totals {
             dropped: dropped - outcome("ring_full"),
             ring_full: outcome("ring_full"),
             sessions: counters.workers.iter().map(|it| it.sessions).sum(),
+            ended: counters.outcomes.iter().map(|it| it.packets).sum(),
+            evicted: counters.workers.iter().map(|it| it.half_open_evicted).sum(),
+            refused: outcome("half_open_limited")
+                + outcome("table_full")
+                + outcome("icmp_unmatched"),
+            flood: counters.ports.iter().find(|it| it.name == FLOOD).map_or(0, |it| it.rx_packets),
         }
     }
 }
@@ -73,6 +92,22 @@ impl Api {
     pub fn totals(&mut self) -> anyhow::Result<Totals> {
         let asked = self.client.get_counters(GetCountersRequest {});
         Ok(Totals::of(&self.runtime.block_on(asked)?.into_inner()))
+    }
+
+    /// Open a device as a port.
+    ///
+    /// # Errors
+    /// When the box refuses.
+    pub fn add_port(&mut self, name: &str, device: &str, role: PortRole) -> anyhow::Result<()> {
+        let request = AddPortRequest {
+            name: name.to_owned(),
+            device: device.to_owned(),
+            mac: UPLINK_MAC.to_owned(),
+            role: role.into(),
+            ..Default::default()
+        };
+        self.runtime.block_on(self.client.add_port(request))?;
+        Ok(())
     }
 
     /// Host the address and name another home for it, behind `port`.

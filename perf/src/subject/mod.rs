@@ -89,11 +89,17 @@ impl Feed {
         self.packets + self.packets / 16 + 16_384
     }
 
-    /// Hugepage memory for so many packet buffers of 2 KiB with their headers, and the rings.
+    /// Hugepage memory for so many packet buffers, and the rings.
     #[must_use]
     pub fn memory_mib(&self) -> u32 {
-        (u64::from(self.mbufs()) * 2560 / (1 << 20)) as u32 + 192
+        mbufs_mib(self.mbufs()) + 192
     }
+}
+
+/// Memory of so many packet buffers of 2 KiB with their headers.
+#[must_use]
+pub fn mbufs_mib(mbufs: u32) -> u32 {
+    (u64::from(mbufs) * 2560 / (1 << 20)) as u32
 }
 
 fn signal(pids: &[u32], signal: Signal) -> anyhow::Result<()> {

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use tidegate_lab::process::{Process, built};
 use tidegate_pktgen::Report;
 
-use super::wires::{self, Wire, Wires};
+use super::wires::{Wire, Wires};
 use crate::machine::{CONTROL_CPU, Machine, WORKER_CPU};
 
 /// The longest phase.
@@ -29,7 +29,9 @@ pub struct Traffic {
     pub churn: u32,
     /// Packets per second, both directions together.
     pub rate: u32,
-    /// How long latencies are recorded.
+    /// Data before latencies are recorded.
+    pub warm_up: Duration,
+    /// How long they are.
     pub measure: Duration,
 }
 
@@ -86,8 +88,8 @@ impl Pktgen {
             format!("--sessions={}", traffic.sessions),
             format!("--churn={}", traffic.churn),
             format!("--rate={}", traffic.rate),
+            format!("--warm-up-ms={}", traffic.warm_up.as_millis()),
             format!("--measure-ms={}", traffic.measure.as_millis()),
-            format!("--memory-mib={}", wires::MEMORY_MIB),
             format!("--report={}", report.display()),
         ]);
         let (process, orders) = Process::start_told("pktgen", &mut command, wires.dir())?;
@@ -99,7 +101,13 @@ impl Pktgen {
     /// # Errors
     /// When it ends before.
     pub fn says(&mut self, text: &str) -> anyhow::Result<()> {
-        self.process.wait_for(&format!("\n{text}\n"), PATIENCE)
+        self.process.wait_for(&line(text), PATIENCE)
+    }
+
+    /// Whether it has said `text`.
+    #[must_use]
+    pub fn has_said(&self, text: &str) -> bool {
+        self.process.printed().contains(&line(text))
     }
 
     /// Give an order and wait until it is in force.
@@ -123,4 +131,9 @@ impl Pktgen {
         fs::remove_file(&self.report)?;
         Ok(serde_json::from_slice(&report)?)
     }
+}
+
+/// As it stands between others.
+fn line(text: &str) -> String {
+    format!("\n{text}\n")
 }

@@ -8,7 +8,7 @@ use tidegate_lab::process::{Process, built, wait_until};
 use super::{
     Feed, Subject,
     api::{Api, Totals},
-    wires::Wires,
+    wires::{Room, Wires},
 };
 use crate::{machine::WORKER_CPU, runner::Reading};
 
@@ -120,13 +120,24 @@ impl Tidegated {
         Ok(this)
     }
 
-    /// Start a box between the ends of `wires`, with room for twice as many sessions.
+    /// Start a box between the ends of `wires`.
     ///
     /// # Errors
     /// When it does not get ready.
-    pub fn on_wires(wires: &Wires, sessions: u32) -> anyhow::Result<Self> {
+    pub fn on_wires(wires: &Wires, room: &Room) -> anyhow::Result<Self> {
         let dir = wires.dir().join("tidegated");
-        Self::run(&dir, &Wires::WORKERS, |socket| wires.config(socket, 2 * sessions))
+        Self::run(&dir, &Wires::WORKERS, |socket| wires.config(socket, room))
+    }
+
+    /// Memory it holds in ordinary pages, KiB (`VmRSS`: <https://docs.kernel.org/filesystems/proc.html>).
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resident_kib(&self) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        Ok(kib.context("the kernel does not say how large the box is")?.parse()?)
     }
 
     fn run(

@@ -5,11 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::tidegated::{self, ROUTE_TABLES_MIB};
+use super::{
+    mbufs_mib,
+    tidegated::{self, ROUTE_TABLES_MIB},
+};
 use crate::machine::WORKER_CPU;
 
-/// Hugepage memory of each program at the wires.
-pub const MEMORY_MIB: u32 = 512;
+/// Hugepage memory of each subject at the wires, beside tables.
+pub const MEMORY_MIB: u32 = 256;
+/// Packet buffers of a box: what its wires' rings hold, and what is under way.
+const MBUFS: u32 = 65_535;
 /// Room of a wire in each direction, packets as a power of two: 4 ms at a million packets per second.
 const RING: u32 = 12;
 /// How long a closed session stays in the box's table, so that expiry has work to do.
@@ -38,6 +43,23 @@ impl Wire {
             Self::Source => "vm0",
             Self::Destination => "vm1",
         }
+    }
+}
+
+/// What a box between them has room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Sessions.
+    pub sessions: u32,
+    /// A capture that comes from one more port.
+    pub packets: u32,
+}
+
+impl Room {
+    /// So many sessions, as far as a box can be told so.
+    #[must_use]
+    pub fn of(sessions: u32) -> Self {
+        Self { sessions: sessions.clamp(65_536, 16_777_216), packets: 0 }
     }
 }
 
@@ -92,14 +114,17 @@ impl Wires {
 
     /// The configuration of a box between them, with one worker on the measured CPU.
     #[must_use]
-    pub fn config(&self, api: &str, sessions: u32) -> String {
+    pub fn config(&self, api: &str, room: &Room) -> String {
         let [uplink, source, destination] = Wire::ALL.map(|wire| self.subject(wire));
         let ports = tidegated::ports(&uplink, &[&source, &destination]);
-        let (sessions, workers) = (sessions.clamp(65_536, 16_777_216), Self::WORKERS);
-        let memory = MEMORY_MIB + ROUTE_TABLES_MIB;
+        let Room { sessions, packets } = room;
+        let mbufs = MBUFS + packets;
+        let memory_mib = MEMORY_MIB + ROUTE_TABLES_MIB + mbufs_mib(*packets);
+        let workers = Self::WORKERS;
         format!(
             r#"[eal]
-memory_mib = {memory}
+memory_mib = {memory_mib}
+mbufs = {mbufs}
 
 [workers]
 cpus = {workers:?}

@@ -1,5 +1,6 @@
 //! The frames of the benches: what clients of the managed address send, and what it answers.
 
+mod icmp;
 pub mod v4;
 pub mod v6;
 
@@ -33,6 +34,10 @@ pub enum Kind {
     Tcp(TcpFlags),
     /// A UDP datagram.
     Udp,
+    /// An ICMP echo request, its identifier the client's port.
+    Echo,
+    /// An ICMP error: the client says that its port, to which the managed address is to have sent a segment, is closed.
+    Unreachable,
 }
 
 impl Kind {
@@ -43,17 +48,21 @@ impl Kind {
     /// The last segment of a session in one direction.
     pub const FIN: Self = Self::Tcp(TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0));
 
-    fn protocol(self) -> u8 {
-        match self {
-            Self::Tcp(_) => protocol::TCP,
-            Self::Udp => protocol::UDP,
+    fn protocol(self, family: Family) -> u8 {
+        match (self, family) {
+            (Self::Tcp(_), _) => protocol::TCP,
+            (Self::Udp, _) => protocol::UDP,
+            (Self::Echo | Self::Unreachable, Family::V4) => protocol::ICMP,
+            (Self::Echo | Self::Unreachable, Family::V6) => protocol::ICMPV6,
         }
     }
 
-    fn header(self) -> usize {
+    fn header(self, family: Family) -> usize {
         match self {
             Self::Tcp(_) => TCP_HEADER,
             Self::Udp => UDP_HEADER,
+            Self::Echo => icmp::HEADER,
+            Self::Unreachable => icmp::HEADER + family.header() + icmp::QUOTED,
         }
     }
 }
@@ -83,39 +92,61 @@ impl Family {
     /// Bytes of the smallest frame of this kind, without check sequence.
     #[must_use]
     pub fn smallest(self, kind: Kind) -> usize {
-        let header = match self {
+        SMALLEST.max(ETHERNET_LEN + self.header() + kind.header(self))
+    }
+
+    fn header(self) -> usize {
+        match self {
             Self::V4 => v4::HEADER,
             Self::V6 => v6::HEADER,
-        };
-        SMALLEST.max(ETHERNET_LEN + header + kind.header())
+        }
     }
 }
 
 /// Address and port of one end.
 type End<A> = (A, u16);
 
-/// Write the transport header at the start of `segment`, whose IP header has these addresses.
-fn write_transport(segment: &mut [u8], from_port: u16, to_port: u16, kind: Kind, addresses: &[u8]) {
-    segment[0..2].copy_from_slice(&from_port.to_be_bytes());
-    segment[2..4].copy_from_slice(&to_port.to_be_bytes());
+/// Write the transport header, and what an ICMP error quotes, into `segment`, whose IP header has these addresses.
+fn write_transport(
+    segment: &mut [u8],
+    (from, to): (u16, u16),
+    kind: Kind,
+    family: Family,
+    addresses: &[u8],
+) {
     let length = (segment.len() as u16).to_be_bytes();
     let checksum_at = match kind {
         Kind::Udp => {
+            write_ports(segment, from, to);
             segment[4..6].copy_from_slice(&length);
             6
         }
         Kind::Tcp(flags) => {
+            write_ports(segment, from, to);
             segment[4..8].copy_from_slice(&1000u32.to_be_bytes());
             segment[8..12].copy_from_slice(&2000u32.to_be_bytes());
             segment[12..16].copy_from_slice(&[0x50, flags.0, 0xff, 0xff]);
             16
         }
+        Kind::Echo => {
+            icmp::write_echo(segment, family, from);
+            icmp::CHECKSUM
+        }
+        Kind::Unreachable => {
+            icmp::write_unreachable(segment, family, addresses, (to, from));
+            icmp::CHECKSUM
+        }
     };
     // RFC 9293, 3.1, RFC 768 and RFC 8200, 8.1: the pseudo-header is both addresses, the protocol and the length;
     // IPv6 has wider fields, of which the upper halves are zero.
-    let mut summed = addresses.to_vec();
-    summed.extend([0, kind.protocol()]);
-    summed.extend(length);
+    let mut summed = Vec::with_capacity(addresses.len() + 4 + segment.len());
+    let protocol = kind.protocol(family);
+    // RFC 792: ICMP over IPv4 has none.
+    if protocol != protocol::ICMP {
+        summed.extend_from_slice(addresses);
+        summed.extend([0, protocol]);
+        summed.extend(length);
+    }
     summed.extend_from_slice(segment);
     let checksum = match (kind, !checksum::sum(&summed)) {
         // RFC 768: zero would mean that there is none.
@@ -123,4 +154,9 @@ fn write_transport(segment: &mut [u8], from_port: u16, to_port: u16, kind: Kind,
         (_, checksum) => checksum,
     };
     segment[checksum_at..checksum_at + 2].copy_from_slice(&checksum.to_be_bytes());
+}
+
+fn write_ports(segment: &mut [u8], from: u16, to: u16) {
+    segment[0..2].copy_from_slice(&from.to_be_bytes());
+    segment[2..4].copy_from_slice(&to.to_be_bytes());
 }

@@ -1,6 +1,8 @@
 use std::collections::HashSet;
 
-use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
+use etherparse::{
+    Icmpv4Type, Icmpv6Type, Ipv4Header, Ipv6Header, NetHeaders, PacketHeaders, TransportHeader,
+};
 
 use super::*;
 
@@ -63,6 +65,39 @@ fn another_parser_finds_the_checksums_right() {
 }
 
 #[test]
+fn icmp_is_what_another_parser_says_and_its_quote_went_the_other_way() {
+    for family in [Family::V4, Family::V6] {
+        for (kind, size) in [(Kind::Echo, 60), (Kind::Unreachable, 120)] {
+            let frame = family.build(17, kind, size.max(family.smallest(kind)));
+            let read = PacketHeaders::from_ethernet_slice(&frame).expect("well formed");
+            let payload = read.payload.slice();
+            match (read.net.expect("an IP header"), read.transport.expect("ICMP")) {
+                (NetHeaders::Ipv4(ip, _), TransportHeader::Icmpv4(icmp)) => {
+                    assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+                    assert_eq!(icmp.checksum, icmp.icmp_type.calc_checksum(payload));
+                    let Icmpv4Type::DestinationUnreachable(_) = icmp.icmp_type else { continue };
+                    let (quoted, segment) =
+                        Ipv4Header::from_slice(payload).expect("a header is quoted");
+                    assert_eq!(quoted.header_checksum, quoted.calc_header_checksum());
+                    assert_eq!((quoted.source, quoted.destination), (ip.destination, ip.source));
+                    assert_eq!(segment[..4], [0, 80, 4, 1]);
+                }
+                (NetHeaders::Ipv6(ip, _), TransportHeader::Icmpv6(icmp)) => {
+                    let right = icmp.icmp_type.calc_checksum(ip.source, ip.destination, payload);
+                    assert_eq!(icmp.checksum, right.expect("fits"));
+                    let Icmpv6Type::DestinationUnreachable(_) = icmp.icmp_type else { continue };
+                    let (quoted, segment) =
+                        Ipv6Header::from_slice(payload).expect("a header is quoted");
+                    assert_eq!((quoted.source, quoted.destination), (ip.destination, ip.source));
+                    assert_eq!(segment[..4], [0, 80, 4, 1]);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn ends_are_the_client_and_the_managed_address() {
     let frame = v6::build(17, Kind::Udp, 100);
     let read = PacketHeaders::from_ethernet_slice(&frame).expect("well formed");
@@ -87,6 +122,9 @@ fn smallest_frames_hold_their_headers() {
     assert_eq!(Family::V4.smallest(Kind::ACK), 60);
     assert_eq!(Family::V6.smallest(Kind::ACK), 74);
     assert_eq!(Family::V6.smallest(Kind::Udp), 62);
+    // What they quote: RFC 792, "internet header + 64 bits"; the same of IPv6.
+    assert_eq!(Family::V4.smallest(Kind::Unreachable), 14 + 20 + 8 + 28);
+    assert_eq!(Family::V6.smallest(Kind::Unreachable), 14 + 40 + 8 + 48);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use tidegate_dataplane::packet::{ETHERNET_LEN, Mac, checksum};
 pub use crate::client::endpoint as client;
 
 use super::{
-    ACCESS_MAC, CLIENT_MAC, End, Kind, SERVICE_PORT, SOURCE_MAC, UPLINK_MAC, write_transport,
+    ACCESS_MAC, CLIENT_MAC, End, Family, Kind, SERVICE_PORT, SOURCE_MAC, UPLINK_MAC,
+    write_transport,
 };
 
 /// The managed address, 10.9.0.100.
@@ -48,13 +49,17 @@ fn between(from: End<u32>, to: End<u32>, kind: Kind, bytes: usize) -> Vec<u8> {
     frame[12..14].copy_from_slice(&[0x08, 0x00]);
     let (header, segment) = frame[ETHERNET_LEN..].split_at_mut(HEADER);
     let total = ((bytes - ETHERNET_LEN) as u16).to_be_bytes();
-    let protocol = kind.protocol();
+    write_header(header, total, kind.protocol(Family::V4), [from.0, to.0]);
+    write_transport(segment, (from.1, to.1), kind, Family::V4, &header[12..20]);
+    frame
+}
+
+/// A header of a packet of `total` bytes, its checksum correct.
+pub(super) fn write_header(header: &mut [u8], total: [u8; 2], protocol: u8, ends: [u32; 2]) {
     header[0..12]
         .copy_from_slice(&[0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, protocol, 0, 0]);
-    header[12..16].copy_from_slice(&from.0.to_be_bytes());
-    header[16..20].copy_from_slice(&to.0.to_be_bytes());
-    let checksum = !checksum::sum(header);
+    header[12..16].copy_from_slice(&ends[0].to_be_bytes());
+    header[16..20].copy_from_slice(&ends[1].to_be_bytes());
+    let checksum = !checksum::sum(&header[..HEADER]);
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
-    write_transport(segment, from.1, to.1, kind, &header[12..20]);
-    frame
 }

@@ -2,7 +2,7 @@
 
 use tidegate_dataplane::packet::ETHERNET_LEN;
 
-use super::{CLIENT_MAC, Kind, SERVICE_PORT, UPLINK_MAC, write_transport};
+use super::{CLIENT_MAC, Family, Kind, SERVICE_PORT, UPLINK_MAC, write_transport};
 
 /// The managed address, 2001:db8:9::64.
 pub const MANAGED: u128 = 0x2001_0db8_0009_0000_0000_0000_0000_0064;
@@ -33,9 +33,14 @@ pub fn build(number: u32, kind: Kind, bytes: usize) -> Vec<u8> {
     frame[12..14].copy_from_slice(&[0x86, 0xdd]);
     let (header, segment) = frame[ETHERNET_LEN..].split_at_mut(HEADER);
     let length = (segment.len() as u16).to_be_bytes();
-    header[0..8].copy_from_slice(&[0x60, 0, 0, 0, length[0], length[1], kind.protocol(), 64]);
-    header[8..24].copy_from_slice(&address.to_be_bytes());
-    header[24..40].copy_from_slice(&MANAGED.to_be_bytes());
-    write_transport(segment, port, SERVICE_PORT, kind, &header[8..40]);
+    write_header(header, length, kind.protocol(Family::V6), [address, MANAGED]);
+    write_transport(segment, (port, SERVICE_PORT), kind, Family::V6, &header[8..40]);
     frame
+}
+
+/// A header of a packet with `length` bytes after it.
+pub(super) fn write_header(header: &mut [u8], length: [u8; 2], protocol: u8, ends: [u128; 2]) {
+    header[0..8].copy_from_slice(&[0x60, 0, 0, 0, length[0], length[1], protocol, 64]);
+    header[8..24].copy_from_slice(&ends[0].to_be_bytes());
+    header[24..40].copy_from_slice(&ends[1].to_be_bytes());
 }
