@@ -73,6 +73,8 @@ pub const TARGETS: &[Target] = &[
     target("pktgen_reordered", Of::Ours, Bound::AtMost(0.0)),
     target("pktgen_wrong", Of::Ours, Bound::AtMost(0.0)),
     target("pktgen_unfinished", Of::Ours, Bound::AtMost(0.0)),
+    target("many_cutover_ms", Of::Ours, Bound::AtMost(1.0)),
+    target("many_lost", Of::Ours, Bound::AtMost(0.0)),
     target("flood_lost", Of::Ours, Bound::AtMost(0.0)),
     target("flood_syn_wait_bursts", Of::Ours, Bound::AtMost(1.0)),
     target("flood_syn_wait_p99_bursts", Of::Ours, Bound::AtMost(1.0)),

@@ -3,6 +3,7 @@
 mod cutover;
 pub mod floods;
 mod latency;
+mod many;
 mod migration;
 mod mixes;
 mod packets;
@@ -181,6 +182,12 @@ pub const BENCHES: &[Bench] = &[
             "flood_lost",
         ],
         run: floods::run,
+    },
+    Bench {
+        name: "many",
+        about: "200 of 10,000 addresses migrating at once, beside the sessions of one that is not",
+        metrics: &["many_cutover_ms", "many_cutover_answer_ms", "many_lost"],
+        run: many::run,
     },
 ];
 

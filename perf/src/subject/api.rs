@@ -110,33 +110,53 @@ impl Api {
         Ok(())
     }
 
-    /// Host the address and name another home for it, behind `port`.
+    /// Host the managed address and name a destination for it, behind `port`.
     ///
     /// # Errors
     /// When the box refuses.
     pub fn prepare_cutover(&mut self, port: &str) -> anyhow::Result<()> {
-        let address = MANAGED.to_owned();
-        let takeover = TakeoverRequest { address: address.clone() };
-        self.runtime.block_on(self.client.takeover(takeover))?;
-        let destination = Some(Backend {
+        let destination = Backend {
             name: "destination".to_owned(),
             port: port.to_owned(),
             mac: "02:00:00:00:0a:02".to_owned(),
             rewrite: Rewrite::Nat.into(),
             locator: "10.8.0.12".to_owned(),
             encap: None,
-        });
-        let request = SetDestinationRequest { address, destination };
+        };
+        self.prepare_cutover_of(MANAGED, destination)
+    }
+
+    /// Host `address` and name a destination for it.
+    ///
+    /// # Errors
+    /// When the box refuses.
+    pub fn prepare_cutover_of(
+        &mut self,
+        address: &str,
+        destination: Backend,
+    ) -> anyhow::Result<()> {
+        let address = address.to_owned();
+        let takeover = TakeoverRequest { address: address.clone() };
+        self.runtime.block_on(self.client.takeover(takeover))?;
+        let request = SetDestinationRequest { address, destination: Some(destination) };
         self.runtime.block_on(self.client.set_destination(request))?;
         Ok(())
     }
 
-    /// Cut over.
+    /// Cut the managed address over.
     ///
     /// # Errors
     /// When the box refuses, or a worker does not acknowledge.
     pub fn cutover(&mut self) -> anyhow::Result<CutoverResponse> {
-        let request = CutoverRequest { address: MANAGED.to_owned(), ..Default::default() };
+        self.cutover_of(MANAGED)
+    }
+
+    /// Cut `address` over.
+    ///
+    /// # Errors
+    /// When the box refuses, or a worker does not acknowledge.
+    pub fn cutover_of(&mut self, address: &str) -> anyhow::Result<CutoverResponse> {
+        let request = CutoverRequest { address: address.to_owned(), ..Default::default() };
         Ok(self.runtime.block_on(self.client.cutover(request))?.into_inner())
     }
 

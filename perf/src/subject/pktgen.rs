@@ -119,6 +119,14 @@ impl Pktgen {
         self.says(text)
     }
 
+    /// Have sessions closed now.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        writeln!(self.orders, "stop").context("order the generator")
+    }
+
     /// Wait for its end; what it found, clean or not.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
@@ -53,13 +54,15 @@ pub struct Room {
     pub sessions: u32,
     /// A capture that comes from one more port.
     pub packets: u32,
+    /// Managed addresses beside the generator's, [`other_address`].
+    pub addresses: u32,
 }
 
 impl Room {
     /// So many sessions, as far as a box can be told so.
     #[must_use]
     pub fn of(sessions: u32) -> Self {
-        Self { sessions: sessions.clamp(65_536, 16_777_216), packets: 0 }
+        Self { sessions: sessions.clamp(65_536, 16_777_216), packets: 0, addresses: 0 }
     }
 }
 
@@ -117,7 +120,8 @@ impl Wires {
     pub fn config(&self, api: &str, room: &Room) -> String {
         let [uplink, source, destination] = Wire::ALL.map(|wire| self.subject(wire));
         let ports = tidegated::ports(&uplink, &[&source, &destination]);
-        let Room { sessions, packets } = room;
+        let Room { sessions, packets, addresses } = room;
+        let others: String = (0..*addresses).map(other).collect();
         let mbufs = MBUFS + packets;
         let memory_mib = MEMORY_MIB + ROUTE_TABLES_MIB + mbufs_mib(*packets);
         let workers = Self::WORKERS;
@@ -147,7 +151,27 @@ port = "uplink"
 [[route]]
 to = "11.0.0.0/8"
 via = "10.9.0.2"
-"#
+{others}"#
         )
     }
+}
+
+/// A managed address that is not the generator's, and the MAC of its home and of its destination.
+#[must_use]
+pub fn other_address(number: u32) -> (Ipv4Addr, [String; 2]) {
+    let [_, _, high, low] = number.to_be_bytes();
+    let mac = |vm| format!("02:00:01:{vm:02x}:{high:02x}:{low:02x}");
+    (Ipv4Addr::new(10, 16, high, low), [mac(0), mac(1)])
+}
+
+fn other(number: u32) -> String {
+    let (address, [mac, _]) = other_address(number);
+    let port = Wire::Source.port();
+    format!(
+        r#"
+[[address]]
+address = "{address}"
+home = {{ name = "source", port = "{port}", mac = "{mac}", rewrite = "l2" }}
+"#
+    )
 }
