@@ -1,4 +1,4 @@
-//! Other traffic than one small segment of each session: draws, SYNs and FINs, UDP, sizes. For information.
+//! Other traffic than one small segment of each session: draws, SYNs and FINs, UDP, IPv6, sizes. For information.
 //!
 //! Captures hold clients' packets only and come round in milliseconds, so a FIN puts its session into closing, where
 //! it stays, and a SYN finds its session there: none begins or ends while packets are counted, which
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     capture::{Capture, Order, Sizes, Transport},
+    frame::{Family, Kind},
     result::Metric,
     runner::alternate,
     subject::{
@@ -29,11 +30,18 @@ pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
         ("packet_cycles_zipf_vs_5tswap", Capture { order: Order::Zipf, ..drawn }),
         ("packet_cycles_syn_fin_vs_5tswap", Capture { syn_share: 0.01, fin_share: 0.01, ..drawn }),
         ("packet_cycles_udp_vs_5tswap", Capture { transport: Transport::Udp, ..all }),
+        ("packet_cycles_v6_vs_5tswap", in_v6(all)),
         ("packet_cycles_1514_vs_5tswap", Capture { sizes: Sizes::All(1514), ..all }),
         ("packet_cycles_imix_vs_5tswap", Capture { sizes: Sizes::Imix, ..all }),
     ];
-    let metrics = mixes.map(|(name, capture)| beside_testpmd(context, name, &capture));
-    Ok(Outcome { metrics: metrics.into_iter().collect::<Result<_, _>>()?, curves: Vec::new() })
+    let metrics = mixes.iter().map(|(name, capture)| beside_testpmd(context, name, capture));
+    Ok(Outcome { metrics: metrics.collect::<Result<_, _>>()?, curves: Vec::new() })
+}
+
+/// The same over IPv6, whose frames are larger.
+fn in_v6(capture: Capture) -> Capture {
+    let sizes = Sizes::All(Family::V6.smallest(Kind::ACK));
+    Capture { family: Family::V6, sizes, ..capture }
 }
 
 fn beside_testpmd(

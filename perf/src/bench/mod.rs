@@ -14,7 +14,12 @@ mod workers;
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
-    capture::Capture, machine::Machine, plot::Curve, result::Metric, runner::Plan, subject::Feed,
+    capture::{Capture, Transport},
+    machine::Machine,
+    plot::Curve,
+    result::Metric,
+    runner::Plan,
+    subject::Feed,
 };
 
 /// What a bench runs with.
@@ -42,6 +47,8 @@ impl Context {
             capture: capture.file(&self.captures)?,
             packets: capture.packets,
             sessions: capture.sessions_met(),
+            family: capture.family,
+            are_answered: capture.transport == Transport::Tcp,
             dir: self.dir.clone(),
         })
     }
@@ -99,12 +106,13 @@ pub const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "mixes",
-        about: "tidegated beside testpmd: draws, SYNs and FINs, UDP, sizes; 200,000 sessions",
+        about: "tidegated beside testpmd: draws, SYNs and FINs, UDP, IPv6, sizes; 200,000 sessions",
         metrics: &[
             "packet_cycles_uniform_vs_5tswap",
             "packet_cycles_zipf_vs_5tswap",
             "packet_cycles_syn_fin_vs_5tswap",
             "packet_cycles_udp_vs_5tswap",
+            "packet_cycles_v6_vs_5tswap",
             "packet_cycles_1514_vs_5tswap",
             "packet_cycles_imix_vs_5tswap",
         ],

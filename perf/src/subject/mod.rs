@@ -14,7 +14,7 @@ use std::{path::PathBuf, process::Command};
 use rustix::process::{Pid, Signal, kill_process};
 use tidegate_lab::process;
 
-use crate::{runner::Reading, waiting::waited_ns};
+use crate::{frame::Family, runner::Reading, waiting::waited_ns};
 
 /// A running program under measurement.
 pub trait Subject {
@@ -72,6 +72,10 @@ pub struct Feed {
     pub packets: u32,
     /// Distinct sessions in it.
     pub sessions: u32,
+    /// Their IP version.
+    pub family: Family,
+    /// Whether they are more than begun for a box that hears clients only: of TCP a segment says so, of UDP only an answer.
+    pub are_answered: bool,
     /// Directory for sockets, logs and databases.
     pub dir: PathBuf,
 }
@@ -87,6 +91,14 @@ impl Feed {
     #[must_use]
     pub fn mbufs(&self) -> u32 {
         self.packets + self.packets / 16 + 16_384
+    }
+
+    /// Sessions a box must have room for: a third more than there are, as an operator leaves it, and with those that are only
+    /// begun in the quarter that such may have.
+    #[must_use]
+    pub fn room(&self) -> u32 {
+        let of_all = if self.are_answered { 1 } else { 4 };
+        of_all * (self.sessions + self.sessions / 3)
     }
 
     /// Hugepage memory for so many packet buffers, and the rings.

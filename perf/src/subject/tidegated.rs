@@ -10,7 +10,7 @@ use super::{
     api::{Api, Totals},
     wires::{Room, Wires},
 };
-use crate::{machine::WORKER_CPU, runner::Reading};
+use crate::{frame::Family, machine::WORKER_CPU, runner::Reading};
 
 const READY: Duration = Duration::from_secs(120);
 /// Memory of DPDK's longest-prefix tables, which is there whatever the routes.
@@ -33,7 +33,7 @@ pub(super) fn ports(uplink: &str, access: &[&str]) -> String {
 name = "uplink"
 device = "{uplink}"
 mac = "02:00:00:00:01:01"
-addresses = ["10.9.0.1/24"]
+addresses = ["10.9.0.1/24", "2001:db8:9::1/64"]
 role = "uplink"
 "#
     );
@@ -53,6 +53,10 @@ role = "access"
 [[address]]
 address = "10.9.0.100"
 home = { name = "source", port = "vm0", mac = "02:00:00:00:0a:01", rewrite = "nat", locator = "10.8.0.11" }
+
+[[address]]
+address = "2001:db8:9::64"
+home = { name = "source", port = "vm0", mac = "02:00:00:00:0a:01", rewrite = "nat", locator = "2001:db8:8::11" }
 "#
 }
 
@@ -67,9 +71,11 @@ impl Setup {
         let mbufs: u32 = self.captures.iter().map(Feed::mbufs).sum();
         let memory: u32 = self.captures.iter().map(Feed::memory_mib).sum();
         let memory = memory + ROUTE_TABLES_MIB;
-        // Room for a third more, as an operator leaves it.
-        let sessions: u32 = self.captures.iter().map(|feed| feed.sessions).sum();
-        let sessions = (sessions + sessions / 3).clamp(65_536, 16_777_216);
+        let room = |family| -> u32 {
+            let feeds = self.captures.iter().filter(|feed| feed.family == family);
+            feeds.map(Feed::room).sum::<u32>().clamp(65_536, 16_777_216)
+        };
+        let (sessions, sessions_ipv6) = (room(Family::V4), room(Family::V6));
         let captures: String = self
             .captures
             .iter()
@@ -85,6 +91,7 @@ mbufs = {mbufs}
 cpus = {cpus:?}
 idle = "poll"
 sessions = {sessions}
+sessions_ipv6 = {sessions_ipv6}
 
 [api]
 listen = ["{socket}"]
