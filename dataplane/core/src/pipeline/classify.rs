@@ -42,7 +42,7 @@ pub(super) fn from_client<'a, A: Address>(
     let opens = headers.opens();
     if let Some(session) = found
         && let Some(owner) = service.path(session.owner())
-        && (session.is_live() || !opens)
+        && belongs_to(session, opens)
     {
         return Decision::Follow(owner);
     }
@@ -67,6 +67,12 @@ pub(super) fn from_client<'a, A: Address>(
         Some(Unknown::Destination) => adopt(service, newcomer, SessionState::Established),
         Some(Unknown::Drop) => Decision::Drop(Outcome::UnknownTcp),
     }
+}
+
+/// Whether a packet, the first segment of a connection or not, belongs to this session, or begins another on its ports.
+#[inline]
+pub(super) fn belongs_to<A: Address>(session: &Session<A>, opens: bool) -> bool {
+    !opens || !session.is_over()
 }
 
 /// Which connection a packet of a client belongs to.
@@ -123,7 +129,7 @@ pub(super) fn from_direct_client<'a, A: Address>(
     let adopted = flags.is_some() && !opens;
     // The locator may have been another backend's when the session began.
     match found.filter(|session| session.owner() == path.slot) {
-        Some(session) if session.is_live() || !opens => Decision::Follow(path),
+        Some(session) if belongs_to(session, opens) => Decision::Follow(path),
         _ if flags.is_some_and(|flags| flags.has(TcpFlags::RST)) => Decision::Route,
         _ => Decision::Begin {
             owner: path,
@@ -146,8 +152,8 @@ pub(super) fn from_backend<'a, A: Address>(
     let is_home = sender.slot == service.home.slot;
     let may_begin = is_home || service.active_destination().is_some();
     if let Some(session) = found.filter(|session| service.path(session.owner()).is_some()) {
-        // A closed session's ports may be used anew by whichever VM may begin sessions.
-        if session.is_live() || !opens || !may_begin {
+        // The ports of one that is over may be used anew by whichever VM may begin sessions.
+        if belongs_to(session, opens) || !may_begin {
             return if session.owner() == sender.slot {
                 Decision::Follow(sender)
             } else {

@@ -323,7 +323,11 @@ impl<A: Family> Lane<A> {
                 if matches!(on.0.hop(steered.hop), Hop::Host) {
                     return Err(route(desk, on, packet, steered));
                 }
-                let is_own = session.is_some_and(|it| it.is_live() && it.owner() == path.slot);
+                let is_own = session.is_some_and(|it| {
+                    it.is_live()
+                        && it.owner() == path.slot
+                        && classify::belongs_to(it, headers.opens())
+                });
                 if !is_own && let Some(at) = self.find_direct(key, headers, path) {
                     self.sessions.follow(desk, at, headers, packet.as_ref(), false, now_ms);
                     return Err(route(desk, on, packet, steered));
@@ -370,7 +374,7 @@ impl<A: Family> Lane<A> {
         let key = key.with_address(path.locator?);
         let at = self.sessions.table.find(&key, self.sessions.table.hash(&key))?;
         let session = &self.sessions.table[at];
-        let follows = session.is_live() || !headers.opens();
+        let follows = classify::belongs_to(session, headers.opens());
         (session.owner() == path.slot && follows).then_some(at)
     }
 }

@@ -132,6 +132,12 @@ impl<A: Address> Session<A> {
         self.life.is_live()
     }
 
+    /// Whether it is closed, or reset for certain: a SYN on its ports begins another, even while it counts.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.life.is_over(&self.marks)
+    }
+
     /// Whether its first packet came from the VM.
     #[inline]
     #[must_use]

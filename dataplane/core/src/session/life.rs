@@ -14,7 +14,8 @@
 //! it is in the window, and passes it over otherwise (RFC 5961, section 3.2). So the box remembers how far each side has been
 //! acknowledged. An RST exactly there is believed after a little silence. One ahead of it, as when a sender gives up with data
 //! under way, or where nothing is known, is believed after as much silence as RFC 7857, section 2.2, asks for. Any other is
-//! passed on, and is nothing. When its receiver goes on, no RST was meant.
+//! passed on, and is nothing. When its receiver goes on, no RST was meant. A SYN behind an RST that was exact begins another
+//! session; behind one that may not have been believed it stays with the owner, which answers it with a challenge ACK.
 //!
 //! A session that clients alone have been heard in is *unconfirmed*, though they speak as if it were established: anyone can
 //! send such packets in anyone's name. It lasts no longer than one that is opening, and makes room for others.
@@ -161,6 +162,15 @@ impl Life {
     pub(super) fn is_unconfirmed(self) -> bool {
         let has_begun = !matches!(self.0 & STATE, OPENING | LINGERING);
         has_begun && self.0 & (UNCONFIRMED | SENT << 1) == UNCONFIRMED
+    }
+
+    /// Whether it is closed, or its receiver has believed an RST: a SYN on its ports begins another.
+    pub(super) fn is_over(self, marks: &Marks) -> bool {
+        match self.state() {
+            SessionState::Lingering => true,
+            SessionState::Resetting => !self.is_doubted(marks),
+            _ => false,
+        }
     }
 
     /// While resetting: whether the RST may have been anybody's.

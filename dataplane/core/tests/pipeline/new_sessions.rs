@@ -156,6 +156,77 @@ fn a_syn_on_lingering_ports_belongs_to_the_destination() {
     }
 }
 
+/// An old session in which each side has acknowledged the other up to 2000, then the cutover and this RST.
+fn reset_after_cutover(sequence: u32, by_client: bool) -> (SwitchBox, Flow, Vm, Vm) {
+    let (old, new) = vms();
+    let mut switch_box = SwitchBox::new(2, old);
+    let flow = Flow::new(CLIENT, 7);
+    switch_box.feed(&[flow.to_service(tcp(ACK)), flow.sent_by(old, tcp(ACK))]);
+    switch_box.set_destination(new);
+    assert_eq!(switch_box.cutover(Unknown::Source), 1);
+    let reset = segment(RST, sequence, 0);
+    switch_box.one(&if by_client { flow.to_service(reset) } else { flow.sent_by(old, reset) });
+    assert_eq!(switch_box.sessions()[0].state, SessionState::Resetting);
+    assert_eq!(switch_box.live(old), 1);
+    (switch_box, flow, old, new)
+}
+
+/// Its receiver has believed the RST, and nobody waits until the box does.
+#[test]
+fn a_syn_on_ports_that_were_just_reset_belongs_to_the_destination() {
+    for by_client in [true, false] {
+        let (mut switch_box, flow, old, new) = reset_after_cutover(2000, by_client);
+        // Any other segment still finds the old owner.
+        let late = switch_box.one(&flow.to_service(segment(RST, 2000, 0)));
+        assert_eq!(late.seen().port, OLD_PORT);
+        assert_eq!(switch_box.one(&flow.to_service(tcp(SYN))).seen().port, NEW_PORT);
+        assert_eq!((switch_box.entries(old), switch_box.live(new)), (0, 1));
+        let session = switch_box.sessions()[0];
+        assert_eq!((session.state, session.birth_epoch), (SessionState::Opening, 2));
+        assert_eq!(switch_box.one(&flow.sent_by(old, tcp(RST))).outcome, Outcome::OtherOwner);
+        assert_eq!(switch_box.one(&flow.to_service(tcp(SYN))).seen().port, NEW_PORT);
+    }
+    // A VM uses its ports anew as well.
+    for by_client in [true, false] {
+        let (mut switch_box, flow, old, new) = reset_after_cutover(2000, by_client);
+        assert_eq!(switch_box.one(&flow.sent_by(new, tcp(SYN))).outcome, Outcome::ToClient);
+        assert_eq!((switch_box.entries(old), switch_box.live(new)), (0, 1));
+    }
+}
+
+/// The session may live: then its owner answers a SYN with a challenge ACK (RFC 5961, section 4), and no other VM can.
+#[test]
+fn a_syn_stays_with_the_owner_after_a_reset_that_is_in_doubt() {
+    for by_client in [true, false] {
+        let (mut switch_box, flow, old, new) = reset_after_cutover(2001, by_client);
+        assert_eq!(switch_box.one(&flow.to_service(tcp(SYN))).seen().port, OLD_PORT);
+        assert_eq!(switch_box.one(&flow.sent_by(new, tcp(SYN))).outcome, Outcome::OtherOwner);
+        assert_eq!((switch_box.live(old), switch_box.entries(new)), (1, 0));
+        // The challenge reaches the client, and what the client makes of it the VM.
+        assert_eq!(switch_box.one(&flow.sent_by(old, tcp(ACK))).outcome, Outcome::ToClient);
+        let answer = switch_box.one(&flow.to_service(segment(RST, 2000, 0)));
+        assert_eq!(answer.seen().port, OLD_PORT);
+        // The client has told for certain that it knows nothing of it.
+        assert_eq!(switch_box.one(&flow.to_service(tcp(SYN))).seen().port, NEW_PORT);
+        assert_eq!((switch_box.entries(old), switch_box.live(new)), (0, 1));
+    }
+}
+
+/// To the own address of its VM, a client begins anew there.
+#[test]
+fn a_syn_on_reset_ports_of_a_locator_begins_anew() {
+    let old = Vm::old(OLD, Mode::Nat);
+    let mut switch_box = SwitchBox::new(2, old);
+    let flow = Flow::new(CLIENT, 7);
+    switch_box.one(&flow.to(old.locator, tcp(ACK)));
+    switch_box.one(&flow.sent_by(old, tcp(ACK)));
+    switch_box.one(&flow.to(old.locator, segment(RST, 2000, 0)));
+    assert_eq!(switch_box.sessions()[0].state, SessionState::Resetting);
+    assert_eq!(switch_box.one(&flow.to(old.locator, tcp(SYN))).outcome, Outcome::Forwarded);
+    assert_eq!(switch_box.sessions()[0].state, SessionState::Opening);
+    assert_eq!((switch_box.live(old), switch_box.entries(old)), (1, 1));
+}
+
 #[test]
 fn a_syn_on_lingering_ports_begins_anew_at_home_too() {
     let (old, _) = vms();

@@ -109,6 +109,12 @@ impl Session {
         self.state != State::Lingering
     }
 
+    /// Closed, or ended by an RST that its receiver believes: its ports are free for another.
+    pub(crate) fn is_over(&self) -> bool {
+        let is_reset = self.state == State::Resetting && !self.reset_doubted;
+        is_reset || !self.is_live()
+    }
+
     /// `speaker` sends `packet` in this session.
     pub(crate) fn hear(&mut self, speaker: Side, packet: &Packet) {
         let len = u32::from(packet.len);

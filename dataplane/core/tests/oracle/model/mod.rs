@@ -186,9 +186,9 @@ impl Model {
         is_known.then_some(session)
     }
 
-    /// A live one goes on whatever comes; a closed one goes on but for the first segment of another.
+    /// A live one goes on whatever comes; one that is over goes on but for the first segment of another.
     fn goes_on(&self, tuple: &Tuple, packet: &Packet) -> Option<&Session> {
-        self.session(tuple).filter(|session| session.is_live() || !opens(packet))
+        self.session(tuple).filter(|session| !session.is_over() || !opens(packet))
     }
 
     /// Section 4's table, rows in order, for what clients send to the managed address.
@@ -284,7 +284,7 @@ impl Model {
         let tuple = tuple_of(packet, Side::Vm, address.address);
         let steered = self.session(&tuple);
         let is_own = steered.is_some_and(|session| session.owner == vm.slot);
-        if is_own && steered.is_some_and(Session::is_live) {
+        if is_own && self.goes_on(&tuple, packet).is_some_and(Session::is_live) {
             return (Touch::Hear(tuple, Side::Vm), out());
         }
         // The client chose the VM by its own address: there it answers.
