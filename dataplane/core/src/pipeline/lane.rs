@@ -329,7 +329,7 @@ impl<A: Family> Lane<A> {
                         && classify::belongs_to(it, headers.opens())
                 });
                 if !is_own && let Some(at) = self.find_direct(key, headers, path) {
-                    self.sessions.follow(desk, at, headers, packet.as_ref(), false, now_ms);
+                    self.sessions.follow(desk, on.0, at, headers, packet.as_ref(), false);
                     return Err(route(desk, on, packet, steered));
                 }
                 classify::from_backend(headers, service, path, session)
@@ -342,7 +342,7 @@ impl<A: Family> Lane<A> {
             Decision::Pass(owner) => return Ok(owner),
             Decision::Follow(owner) => {
                 if let Some(at) = found {
-                    self.sessions.follow(desk, at, headers, packet.as_ref(), from_client, now_ms);
+                    self.sessions.follow(desk, on.0, at, headers, packet.as_ref(), from_client);
                 }
                 owner
             }
@@ -358,7 +358,7 @@ impl<A: Family> Lane<A> {
                 let session = if adopted && from_client { session.unconfirmed() } else { session };
                 let begun = self.sessions.begin(desk, on.0, session, hash);
                 let at = begun.map_err(Verdict::Drop)?;
-                self.sessions.follow(desk, at, headers, packet.as_ref(), from_client, now_ms);
+                self.sessions.follow(desk, on.0, at, headers, packet.as_ref(), from_client);
                 owner
             }
         };

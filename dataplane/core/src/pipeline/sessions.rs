@@ -5,12 +5,21 @@ use std::io;
 use super::{Outcome, shard::Desk};
 use crate::{
     packet::{Headers, protocol},
-    session::{HalfOpen, Session, SessionKey, SessionState, SessionTable, Youngest},
+    session::{HalfOpen, Session, SessionKey, SessionTable, Standing, Youngest},
     steering::{Cutover, Family, Service, Snapshot, Unknown},
 };
 
 /// Keys that are looked at for one that may go.
 const TRIES: usize = 16;
+
+/// What came of making room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Made,
+    /// Not all were looked at that may go.
+    SoughtFor,
+    None,
+}
 
 /// The sessions, and the order in which those began that make room for others.
 pub(super) struct Sessions<A: Family> {
@@ -37,29 +46,41 @@ impl<A: Family> Sessions<A> {
     #[inline]
     pub(super) fn follow(
         &mut self,
-        desk: &Desk,
+        desk: &mut Desk,
+        snapshot: &Snapshot,
         at: u32,
         headers: &Headers,
         frame: &[u8],
         from_client: bool,
-        now_ms: u64,
     ) {
         let session = &mut self.table[at];
-        session.seen(now_ms);
-        let before = session.state();
+        session.seen(desk.now_ms);
+        let before = session.life();
         match headers.tcp_segment(frame) {
             Some(segment) => session.follow_tcp(&segment, from_client),
             None => session.follow_datagram(from_client),
         }
-        let after = session.state();
-        if before == SessionState::Opening && after != SessionState::Opening {
-            self.half_open.end();
-            if session.is_unconfirmed() {
-                self.unconfirmed.push(session.key());
-            }
+        let after = session.life();
+        if before == after {
+            return;
         }
-        if before != SessionState::Lingering && after == SessionState::Lingering {
+        if before.is_live() && !after.is_live() {
             desk.counters.entry_closed(session.owner(), session.is_begun_by_vm());
+        }
+        let Some(standing) = before.half_open() else { return };
+        let key = session.key();
+        match after.half_open() {
+            None => {
+                self.half_open.end(standing);
+                if session.is_unconfirmed() {
+                    self.unconfirmed.push(key);
+                }
+            }
+            Some(changed) if changed != standing => {
+                self.keep_in_sight(desk, snapshot, changed, &key);
+                self.half_open.change(&key, standing, changed);
+            }
+            Some(_) => {}
         }
     }
 
@@ -73,22 +94,25 @@ impl<A: Family> Sessions<A> {
         session: Session<A>,
         hash: u64,
     ) -> Result<u32, Outcome> {
-        let is_half_open = session.state() == SessionState::Opening;
-        if is_half_open
-            && self.half_open.is_full()
-            && !self.evict_half_open(desk, snapshot)
-            && self.half_open.is_full()
-        {
-            return Err(Outcome::HalfOpenLimited);
+        let is_half_open = session.life().half_open().is_some();
+        if is_half_open && self.half_open.is_full() {
+            let room = self.evict_half_open(desk, snapshot, |it| it.half_open.is_full());
+            let is_tolerated = |it: &Self| room == Room::SoughtFor && !it.half_open.is_overfull();
+            if room != Room::Made && !is_tolerated(self) {
+                return Err(Outcome::HalfOpenLimited);
+            }
         }
-        if self.table.is_full()
-            && !self.evict_unconfirmed(desk, snapshot)
-            && !self.evict_half_open(desk, snapshot)
-        {
-            return Err(Outcome::TableFull);
+        if self.table.is_full() && !self.evict_unconfirmed(desk, snapshot) {
+            let room = self.evict_half_open(desk, snapshot, |it| it.table.is_full());
+            if room != Room::Made {
+                return Err(Outcome::TableFull);
+            }
         }
         let (key, owner, begun_by_vm) = (session.key(), session.owner(), session.is_begun_by_vm());
         let is_unconfirmed = session.is_unconfirmed();
+        if is_half_open {
+            self.keep_in_sight(desk, snapshot, Standing::Unanswered, &key);
+        }
         let at = self.table.insert(session, hash).map_err(|_| Outcome::TableFull)?;
         if is_half_open {
             self.half_open.begin(key);
@@ -100,26 +124,67 @@ impl<A: Family> Sessions<A> {
         Ok(at)
     }
 
-    /// Forget the oldest half-open session, but none that a cutover has made old. Whether there was one.
+    /// Forget the oldest of the half-open sessions that go first, but none that a cutover has made old, until nothing lacks.
     #[cold]
-    fn evict_half_open(&mut self, desk: &mut Desk, snapshot: &Snapshot) -> bool {
-        for _ in 0..TRIES {
-            let Some(key) = self.half_open.youngest.take_oldest() else { return false };
-            let Some(at) = self.table.find(&key, self.table.hash(&key)) else { continue };
-            let session = &self.table[at];
-            if session.state() != SessionState::Opening {
-                continue;
+    fn evict_half_open(
+        &mut self,
+        desk: &mut Desk,
+        snapshot: &Snapshot,
+        lacks: impl Fn(&Self) -> bool,
+    ) -> Room {
+        for standing in self.half_open.first_to_go() {
+            let mut tries = 0..TRIES;
+            while lacks(self) {
+                if tries.next().is_none() {
+                    // Rather none for a moment than that of one who has precedence.
+                    return Room::SoughtFor;
+                }
+                let Some(key) = self.half_open.take_oldest(standing) else { break };
+                self.dismiss(desk, snapshot, standing, &key);
             }
-            let service = snapshot.plane::<A>().service(key.address());
-            if service.is_some_and(|service| service.is_old(session.birth_epoch())) {
-                self.half_open.pass_over();
-                continue;
-            }
-            self.remove(desk, at);
-            desk.counters.half_open_evicted.add(1);
-            return true;
         }
-        false
+        if lacks(self) { Room::None } else { Room::Made }
+    }
+
+    /// See to it that not all of this standing are forgotten, one by one, for others like `next`: the oldest goes then.
+    #[inline]
+    fn keep_in_sight(
+        &mut self,
+        desk: &mut Desk,
+        snapshot: &Snapshot,
+        standing: Standing,
+        next: &SessionKey<A>,
+    ) {
+        if self.half_open.is_crowded(standing)
+            && let Some(oldest) = self.half_open.take_oldest(standing)
+            && oldest != *next
+        {
+            self.dismiss(desk, snapshot, standing, &oldest);
+        }
+    }
+
+    /// Forget a session if it is still of this standing, and not one that a cutover has made old.
+    #[cold]
+    fn dismiss(
+        &mut self,
+        desk: &mut Desk,
+        snapshot: &Snapshot,
+        standing: Standing,
+        key: &SessionKey<A>,
+    ) {
+        let Some(at) = self.table.find(key, self.table.hash(key)) else { return };
+        let session = &mut self.table[at];
+        if session.life().half_open() != Some(standing) {
+            return;
+        }
+        let service = snapshot.plane::<A>().service(key.address());
+        if service.is_some_and(|service| service.is_old(session.birth_epoch())) {
+            session.pass_over();
+            self.half_open.change(key, standing, Standing::PassedOver);
+            return;
+        }
+        self.remove(desk, at);
+        desk.counters.half_open_evicted.add(1);
     }
 
     /// Forget the oldest unconfirmed session, but none that would then lose its old owner. Whether there was one.
@@ -144,8 +209,8 @@ impl<A: Family> Sessions<A> {
 
     pub(super) fn remove(&mut self, desk: &mut Desk, at: u32) {
         if let Some(session) = self.table.remove(at) {
-            if session.state() == SessionState::Opening {
-                self.half_open.end();
+            if let Some(standing) = session.life().half_open() {
+                self.half_open.end(standing);
             }
             desk.entry_removed(session.owner(), session.is_begun_by_vm(), session.is_live());
         }

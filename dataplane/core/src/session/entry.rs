@@ -184,6 +184,18 @@ impl<A: Address> Session<A> {
         self.life.is_unconfirmed()
     }
 
+    /// Where it is in its life, to compare with later.
+    #[inline]
+    #[must_use]
+    pub(crate) fn life(&self) -> Life {
+        self.life
+    }
+
+    /// It is only begun, and must not make room for others.
+    pub(crate) fn pass_over(&mut self) {
+        self.life.pass_over();
+    }
+
     /// Follow a TCP segment of this session.
     pub fn follow_tcp(&mut self, segment: &TcpSegment, from_client: bool) {
         self.life.follow_tcp(&mut self.marks, segment, from_client);

@@ -26,10 +26,11 @@
 //! |---|---|
 //! | 0–2 | state; zero is a free place in the table |
 //! | 3 | begun by the VM |
-//! | 4–7 | while opening: bit 4, answered; then: FINs sent (bits 4, 5) and acknowledged (6, 7), the client's first; bit 7 without bit 5: unconfirmed |
+//! | 4–7 | while opening: bit 4, answered; bit 5, no more asked to make room; then: FINs sent (bits 4, 5) and acknowledged (6, 7), the client's first; bit 7 without bit 5: unconfirmed |
 
 use zerocopy::FromZeros;
 
+use super::half_open::Standing;
 use crate::packet::{TcpFlags, TcpSegment};
 
 /// Where a session is in its life.
@@ -63,7 +64,7 @@ pub enum ImportedState {
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros)]
 #[repr(transparent)]
-pub(super) struct Life(u8);
+pub(crate) struct Life(u8);
 
 /// TCP, by side, the client's first: the sequence number up to which it has been acknowledged; once it has sent its FIN, the
 /// one that acknowledges that. Zero: not known. Others: how many packets the initiator has sent, while opening.
@@ -82,6 +83,8 @@ const ENDING: u8 = 7;
 
 const BEGUN_BY_VM: u8 = 1 << 3;
 const ANSWERED: u8 = 1 << 4;
+/// It was to make room for others, and must not.
+const PASSED_OVER: u8 = 1 << 5;
 /// The FIN of side 0 was sent; shifted by one for side 1.
 const SENT: u8 = 1 << 4;
 /// The FIN of side 0 was acknowledged; shifted by one for side 1.
@@ -147,7 +150,7 @@ impl Life {
     }
 
     #[inline]
-    pub(super) fn is_live(self) -> bool {
+    pub(crate) fn is_live(self) -> bool {
         self.0 & STATE != LINGERING
     }
 
@@ -187,6 +190,24 @@ impl Life {
     /// While opening: whether the other side has answered.
     pub(super) fn is_answered(self) -> bool {
         self.0 & (STATE | ANSWERED) == OPENING | ANSWERED
+    }
+
+    /// While opening: as what it may make room for others.
+    #[inline]
+    pub(crate) fn half_open(self) -> Option<Standing> {
+        if self.0 & STATE != OPENING {
+            return None;
+        }
+        Some(match self.0 & (ANSWERED | PASSED_OVER) {
+            0 => Standing::Unanswered,
+            ANSWERED => Standing::Answered,
+            _ => Standing::PassedOver,
+        })
+    }
+
+    /// While opening: it must not make room for others.
+    pub(super) fn pass_over(&mut self) {
+        self.0 |= PASSED_OVER;
     }
 
     /// While closing: whether nothing but acknowledgements is to come.
@@ -306,7 +327,7 @@ impl Life {
             };
             // Any other may have been sent by anyone; the session does not last for long by itself.
             if is_exact {
-                self.0 &= !ANSWERED;
+                self.0 &= !(ANSWERED | PASSED_OVER);
                 self.end();
             }
             return;
@@ -350,7 +371,7 @@ impl Life {
     }
 
     fn establish(&mut self) {
-        self.0 &= !ANSWERED;
+        self.0 &= !(ANSWERED | PASSED_OVER);
         self.become_code(ESTABLISHED);
     }
 }

@@ -9,7 +9,7 @@ mod table;
 
 pub use connections::Connections;
 pub use entry::{Session, SessionRecord};
-pub(crate) use half_open::{HalfOpen, Youngest};
+pub(crate) use half_open::{HalfOpen, Standing, Youngest};
 pub use key::{Endpoint, SessionKey, Tuple};
 pub use life::{ImportedState, SessionState};
 pub use table::SessionTable;

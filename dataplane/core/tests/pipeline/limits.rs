@@ -1,11 +1,11 @@
 //! Floods: of new sessions, of stray segments.
 
-use tidegate_dataplane::{pipeline::Outcome, steering::Unknown};
+use tidegate_dataplane::{pipeline::Outcome, session::SessionState, steering::Unknown};
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
     traffic::{ACK, Body, Flow, GIVEN_UP, Packet, RST, SYN, SYN_ACK, segment, tcp},
-    world::{CLIENT, CLIENT_2, Mode, OLD_PORT, Vm},
+    world::{CLIENT, CLIENT_2, Mode, OLD_PORT, Vm, ip},
 };
 
 /// Sessions a shard adopts at once, and per millisecond.
@@ -102,6 +102,92 @@ fn where_all_half_open_sessions_are_old_new_ones_have_a_quota_of_their_own() {
         assert_eq!(switch_box.one(&flow.to_service(Body::Udp)).outcome, Outcome::ToSource);
     }
     assert_eq!(switch_box.live(old), 64);
+}
+
+/// A client that is far away takes its time to finish a handshake. What the VM answers nobody of pushes out none whom it has
+/// answered.
+#[test]
+fn a_flood_without_answers_takes_nothing_from_the_answered() {
+    let (old, new) = (Vm::old(1, Mode::L2), Vm::new(2, Mode::L2));
+    let mut switch_box = SwitchBox::with_capacity(1, 256, old);
+    // Old ones, answered and not.
+    switch_box.feed(&each(flows(CLIENT, 0..20), segment(SYN, 99, 0)));
+    let answers = flows(CLIENT, 0..10).map(|flow| flow.sent_by(old, segment(SYN_ACK, 499, 100)));
+    switch_box.feed(&answers.collect::<Vec<_>>());
+    switch_box.set_destination(new);
+    assert_eq!(switch_box.cutover(Unknown::Source), 20);
+    let far = || flows(CLIENT, 100..140);
+    for flow in far() {
+        let answer = flow.sent_by(new, segment(SYN_ACK, 499, 100));
+        switch_box.feed(&[flow.to_service(segment(SYN, 99, 0)), answer]);
+    }
+    switch_box.moved();
+    let spoofed = (0..10_000).map(|n| Flow::new(0x0b00_0000 + n, 7));
+    switch_box.feed(&each(spoofed, tcp(SYN)));
+    assert_moved!(switch_box, ToDestination 10_000);
+    // The quota is 64, beside those that the cutover has made old; a few of these may have gone out of sight.
+    assert_eq!(switch_box.live(old), 20);
+    assert!((48..=64).contains(&switch_box.live(new)), "{}", switch_box.live(new));
+    switch_box.feed(&each(far(), segment(ACK, 100, 500)));
+    assert_moved!(switch_box, ToDestination 40);
+    let established = switch_box.sessions().into_iter();
+    assert_eq!(established.filter(|it| it.state == SessionState::Established).count(), 40);
+    switch_box.feed(&each(flows(CLIENT, 0..10), segment(ACK, 100, 500)));
+    assert_moved!(switch_box, ToSource 10);
+    assert_eq!(switch_box.live(old), 20);
+}
+
+/// A VM that answers every SYN, as with SYN cookies, fills the quota with answered ones. A first packet must still be there when
+/// the VM answers it.
+#[test]
+fn a_flood_with_answers_leaves_first_packets_the_time_of_theirs() {
+    let (old, new) = (Vm::old(1, Mode::L2), Vm::new(2, Mode::L2));
+    let mut switch_box = SwitchBox::with_capacity(1, 256, old);
+    switch_box.set_destination(new);
+    switch_box.cutover(Unknown::Source);
+    let flow = |n: u16| Flow::new(CLIENT, n);
+    // Fewer than a quarter of the quota, 64, wait for the VM at once.
+    for n in 0..1000 {
+        switch_box.one(&flow(n).to_service(segment(SYN, 99, 0)));
+        if let Some(answered) = n.checked_sub(12) {
+            switch_box.one(&flow(answered).sent_by(new, segment(SYN_ACK, 499, 100)));
+        }
+    }
+    assert_moved!(switch_box, ToDestination 1000, ToClient 988);
+    assert_eq!(switch_box.live(new), 64);
+    // And an honest client, close by, the time to go on.
+    switch_box.feed(&each((950..988).map(flow), segment(ACK, 100, 500)));
+    assert_moved!(switch_box, ToDestination 38);
+}
+
+/// Sessions that nobody remembers as the oldest any more must not keep others out until they expire.
+#[test]
+fn a_flood_followed_by_honest_clients_does_not_take_the_quota_for_good() {
+    for answered in [false, true] {
+        let (old, new) = (Vm::old(1, Mode::L2), Vm::new(2, Mode::L2));
+        let mut switch_box = SwitchBox::with_capacity(1, 1024, old);
+        switch_box.set_destination(new);
+        switch_box.cutover(Unknown::Source);
+        let answer = |flow: Flow| flow.sent_by(new, segment(SYN_ACK, 499, 100));
+        // One less than the quota.
+        let spoofed = || (0..255).map(|n| Flow::new(0x0b00_0000 + n, 7));
+        switch_box.feed(&each(spoofed(), segment(SYN, 99, 0)));
+        if answered {
+            switch_box.feed(&spoofed().map(answer).collect::<Vec<_>>());
+        }
+        for flow in flows(CLIENT, 0..300) {
+            let begins = flow.to_service(segment(SYN, 99, 0));
+            switch_box.feed(&[begins, answer(flow), flow.to_service(segment(ACK, 100, 500))]);
+        }
+        switch_box.moved();
+        switch_box.feed(&each(flows(CLIENT_2, 0..1000), tcp(SYN)));
+        assert_moved!(switch_box, ToDestination 1000);
+        let sessions = switch_box.sessions();
+        let newcomers = sessions.iter().filter(|it| it.tuple.client == ip(CLIENT_2)).count();
+        assert!(newcomers >= 128, "{newcomers} of a quota of 256");
+        switch_box.feed(&each(flows(CLIENT, 0..300), segment(ACK, 100, 500)));
+        assert_moved!(switch_box, ToDestination 300);
+    }
 }
 
 #[test]
