@@ -66,6 +66,10 @@ impl<A: Address> Quoted<A> {
                 quoted.ports = identifier << 16 | identifier;
                 A::ICMP_COVERS_ADDRESSES.then_some(2)
             }
+            protocol::UDP_LITE | protocol::DCCP => {
+                transport.first_chunk::<8>()?;
+                Some(parse::SUMMED_AT)
+            }
             _ => None,
         };
         let is_quoted = |at: &usize| transport.len() >= at + 2;
@@ -94,11 +98,16 @@ impl<A: Address> Quoted<A> {
             delta.apply_at(frame, self.header_at + at);
             seen = seen.and(delta.negated());
         }
+        let has_none = matches!(self.protocol, protocol::UDP | protocol::UDP_LITE);
         if let Some(at) = self.checksum_at
-            && (self.protocol != protocol::UDP || frame[at..at + 2] != [0, 0])
+            && !(has_none && frame[at..at + 2] == [0, 0])
         {
             delta.apply_at(frame, at);
             seen = seen.and(delta.negated());
+            // As the sender wrote it; to the error's checksum both are zero.
+            if has_none && frame[at..at + 2] == [0, 0] {
+                frame[at..at + 2].fill(0xff);
+            }
         }
         seen.apply_at(frame, usize::from(headers.transport_offset) + 2);
     }

@@ -1,6 +1,6 @@
 //! Header rewriting in place, with incremental checksums (RFC 1624).
 
-use super::{Address, ETHERNET_LEN, Headers, Transport, checksum::Delta};
+use super::{Address, ETHERNET_LEN, Headers, Transport, checksum::Delta, parse::SUMMED_AT};
 
 /// What one hop adds to the header's checksum: time to live is the upper byte of its word.
 const HOP: Delta = Delta::of_u16(0x0100, 0);
@@ -46,7 +46,7 @@ impl<A: Address> Translation<A> {
 
     /// Translate the packet in `frame`, which `headers` were parsed from. The caller has checked that the time to live is
     /// above 1.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, frame: &mut [u8], headers: &Headers, field: Field) {
         let Some(bytes) = frame.get_mut(ETHERNET_LEN..ETHERNET_LEN + A::HEADER_LEN) else { return };
         let at = match field {
@@ -61,26 +61,48 @@ impl<A: Address> Translation<A> {
         self.apply_to_transport(frame, headers);
     }
 
-    /// TCP and UDP cover a pseudo header with the addresses (RFC 9293, section 3.1), and so does ICMPv6.
+    /// TCP and UDP cover a pseudo header with the addresses (RFC 9293, section 3.1), and so do ICMPv6, UDP-Lite and DCCP. SCTP,
+    /// GRE and ESP do not.
     #[inline]
     fn apply_to_transport(&self, frame: &mut [u8], headers: &Headers) {
         let transport = usize::from(headers.transport_offset);
         match headers.transport {
             Transport::Tcp(_) => self.address.apply_at(frame, transport + 16),
             Transport::Udp { checksummed: true } => {
-                let checksum = &mut frame[transport + 6..transport + 8];
-                self.address.apply_at(checksum, 0);
-                // Zero means "no checksum" in UDP; a sum of zero is sent as all ones (RFC 768).
-                if *checksum == [0, 0] {
-                    checksum.fill(0xff);
-                }
+                self.apply_to_sum(&mut frame[transport + 6..transport + 8]);
             }
+            _ => self.apply_to_other(frame, headers),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn apply_to_other(&self, frame: &mut [u8], headers: &Headers) {
+        let transport = usize::from(headers.transport_offset);
+        match headers.transport {
             Transport::Echo { .. } | Transport::IcmpError | Transport::IcmpOther
                 if A::ICMP_COVERS_ADDRESSES =>
             {
                 self.address.apply_at(frame, transport + 2);
             }
+            Transport::UdpLite => {
+                let checksum = &mut frame[transport + SUMMED_AT..transport + SUMMED_AT + 2];
+                // Zero is none, which no receiver takes; it must not become one (RFC 3828, section 3.1).
+                if *checksum != [0, 0] {
+                    self.apply_to_sum(checksum);
+                }
+            }
+            Transport::Dccp => self.address.apply_at(frame, transport + SUMMED_AT),
             _ => {}
+        }
+    }
+
+    /// Zero means "no checksum"; a sum of zero is sent as all ones (RFC 768).
+    #[inline]
+    fn apply_to_sum(&self, checksum: &mut [u8]) {
+        self.address.apply_at(checksum, 0);
+        if *checksum == [0, 0] {
+            checksum.fill(0xff);
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod carrier;
 pub(crate) mod fragments;
+pub(crate) mod summed;
 pub(crate) mod traffic;
 pub(crate) mod wire;
 pub(crate) mod world;

@@ -8,7 +8,10 @@ use etherparse::{
 };
 use tidegate_dataplane::{packet::TcpFlags, steering::PortId};
 
-use super::world::{SERVICE, UPLINK, Vm, host_mac, ip, port_mac};
+use super::{
+    summed,
+    world::{SERVICE, UPLINK, Vm, host_mac, ip, port_mac},
+};
 use crate::OVER_IPV6;
 
 pub(crate) const SYN: TcpFlags = TcpFlags::SYN;
@@ -39,6 +42,11 @@ pub(crate) enum Body {
     LaterFragment,
     /// This protocol number.
     Protocol(u8),
+    /// UDP-Lite or DCCP: see `summed`.
+    Summed {
+        protocol: u8,
+        covered: u8,
+    },
 }
 
 /// Where the later fragment lies in its datagram.
@@ -195,6 +203,9 @@ impl Packet {
                 ip.icmpv6_raw(kind, code, [0; 4]).write(out, self.payload)
             }
             Body::Icmp(kind, code) => ip.icmpv4_raw(kind, code, [0; 4]).write(out, self.payload),
+            Body::Summed { protocol, covered } => {
+                ip.write(out, IpNumber(protocol), &self.summed(protocol, covered))
+            }
             Body::Protocol(number) => ip.write(out, IpNumber(number), self.payload),
             _ => ip.udp(self.source_port, self.destination_port).write(out, self.payload),
         };
@@ -204,6 +215,12 @@ impl Packet {
             frame[udp + 6..udp + 8].fill(0);
         }
         frame
+    }
+
+    fn summed(&self, protocol: u8, covered: u8) -> Vec<u8> {
+        let addresses = (ip(self.source), ip(self.destination));
+        let ports = (self.source_port, self.destination_port);
+        summed::packet(protocol, addresses, ports, covered, self.payload)
     }
 
     fn v4(&self, source: [u8; 4], destination: [u8; 4]) -> IpHeaders {

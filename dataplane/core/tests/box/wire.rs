@@ -1,12 +1,17 @@
 //! Frames that leave, read back and verified by an independent library.
 
+use std::net::IpAddr;
+
 use etherparse::{
     EtherType, Ethernet2Header, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpHeaders,
     TcpHeader, UdpHeader,
 };
 use tidegate_dataplane::{packet::Mac, steering::PortId};
 
-use super::world::number;
+use super::{
+    summed::{DCCP, UDP_LITE, is_intact},
+    world::number,
+};
 
 /// What a transmitted IP frame says. Its checksums were right, or [`Seen::read`] would have panicked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +41,7 @@ impl Seen {
         let (source, destination, ttl) = match &ip {
             IpHeaders::Ipv4(ip, _) => {
                 assert_eq!(ip.header_checksum, ip.calc_header_checksum(), "IPv4 checksum");
-                (ip.source.into(), ip.destination.into(), ip.time_to_live)
+                (IpAddr::from(ip.source), IpAddr::from(ip.destination), ip.time_to_live)
             }
             IpHeaders::Ipv6(ip, _) => (ip.source.into(), ip.destination.into(), ip.hop_limit),
         };
@@ -61,6 +66,10 @@ impl Seen {
             17 => seen.read_udp(&ip, rest),
             1 => seen.read_icmp(rest),
             58 => seen.read_icmpv6(&ip, rest),
+            summed @ (UDP_LITE | DCCP) => {
+                let intact = is_intact(summed, source, destination, rest);
+                assert!(intact, "checksum of protocol {summed}");
+            }
             _ => {}
         }
         seen

@@ -190,6 +190,9 @@ impl Packet {
             }
             Body::Echo { request } => self.write_echo(ip, *request, out, payload),
             Body::OtherIcmp => self.write_icmp(ip, (13, 0), (138, 0), [0; 4], out, payload),
+            Body::Protocol(number @ (UDP_LITE | DCCP)) => {
+                ip.write(out, IpNumber(*number), &self.summed(*number, payload))
+            }
             Body::Protocol(number) => ip.write(out, IpNumber(*number), payload),
             Body::Error(quote) => {
                 let mut quoted = Vec::with_capacity(120);
@@ -207,6 +210,29 @@ impl Packet {
             Body::Error(quote) if !quote.intact => out[start + 2] ^= 1,
             _ => {}
         }
+    }
+
+    /// What covers its addresses, and no more of its payload than the checksum itself says.
+    fn summed(&self, number: u8, payload: &[u8]) -> Vec<u8> {
+        let header: &[u8] = match number {
+            // Ports, how many bytes are covered.
+            UDP_LITE => &[0x9c, 0x40, 0x23, 0x28, 0, 8, 0, 0],
+            // Ports, words of the header, nothing else is covered; a reset, short sequence number.
+            _ => &[0x9c, 0x40, 0x23, 0x28, 3, 1, 0, 0, 14, 0, 1, 2],
+        };
+        // In every header something differs from packet to packet, so that sums take all values.
+        let mut bytes = [header, payload].concat();
+        bytes[..2].copy_from_slice(&self.salt.to_be_bytes());
+        let length = (bytes.len() as u32).to_be_bytes();
+        let (source, destination) = (octets(self.source), octets(self.destination));
+        let pseudo = [&source[..], &destination, &length, &[0, number]].concat();
+        let words = pseudo.chunks(2).chain(bytes[..header.len()].chunks(2));
+        let sum: u32 = words.map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+        let sum = if number == UDP_LITE && sum == 0 { 0xffff } else { sum };
+        bytes[6..8].copy_from_slice(&sum.to_be_bytes());
+        bytes
     }
 
     fn tcp_header(&self, segment: Segment) -> TcpHeader {
@@ -278,6 +304,17 @@ impl Packet {
         }
     }
 }
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// Protocols without ports to the box, whose checksums cover the addresses.
+pub(crate) const UDP_LITE: u8 = 136;
+pub(crate) const DCCP: u8 = 33;
 
 /// Traffic class of what the box itself sends.
 const CONTROL: u8 = 0xc0;

@@ -10,6 +10,7 @@ use crate::{
     OVER_IPV6,
     switch_box::{
         Ended, SwitchBox, assert_moved,
+        summed::{DCCP, UDP_LITE},
         traffic::{ACK, Body, Flow, Packet, SYN, SYN_ACK, tcp},
         wire::Seen,
         world::{CLIENT, FAR_CLIENT, Mode, NEW_PORT, OLD_PORT, ROUTER, UPLINK, Vm, ip},
@@ -81,7 +82,7 @@ fn conversation(shards: u16, mode: Mode, bodies: [Body; 2]) -> Conversation {
     Conversation { switch_box, vm, flow, from_client, from_vm }
 }
 
-pub(crate) const CONVERSATIONS: [[Body; 2]; 4] = [
+pub(crate) const CONVERSATIONS: [[Body; 2]; 6] = [
     [
         Body::Tcp { flags: SYN, sequence: 1, acknowledgement: 0 },
         Body::Tcp { flags: SYN_ACK, sequence: 9, acknowledgement: 2 },
@@ -89,6 +90,8 @@ pub(crate) const CONVERSATIONS: [[Body; 2]; 4] = [
     [Body::Udp, Body::Udp],
     [Body::EchoRequest, Body::EchoReply],
     [Body::Protocol(132), Body::Protocol(132)],
+    [Body::Summed { protocol: UDP_LITE, covered: 8 }; 2],
+    [Body::Summed { protocol: DCCP, covered: 0 }; 2],
 ];
 
 /// As much as routers quote: the least there is, up to TCP's checksum and with it, and all.

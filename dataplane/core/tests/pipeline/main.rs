@@ -28,6 +28,7 @@ mod quic;
 mod requirements;
 mod rewriting;
 mod routing;
+mod summed;
 mod tunnels;
 mod unknown_tcp;
 mod unsupported;

@@ -8,7 +8,7 @@ pub(super) mod v6;
 use super::{Address, ETHERNET_LEN, be32};
 
 pub use fragment::Fragment;
-pub(super) use transport::is_echo;
+pub(super) use transport::{SUMMED_AT, is_echo};
 pub use v4::parse_ipv4;
 pub use v6::parse_ipv6;
 
@@ -30,6 +30,8 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// UDP, RFC 768.
     pub const UDP: u8 = 17;
+    /// DCCP, RFC 4340.
+    pub const DCCP: u8 = 33;
     /// IPv6 in IP, RFC 4213.
     pub const IPV6: u8 = 41;
     /// IPv6 routing header, RFC 8200.
@@ -42,6 +44,8 @@ pub mod protocol {
     pub const ICMPV6: u8 = 58;
     /// IPv6 destination options, RFC 8200.
     pub const DESTINATION_OPTIONS: u8 = 60;
+    /// UDP-Lite, RFC 3828.
+    pub const UDP_LITE: u8 = 136;
 }
 
 /// TCP control bits (RFC 9293, section 3.1).
@@ -115,6 +119,12 @@ pub enum Transport {
         /// Request or reply.
         request: bool,
     },
+    /// A protocol whose ports the box does not know: a conversation is all of it between two addresses.
+    Other,
+    /// One of those, and its checksum covers the addresses: UDP-Lite.
+    UdpLite,
+    /// The same: DCCP.
+    Dccp,
     /// An ICMP or ICMPv6 error, which quotes the packet it is about.
     IcmpError,
     /// Any other ICMP or ICMPv6 message.
@@ -123,8 +133,6 @@ pub enum Transport {
     Fragment,
     /// IPv6 with a routing header that leads elsewhere first (RFC 8200, section 4.4).
     SourceRouted,
-    /// A protocol whose ports the box does not know: a conversation is all of it between two addresses.
-    Other,
 }
 
 /// An IP packet whose headers lie whole inside the frame.
@@ -158,7 +166,11 @@ impl Transport {
     #[inline]
     #[must_use]
     pub fn has_sessions(self) -> bool {
-        matches!(self, Self::Tcp(_) | Self::Udp { .. } | Self::Echo { .. } | Self::Other)
+        match self {
+            Self::Tcp(_) | Self::Udp { .. } | Self::Echo { .. } => true,
+            Self::Other | Self::UdpLite | Self::Dccp => true,
+            Self::IcmpError | Self::IcmpOther | Self::Fragment | Self::SourceRouted => false,
+        }
     }
 }
 

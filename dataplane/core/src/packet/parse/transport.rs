@@ -1,4 +1,5 @@
-//! What follows the IP header: TCP (RFC 9293), UDP (RFC 768), ICMP (RFC 792), ICMPv6 (RFC 4443).
+//! What follows the IP header: TCP (RFC 9293), UDP (RFC 768), ICMP (RFC 792), ICMPv6 (RFC 4443); and of UDP-Lite (RFC 3828)
+//! and DCCP (RFC 4340) where the checksum is.
 
 use super::{
     super::{Address, be16, be32},
@@ -12,8 +13,22 @@ pub(crate) fn parse<A: Address>(packet: &mut Packet<A>, payload: &[u8]) -> Resul
         protocol::TCP => tcp(packet, payload),
         protocol::UDP => udp(packet, payload),
         icmp if icmp == A::ICMP => self::icmp(packet, payload),
-        _ => Ok(()),
+        _ => other(packet, payload),
     }
+}
+
+/// Where the checksum is in the headers of UDP-Lite and DCCP, two bytes: behind the ports and what it covers. It covers a
+/// pseudo header whatever else it leaves out.
+pub(in crate::packet) const SUMMED_AT: usize = 6;
+
+#[cold]
+fn other<A: Address>(packet: &mut Packet<A>, payload: &[u8]) -> Result<(), Malformed> {
+    packet.headers.transport = match packet.protocol {
+        protocol::UDP_LITE => Transport::UdpLite,
+        protocol::DCCP => Transport::Dccp,
+        _ => return Ok(()),
+    };
+    payload.first_chunk::<8>().map(|_| ()).ok_or(Malformed::Transport)
 }
 
 #[inline]

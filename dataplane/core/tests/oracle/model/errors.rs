@@ -13,7 +13,7 @@ use super::{
     way_out::{Speaker, dropped, forwarded, one_hop_less, to_vm},
 };
 use crate::{
-    packet::{Body, Packet, Quote, ip_len},
+    packet::{Body, DCCP, Packet, Quote, UDP_LITE, ip_len},
     world::AGAIN,
 };
 
@@ -31,7 +31,11 @@ impl Model {
         let about = &quote.packet;
         let reached = self.receiver(about.destination);
         let is_plain = matches!((&sender, &receiver), (Sender::Anyone, Receiver::Anyone));
-        let needed = if matches!(about.body, Body::Protocol(_)) { 0 } else { LEAST_QUOTED };
+        let is_opaque = |number| !matches!(number, UDP_LITE | DCCP);
+        let needed = match about.body {
+            Body::Protocol(number) if is_opaque(number) => 0,
+            _ => LEAST_QUOTED,
+        };
         let is_readable =
             quote.bytes >= ip_len(about.source) + needed && !matches!(about.body, Body::Error(_));
         if is_plain && (!is_readable || matches!(reached, Receiver::Anyone)) {

@@ -18,7 +18,7 @@ use tidegate_dataplane::{
 use crate::{
     chance::Chance,
     model::{Model, Session, Side, backends, speaks_as},
-    packet::{Body, Packet},
+    packet::{Body, DCCP, Packet, UDP_LITE},
     pair::Pair,
     world::{ADDRESSES, Family, clients, family, is_client, managed, port_of},
 };
@@ -27,8 +27,8 @@ use between::{Ends, Way, is_between};
 /// Ports of clients and of services: few, so that sessions meet again.
 const CLIENT_PORTS: [u16; 3] = [0, 40_000, u16::MAX];
 const SERVICE_PORTS: [u16; 2] = [80, 443];
-/// SCTP, GRE, ESP.
-const OTHER_PROTOCOLS: [u8; 3] = [132, 47, 50];
+/// SCTP, GRE, ESP; and what has a checksum over the addresses, UDP-Lite and DCCP.
+const OTHER_PROTOCOLS: [u8; 5] = [132, 47, 50, UDP_LITE, DCCP];
 
 /// Of a packet between VMs.
 const HOPS_THROUGH_TWO: u8 = 2;
