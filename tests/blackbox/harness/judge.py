@@ -5,8 +5,17 @@ from scapy.layers.inet6 import IPerror6, IPv6, _ICMPv6
 from scapy.layers.l2 import Ether
 from scapy.utils import hexdump
 
+from .summed import Summed
+
 #: Layers that carry a checksum, with the field's name.
-SUMMED = ((IP, "chksum"), (TCP, "chksum"), (UDP, "chksum"), (ICMP, "chksum"), (_ICMPv6, "cksum"))
+SUMMED = (
+    (IP, "chksum"),
+    (TCP, "chksum"),
+    (UDP, "chksum"),
+    (ICMP, "chksum"),
+    (_ICMPv6, "cksum"),
+    (Summed, "chksum"),
+)
 
 
 def summed(packet):

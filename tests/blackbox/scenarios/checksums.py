@@ -3,6 +3,7 @@
 from harness.judge import summed
 from harness.scenario import Scenario, Service, everywhere
 from harness.sessions import Echo, Tcp, Udp
+from harness.summed import Dccp, UdpLite
 from scapy.layers.inet import IP, UDP, IPOption_Router_Alert
 from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop
 from scapy.packet import Raw
@@ -63,6 +64,16 @@ class Checksums(Scenario):
             return
         for layers in (IPv6ExtHdrHopByHop() / udp, IPv6ExtHdrDestOpt() / udp, IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / udp):
             service.sends(service.client, layers, tc=0xB9, fl=0xFFFFF).reaches(service.source)
+
+    @everywhere
+    def test_udp_lite_and_dccp_cover_what_they_say(self, service):
+        # RFC 3828, section 3.1; RFC 4340, section 9.2: the addresses are covered always.
+        headers = [UdpLite(coverage=covered) for covered in (0, 8, 11)]
+        headers += [Dccp(coverage=covered) for covered in (0, 1, 2)]
+        for header in headers:
+            for payload in (b"odd", b"partially covered"):
+                service.sends(service.client, header / Raw(payload)).reaches(service.source)
+                service.sends(service.source, header / Raw(payload)).reaches(service.client)
 
     def test_ipv4_header_sums_at_both_ends(self):
         # Where a one's complement sum can be zero in two ways.
