@@ -245,10 +245,8 @@ class Service:
     def packet(self, sender, layers, **fields):
         """`layers` in an IP packet of this conversation as `sender` sends it."""
         ip = IP if self.family == 4 else IPv6
-        if sender == self.client:
-            packet = ip(src=self.client.address, dst=self.address, **fields) / layers
-        else:
-            packet = ip(src=sender.address, dst=self.client.address, **fields) / layers
+        receiver = self.address if sender == self.client else self.client.address
+        packet = ip(**{"src": sender.address, "dst": receiver, **fields}) / layers
         return ip(bytes(packet))
 
     def sends(self, sender, layers, **fields):

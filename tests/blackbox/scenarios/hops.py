@@ -2,7 +2,8 @@
 
 from harness.judge import require_sound
 from harness.scenario import Scenario, everywhere
-from scapy.layers.inet import UDP
+from scapy.layers.inet import ICMP, UDP
+from scapy.layers.inet6 import ICMPv6DestUnreach
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
@@ -33,14 +34,30 @@ class Hops(Scenario):
             message.sent.is_counted("ttl_expired_answered")
             ether = Ether(self.frame_at(sender.port))
             self.assertEqual((ether.dst, ether.src), (sender.mac, sender.gateway))
-            self.require_time_exceeded(ether.payload, message.packet)
+            self.require_error(ether.payload, message.packet, (11, 0) if service.family == 4 else (3, 0))
             if sender == service.client:
                 self.assertEqual(ether.payload.src, service.address, "a client knows no other address")
 
-    def require_time_exceeded(self, error, packet):
-        """`error` tells the sender of `packet` that it was too long on its way, and quotes it as it was sent."""
+    # RFC 5508, REQ-10, for Destination Unreachable; RFC 1812, section 5.2.7.1; RFC 4443, section 3.1.
+    @everywhere
+    def test_a_router_without_a_route_says_so(self, service):
+        nowhere = {"dst": "198.51.100.1" if service.family == 4 else "3fff:ffff::1"}
+        datagram = UDP(sport=9000, dport=40000) / Raw(b"to nobody")
+        # Through the box as through any router, and from a VM of it to a client that it knows no way to.
+        for sender in (service.client, service.source):
+            message = service.sends(sender, datagram, **nowhere)
+            message.sent.is_counted("no_route_answered")
+            ether = Ether(self.frame_at(sender.port))
+            self.assertEqual((ether.dst, ether.src), (sender.mac, sender.gateway))
+            self.require_error(ether.payload, message.packet, (3, 0) if service.family == 4 else (1, 0))
+            # Nobody is told about errors.
+            kind = ICMP(type=3, code=3) if service.family == 4 else ICMPv6DestUnreach(code=4)
+            error = service.sends(sender, kind / Raw(bytes(message.packet)), **nowhere)
+            error.sent.is_dropped("no_route" if sender == service.client else "icmp_unmatched")
+
+    def require_error(self, error, packet, kind):
+        """`error` tells the sender of `packet` what is of this type and code, and quotes it as it was sent."""
         require_sound(error)
         self.assertEqual(error.dst, packet.src)
-        self.assertEqual(error.payload.type, 11 if packet.version == 4 else 3)
-        self.assertEqual(error.payload.code, 0)
+        self.assertEqual((error.payload.type, error.payload.code), kind)
         self.assertEqual(bytes(error.payload.payload), bytes(packet))

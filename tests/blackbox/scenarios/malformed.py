@@ -126,7 +126,6 @@ class Malformed(Scenario):
             (Ether(dst="02:00:00:00:77:77", src=CLIENT_MAC) / IP(dst="10.9.0.1") / udp, "not_for_us"),
             (Ether(dst=UPLINK_MAC, src=CLIENT_MAC, type=0x88CC) / Raw(b"lldp"), "other_ethertype"),
             (Ether(dst=UPLINK_MAC, src=CLIENT_MAC) / IP(dst="10.9.0.1") / udp, "for_host"),
-            (Ether(dst=UPLINK_MAC, src=CLIENT_MAC) / IP(src="10.9.0.2", dst="198.51.100.1") / udp, "no_route"),
             (Ether(dst="01:00:5e:00:00:05", src=CLIENT_MAC) / IP(dst="224.0.0.5") / udp, "group"),
             (Ether(dst=UPLINK_MAC, src=CLIENT_MAC) / Dot1Q(vlan=77) / IP(dst="10.9.0.1") / udp, "unknown_vlan"),
         ):

@@ -191,6 +191,7 @@ impl Followed {
         self.table.of(prefix).iter().find_map(|route| match &route.way {
             Way::Host => Some(KernelRoute::Host),
             Way::Nowhere => Some(KernelRoute::Unreachable),
+            Way::Blackhole => Some(KernelRoute::Blackhole),
             Way::By(hops) => {
                 // Of an interface that is not known more is heard soon.
                 let is_up = |index| self.interfaces.get(&index).is_none_or(|it| it.is_up);

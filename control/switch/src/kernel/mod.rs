@@ -62,8 +62,10 @@ pub enum KernelRoute {
     Next(NextHop),
     /// To the box itself: one of the kernel's own addresses.
     Host,
-    /// Blackhole, unreachable, prohibit, or out by an interface that is no port's.
+    /// Unreachable, prohibit, or out by an interface that is no port's: senders are told that there is no route.
     Unreachable,
+    /// Nowhere, and nobody is told.
+    Blackhole,
 }
 
 /// The kernel did not do as asked.

@@ -41,6 +41,8 @@ pub(super) enum Way {
     Host,
     /// Nowhere.
     Nowhere,
+    /// Nowhere, and nobody is told.
+    Blackhole,
     /// By one of these; never empty.
     By(Vec<KernelHop>),
 }
@@ -78,7 +80,7 @@ impl Way {
     pub(super) fn hops(&self) -> &[KernelHop] {
         match self {
             Self::By(hops) => hops,
-            Self::Host | Self::Nowhere => &[],
+            Self::Host | Self::Nowhere | Self::Blackhole => &[],
         }
     }
 }
@@ -208,8 +210,8 @@ fn way(message: &RouteMessage) -> Option<Way> {
             Some(if hops.is_empty() { Way::Nowhere } else { Way::By(hops) })
         }
         RouteType::Local => Some(Way::Host),
-        RouteType::BlackHole
-        | RouteType::Unreachable
+        RouteType::BlackHole => Some(Way::Blackhole),
+        RouteType::Unreachable
         | RouteType::Prohibit
         // It would lead on to a table that nobody fills.
         | RouteType::Throw => Some(Way::Nowhere),

@@ -300,6 +300,7 @@ impl Network {
                     KernelRoute::Next(hop) => Target::Next(hop),
                     KernelRoute::Host => Target::Host,
                     KernelRoute::Unreachable => Target::Unreachable,
+                    KernelRoute::Blackhole => Target::Blackhole,
                 });
                 self.routes.set(prefix, target);
             }

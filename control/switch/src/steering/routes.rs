@@ -32,6 +32,8 @@ pub(super) enum Target {
     Host,
     /// Nowhere.
     Unreachable,
+    /// Nowhere, and nobody is told.
+    Blackhole,
 }
 
 /// All routes and neighbours.
@@ -273,6 +275,7 @@ impl Routes {
             Some((Target::Next(next), _)) => self.hop(*next, ports),
             Some((Target::Host, _)) => Hop::Host,
             Some((Target::Unreachable, _)) | None => Hop::Unreachable,
+            Some((Target::Blackhole, _)) => Hop::Blackhole,
         };
         let hops: Arc<[Hop]> = self.numbers.targets.iter().map(hop).collect();
         self.hops = Some(Arc::clone(&hops));

@@ -75,7 +75,7 @@ fn other_kinds_of_routes() {
     run("ip route add blackhole 10.54.0.0/16");
     run("ip route add 10.55.0.0/16 dev lo");
     run("ip -6 route add unreachable 2001:db8:54::/48");
-    told.leads("10.54.0.0/16", Some(KernelRoute::Unreachable));
+    told.leads("10.54.0.0/16", Some(KernelRoute::Blackhole));
     told.leads("10.55.0.0/16", Some(KernelRoute::Unreachable));
     told.leads("2001:db8:54::/48", Some(KernelRoute::Unreachable));
     told.leads("10.1.0.1/32", Some(KernelRoute::Host));

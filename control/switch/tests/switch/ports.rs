@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use crate::{
     refusals::refused,
     testbox::{TestBox, backend, east, west},
-    wire::{EAST, Tcp},
+    wire::{EAST, Tcp, UPLINK},
 };
 
 fn north() -> AddPortRequest {
@@ -113,7 +113,7 @@ async fn a_number_goes_to_the_next_port_with_nothing_of_the_last() {
     assert_eq!(to_south, Err(Verdict::Drop(Outcome::NeighbourUnknown)));
     tested.remove_port("south").await.expect("removed");
     let to_south = Tcp { address: [10, 7, 0, 9], ..tested.tcp(1) }.talk();
-    assert_eq!(to_south, Err(Verdict::Drop(Outcome::NoRoute)));
+    assert_eq!(to_south, Ok(UPLINK), "the client is told that there is no route");
     tested.stop().await;
 }
 

@@ -3,7 +3,7 @@
 //! | offset in the message | bytes | field |
 //! |---|---|---|
 //! | 0 | 1, 1, 2 | type, code, checksum |
-//! | 4 | 4 | MTU of the next link; zero in a time exceeded |
+//! | 4 | 4 | MTU of the next link; otherwise zero |
 //! | 8 | the rest | the packet as it came, from its IP header on |
 
 use super::{
@@ -28,6 +28,8 @@ pub enum Complaint {
     },
     /// Its time to live ran out.
     TimeExceeded,
+    /// There is no route to its destination (RFC 1812, section 5.2.7.1; RFC 4443, section 3.1).
+    NoRoute,
 }
 
 impl Complaint {
@@ -38,13 +40,15 @@ impl Complaint {
             (Self::TooBig { .. }, false) => [2, 0],
             (Self::TimeExceeded, true) => [11, 0],
             (Self::TimeExceeded, false) => [3, 0],
+            (Self::NoRoute, true) => [3, 0],
+            (Self::NoRoute, false) => [1, 0],
         }
     }
 
     fn mtu(self) -> u16 {
         match self {
             Self::TooBig { mtu } => mtu,
-            Self::TimeExceeded => 0,
+            Self::TimeExceeded | Self::NoRoute => 0,
         }
     }
 }

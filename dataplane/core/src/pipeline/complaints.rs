@@ -33,6 +33,7 @@ pub(super) fn complain<A: Family, B: PacketBuf>(
     let (dropped, answered) = match complaint {
         Complaint::TooBig { .. } => (Outcome::TooBig, Outcome::TooBigAnswered),
         Complaint::TimeExceeded => (Outcome::TtlExpired, Outcome::TtlExpiredAnswered),
+        Complaint::NoRoute => (Outcome::NoRoute, Outcome::NoRouteAnswered),
     };
     // It was parsed before; what is needed here was not kept.
     let Ok(parsed) = A::parse(packet.as_ref()) else { return Verdict::Drop(dropped) };

@@ -91,6 +91,9 @@ pub(super) fn to_client_otherwise<A: Family, B: PacketBuf>(
     desk: &mut Desk,
 ) -> Verdict {
     let hearer = Hearer::Backend(path);
+    if matches!(hop, Hop::Unreachable) {
+        return complain(packet, Complaint::NoRoute, hearer, on, desk);
+    }
     let link = match resolved(destination, hop, &mut desk.punts) {
         Ok(link) => link,
         Err(verdict) => return verdict,
@@ -135,6 +138,9 @@ pub(super) fn route_by<A: Family, B: PacketBuf>(
     }
     if headers.ttl <= 1 {
         return complain(packet, Complaint::TimeExceeded, hearer, on, desk);
+    }
+    if matches!(hop, Hop::Unreachable) {
+        return complain(packet, Complaint::NoRoute, hearer, on, desk);
     }
     let link = match resolved(destination, hop, &mut desk.punts) {
         Ok(link) => link,
@@ -195,7 +201,7 @@ pub(super) fn resolved<'a, A: Address>(
 ) -> Result<&'a LinkHop, Verdict> {
     match hop {
         Hop::Link(link) => Ok(link),
-        Hop::Unreachable => Err(Verdict::Drop(Outcome::NoRoute)),
+        Hop::Unreachable | Hop::Blackhole => Err(Verdict::Drop(Outcome::NoRoute)),
         Hop::Host => Err(Verdict::Drop(Outcome::ForHost)),
         Hop::Unresolved { port, via } => {
             let address = via.unwrap_or_else(|| destination.ip());

@@ -103,7 +103,7 @@ fn note<A: Family>(
         _ if address.is_link_local() => !port.addresses.contains(&address.ip()),
         Hop::Link(_) => true,
         Hop::Unresolved { via, .. } => via.is_none(),
-        Hop::Host | Hop::Unreachable => false,
+        Hop::Host | Hop::Unreachable | Hop::Blackhole => false,
     };
     if is_news && !mac.is_group() && snapshot.plane::<A>().managed(address).is_none() {
         punts.push(Punt::Neighbour { port: port_id, address: address.ip(), mac, overrides });

@@ -36,8 +36,10 @@ pub trait RouteTable<A>: Debug + Send + Sync {
 /// Where a packet goes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hop {
-    /// Nowhere: there is no route, or one that says so.
+    /// Nowhere: there is no route, or one that says so. The sender is told.
     Unreachable,
+    /// Nowhere, and nobody is told: a route says so.
+    Blackhole,
     /// To this neighbour.
     Link(LinkHop),
     /// To a neighbour on this port's link whose MAC is not known: the router `via`, or the destination itself.

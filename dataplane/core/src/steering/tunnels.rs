@@ -134,7 +134,7 @@ impl Underlay {
             Hop::Unresolved { port, via } => {
                 Self::Unresolved { port, address: via.unwrap_or(tunnel.remote) }
             }
-            Hop::Unreachable | Hop::Host => Self::Unreachable,
+            Hop::Unreachable | Hop::Blackhole | Hop::Host => Self::Unreachable,
         }
     }
 

@@ -286,6 +286,8 @@ fn through_tunnel(device: PortId, frame: &[u8]) -> Option<(PortId, Vec<u8>)> {
                 }
             }
         }
+        // About what it sent, to the machine itself.
+        1 | 58 => return None,
         other => panic!("protocol {other} to the other end of a tunnel"),
     };
     let inner_class = match inner[12..14] {

@@ -16,8 +16,8 @@ use tidegate_dataplane::{
     packet::Mac,
     session::{SessionRecord, SessionState},
     steering::{
-        Backend, BackendSlot, IpPrefix, Link, ManagedAddress, Neighbour, NextHop, Port, PortId,
-        PortRole, Rewrite, Routing, Snapshot,
+        Backend, BackendSlot, Hop, IpPrefix, Link, ManagedAddress, Neighbour, NextHop, Port,
+        PortId, PortRole, Rewrite, Routing, Snapshot,
     },
 };
 
@@ -61,6 +61,8 @@ pub(crate) const KERNEL_CLIENT: u32 = 0x0a0b_0002;
 /// The gateway of guests that have IPv6, the box's own address on port 1's link.
 pub(crate) const LINK_LOCAL_GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 pub(crate) const UNROUTED: u32 = 0x0808_0808;
+/// A route leads there, and nowhere.
+pub(crate) const SWALLOWED: u32 = 0x0909_0909;
 /// Locators of VMs behind other ports are this and the port's number.
 const FIRST_LOCATOR: u32 = 0x0a08_0100;
 const OLD_LOCATOR: u32 = 0x0a08_000b;
@@ -224,6 +226,7 @@ pub(crate) fn snapshot(
         route(NEW_LOCATOR, 32, NEW_PORT, None),
         route(BOX_TAGGED, 24, carrier::UPLINK_VLAN, None),
         route(BOX_BY_KERNEL, 24, KERNEL_UPLINK, None),
+        route(SWALLOWED, 32, UPLINK, Some(SWALLOWED)),
     ];
     let to_silent = IpPrefix::host(carrier::outer_ip(carrier::SILENT_REMOTE, false));
     let to_silent = (to_silent, NextHop { port: OTHER_PORT, via: None });
@@ -240,6 +243,10 @@ pub(crate) fn snapshot(
     ];
     let neighbours = neighbours.into_iter().chain(carrier::remote_ends());
     let routing = Routing::plain(&ports, routes, neighbours);
+    let swallowed = Hop::Unresolved { port: UPLINK, via: Some(ip(SWALLOWED)) };
+    let hops = routing.hops.iter();
+    let hops = hops.map(|hop| if *hop == swallowed { Hop::Blackhole } else { *hop }).collect();
+    let routing = Routing { hops, ..routing };
     Snapshot::new(generation, ports, addresses, routing).expect("snapshot")
 }
 

@@ -60,7 +60,7 @@ const REACHED: [Outcome; 21] = [
     Outcome::ForHost,
     Outcome::TtlExpired,
     Outcome::TtlExpiredAnswered,
-    Outcome::NoRoute,
+    Outcome::NoRouteAnswered,
     Outcome::NeighbourUnknown,
     Outcome::Spoofed,
     Outcome::IcmpUnsupported,

@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     TooBig,
     TimeExceeded,
     ParameterProblem,
+    /// Of the box alone: other routers' are unreachable ports.
+    NoRoute,
 }
 
 /// An ICMP error's content.
@@ -329,6 +331,7 @@ impl Kind {
             Self::Unreachable => ((3, 3), (1, 4)),
             Self::TooBig => ((3, 4), (2, 0)),
             Self::TimeExceeded => ((11, 0), (3, 0)),
+            Self::NoRoute => ((3, 0), (1, 0)),
             Self::ParameterProblem => ((12, 0), (4, 1)),
         }
     }

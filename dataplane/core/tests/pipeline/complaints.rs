@@ -1,20 +1,21 @@
 //! The box tells senders why a packet goes no further: time exceeded (RFC 1812, section 4.3.3.4; RFC 4443, section 3.3) and
-//! too big (RFC 1191, RFC 8201).
+//! too big (RFC 1191, RFC 8201), no route (RFC 1812, section 5.2.7.1; RFC 4443, section 3.1).
 
 use etherparse::{
     Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpHeaders, icmpv4::DestUnreachableHeader,
+    icmpv6::DestUnreachableCode,
 };
-use tidegate_dataplane::pipeline::Outcome;
+use tidegate_dataplane::{pipeline::Outcome, steering::ManagedAddress};
 
 use crate::{
     OVER_IPV6,
     switch_box::{
         Ended, SwitchBox, assert_moved,
         carrier::{MTU, TUNNELS, VLAN, onto_wire, overhead},
-        traffic::{Body, Flow, Packet, SYN, UNREACHABLE, tcp},
+        traffic::{Body, Flow, Packet, SYN, SYN_ACK, UNREACHABLE, tcp},
         world::{
             BOX, BOX_INSIDE, BYSTANDER, CLIENT, FAR_CLIENT, Mode, OTHER_PORT, ROUTER, SERVICE,
-            SILENT, UNROUTED, UPLINK, Vm, host_mac, ip,
+            SILENT, SWALLOWED, UNROUTED, UPLINK, Vm, host_mac, ip,
         },
     },
 };
@@ -35,6 +36,7 @@ pub(crate) fn long(packet: Packet, len: u16) -> Packet {
 pub(crate) enum About {
     TooBig(u16),
     TimeExceeded,
+    NoRoute,
 }
 
 /// The error that `ended` left: from, to, what it says, and what it quotes.
@@ -49,6 +51,7 @@ pub(crate) fn error(ended: &Ended) -> (u32, u32, About, Vec<u8>) {
         match Icmpv6Header::from_slice(payload.payload).expect("ICMPv6").0.icmp_type {
             Icmpv6Type::PacketTooBig { mtu } => About::TooBig(mtu as u16),
             Icmpv6Type::TimeExceeded(_) => About::TimeExceeded,
+            Icmpv6Type::DestinationUnreachable(DestUnreachableCode::NoRoute) => About::NoRoute,
             other => panic!("{other:?}"),
         }
     } else {
@@ -59,6 +62,7 @@ pub(crate) fn error(ended: &Ended) -> (u32, u32, About, Vec<u8>) {
                 next_hop_mtu,
             }) => About::TooBig(next_hop_mtu),
             Icmpv4Type::TimeExceeded(_) => About::TimeExceeded,
+            Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Network) => About::NoRoute,
             other => panic!("{other:?}"),
         }
     };
@@ -93,6 +97,53 @@ fn time_to_live_ends() {
     let packet = Flow::new(BYSTANDER, 7).to(CLIENT, Body::Udp).with_ttl(1).on(OTHER_PORT);
     assert_complains(&mut switch_box, &packet, BOX_INSIDE, About::TimeExceeded);
     assert_moved!(switch_box, TtlExpiredAnswered 10);
+}
+
+/// RFC 5508, REQ-10; RFC 1812, section 5.2.7.1; RFC 4443, section 3.1.
+#[test]
+fn there_is_no_route() {
+    let mut switch_box = SwitchBox::new(1, Vm::old(1, Mode::L2));
+    for body in [Body::Udp, tcp(SYN), Body::EchoRequest, Body::Protocol(50), Body::FirstFragment] {
+        let packet = Flow::new(CLIENT, 7).to(UNROUTED, body);
+        assert_complains(&mut switch_box, &packet, BOX, About::NoRoute);
+    }
+    let packet = Flow::new(BYSTANDER, 7).to(UNROUTED, Body::Udp).on(OTHER_PORT);
+    assert_complains(&mut switch_box, &packet, BOX_INSIDE, About::NoRoute);
+    assert_moved!(switch_box, NoRouteAnswered 6);
+    // What has no hop left hears of that first.
+    let packet = Flow::new(CLIENT, 7).to(UNROUTED, Body::Udp).with_ttl(1);
+    assert_complains(&mut switch_box, &packet, BOX, About::TimeExceeded);
+    assert_eq!(switch_box.take_punts(), []);
+}
+
+/// Its own session or another's: a VM hears in the box's name that there is no way to a client.
+#[test]
+fn there_is_no_route_to_a_client() {
+    for mode in [Mode::L2, Mode::Nat] {
+        let vm = Vm::old(1, mode);
+        let mut switch_box = SwitchBox::new(1, vm);
+        for body in [Body::Udp, tcp(SYN_ACK), tcp(SYN)] {
+            let packet = Flow::new(UNROUTED, 7).sent_by(vm, body);
+            assert_complains(&mut switch_box, &packet, BOX, About::NoRoute);
+        }
+        let untracked = ManagedAddress { tracked: false, ..switch_box.address };
+        switch_box.install(untracked, &[]);
+        let packet = Flow::new(UNROUTED, 7).sent_by(vm, Body::Udp);
+        assert_complains(&mut switch_box, &packet, BOX, About::NoRoute);
+        assert_moved!(switch_box, NoRouteAnswered 4);
+    }
+}
+
+/// A route that leads nowhere without a word.
+#[test]
+fn nobody_hears_of_a_blackhole() {
+    let vm = Vm::old(1, Mode::L2);
+    let mut switch_box = SwitchBox::new(1, vm);
+    switch_box.feed(&[
+        Flow::new(CLIENT, 7).to(SWALLOWED, Body::Udp),
+        Flow::new(SWALLOWED, 7).sent_by(vm, Body::Udp),
+    ]);
+    assert_moved!(switch_box, NoRoute 2);
 }
 
 #[test]
@@ -189,6 +240,8 @@ fn about_some_packets_nothing_is_said() {
         assert_eq!(ended.outcome, Outcome::TtlExpired, "{packet:?}");
         let ended = switch_box.one(&packet.clone().with_payload(&ZEROS));
         assert_eq!(ended.outcome, Outcome::TooBig, "{packet:?}");
+        let ended = switch_box.one(&Packet { destination: UNROUTED, ..packet.clone() });
+        assert_eq!(ended.outcome, Outcome::NoRoute, "{packet:?}");
     }
 }
 
@@ -202,6 +255,9 @@ fn errors_are_limited() {
     switch_box.advance(3);
     switch_box.feed(&vec![long(packet, MTU + 1); 100]);
     assert_moved!(switch_box, TooBigAnswered 30, TooBig 70);
+    switch_box.advance(2);
+    switch_box.feed(&vec![Flow::new(CLIENT, 7).to(UNROUTED, Body::Udp); 100]);
+    assert_moved!(switch_box, NoRouteAnswered 20, NoRoute 80);
 }
 
 /// A sender that lets its packets be fragmented is told, too: nothing is lost by that, and a piece more would need a

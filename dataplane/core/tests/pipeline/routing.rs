@@ -7,7 +7,7 @@ use crate::switch_box::{
     traffic::{Body, Flow, SYN, UNREACHABLE, tcp},
     world::{
         BOX, BOX_INSIDE, BYSTANDER, CLIENT, FAR_CLIENT, Mode, OTHER_PORT, ROUTER, SERVICE, SILENT,
-        UNROUTED, UPLINK, Vm, host_mac, ip, port_mac,
+        UPLINK, Vm, host_mac, ip, port_mac,
     },
 };
 
@@ -62,15 +62,6 @@ fn nat_is_a_hop_and_l2_is_none_towards_the_vm() {
     let (mut l2, home) = at_rest(Mode::L2);
     assert_eq!(l2.one(&flow.to_service(Body::Udp).with_ttl(1)).seen().ttl, 1);
     assert_eq!(l2.one(&flow.sent_by(home, Body::Udp).with_ttl(1)).seen().ttl, 1);
-}
-
-#[test]
-fn no_route() {
-    let (mut switch_box, home) = at_rest(Mode::L2);
-    switch_box.one(&Flow::new(CLIENT, 7).to(UNROUTED, Body::Udp));
-    switch_box.one(&Flow::new(UNROUTED, 7).sent_by(home, Body::Udp));
-    assert_moved!(switch_box, NoRoute 2);
-    assert_eq!(switch_box.take_punts(), []);
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub(super) enum Speaker<'a> {
 /// Whoever routes counts down, and stops what has come too far: `packet` arrived, and would leave as `expected` says.
 pub(super) fn one_hop_less(packet: &Packet, speaker: Speaker<'_>, expected: Expected) -> Expected {
     match expected.sent {
-        Some(_) if packet.ttl <= 1 => too_far(packet, speaker),
+        Some(_) if packet.ttl <= 1 => told(packet, speaker, Kind::TimeExceeded),
         Some((packet, mac)) => {
             let sent = Some((Packet { ttl: packet.ttl - 1, ..packet }, mac));
             Expected { sent, ..expected }
@@ -48,16 +48,28 @@ pub(super) fn one_hop_less(packet: &Packet, speaker: Speaker<'_>, expected: Expe
     }
 }
 
+/// Where there is no way to the receiver, the sender of `packet` is told.
+fn without_way(packet: &Packet, speaker: Speaker<'_>, expected: Expected) -> Expected {
+    match expected.outcome {
+        Outcome::NoRoute => told(packet, speaker, Kind::NoRoute),
+        _ => expected,
+    }
+}
+
 /// The sender is told: a client in the name of the address it spoke to, others in the box's. Nobody is told about errors.
-fn too_far(packet: &Packet, speaker: Speaker<'_>) -> Expected {
+fn told(packet: &Packet, speaker: Speaker<'_>, kind: Kind) -> Expected {
+    let (silent, outcome) = match kind {
+        Kind::NoRoute => (Outcome::NoRoute, Outcome::NoRouteAnswered),
+        _ => (Outcome::TtlExpired, Outcome::TtlExpiredAnswered),
+    };
     if matches!(packet.body, Body::Error(_)) {
-        return dropped(Outcome::TtlExpired);
+        return dropped(silent);
     }
     let source = match speaker {
         Speaker::Client(address) => address.address,
         Speaker::Vm(_) | Speaker::Anyone => own_on(packet.port, family(packet.source)),
     };
-    let (kind, on, packet) = (Kind::TimeExceeded, packet.port, packet.clone());
+    let (on, packet) = (packet.port, packet.clone());
     let (destination, back) = (packet.source, way(packet.source));
     let quote = Quote { kind, packet, bytes: usize::MAX, intact: true, by_box: true };
     let (port, mac) = match (speaker, back) {
@@ -71,7 +83,7 @@ fn too_far(packet: &Packet, speaker: Speaker<'_>) -> Expected {
     let body = Body::Error(Box::new(quote));
     let told =
         Packet { port, source, source_port, destination, destination_port, ttl, body, len, salt };
-    Expected { outcome: Outcome::TtlExpiredAnswered, sent: Some((told, mac)), asks: None }
+    Expected { outcome, sent: Some((told, mac)), asks: None }
 }
 
 pub(super) fn to_vm(address: &ManagedAddress, vm: Backend, packet: &Packet) -> Expected {
@@ -92,9 +104,9 @@ pub(super) fn forwarded(packet: &Packet) -> Expected {
 /// Nothing but a hop less: that comes before the question whether there is a way.
 fn as_it_is(packet: &Packet, expected: Expected) -> Expected {
     if way(packet.destination) != Way::Host && packet.ttl <= 1 {
-        return too_far(packet, Speaker::Anyone);
+        return told(packet, Speaker::Anyone, Kind::TimeExceeded);
     }
-    one_hop_less(packet, Speaker::Anyone, expected)
+    without_way(packet, Speaker::Anyone, one_hop_less(packet, Speaker::Anyone, expected))
 }
 
 /// Out by the route to its destination.
@@ -122,7 +134,8 @@ impl Model {
     ) -> Expected {
         let sent = Packet { source: address.address, ..packet.clone() };
         let out = self.onward(sent, Outcome::ToClient);
-        if is_nat(vm) { one_hop_less(packet, Speaker::Vm(vm), out) } else { out }
+        let out = if is_nat(vm) { one_hop_less(packet, Speaker::Vm(vm), out) } else { out };
+        without_way(packet, Speaker::Vm(vm), out)
     }
 
     /// As the VM sent it.
