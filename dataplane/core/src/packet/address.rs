@@ -83,6 +83,11 @@ pub trait Address: Copy + Ord + Hash + Debug + Send + Sync + 'static {
     /// # Panics
     /// When there is no whole header.
     fn set_traffic_class(ip: &mut [u8], class: u8);
+    /// Whether the header in `ip` is a fragment's; of IPv6, whether a fragment header is the first behind it.
+    ///
+    /// # Panics
+    /// When there is no whole header.
+    fn is_fragment(ip: &[u8]) -> bool;
     /// Parse the packet of this family in a frame.
     ///
     /// # Errors
@@ -179,6 +184,11 @@ impl Address for u32 {
 
     fn set_traffic_class(ip: &mut [u8], class: u8) {
         ip[1] = class;
+    }
+
+    fn is_fragment(ip: &[u8]) -> bool {
+        // "More fragments", or an offset.
+        super::be16(ip, 6) & 0x3fff != 0
     }
 
     #[inline]
@@ -283,6 +293,10 @@ impl Address for u128 {
     fn set_traffic_class(ip: &mut [u8], class: u8) {
         ip[0] = ip[0] & 0xf0 | class >> 4;
         ip[1] = ip[1] & 0x0f | class << 4;
+    }
+
+    fn is_fragment(ip: &[u8]) -> bool {
+        ip[6] == super::protocol::FRAGMENT
     }
 
     #[inline]

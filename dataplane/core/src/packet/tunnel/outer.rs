@@ -48,7 +48,8 @@ impl Carried {
         let ip = &frame[ETHERNET_LEN..];
         let (first, second) = (A::read(&ip[A::SOURCE..]), A::read(&ip[A::DESTINATION..]));
         let ports = match headers.transport {
-            Transport::Tcp(_) | Transport::Udp { .. } => {
+            // Later fragments have none, and must not be spread away from the first.
+            Transport::Tcp(_) | Transport::Udp { .. } if !A::is_fragment(ip) => {
                 be32(frame, usize::from(headers.transport_offset))
             }
             _ => 0,
