@@ -8,18 +8,22 @@
 //! Everything here blocks; callers run it on threads that may.
 #![forbid(unsafe_code)]
 
+pub mod copy;
 pub mod diff;
 pub mod error;
 pub mod mapping;
 pub mod merge;
 pub mod object;
+pub mod page_hashes;
 pub mod receive;
 mod redo;
 pub mod send;
 pub mod transfer;
+pub mod transport;
 pub mod twin;
 mod wire;
 
 pub use error::MemoryError;
 pub use mapping::Mapping;
 pub use object::{Object, ObjectKind};
+pub use page_hashes::PageHashes;
