@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::{
-    Mapping, MemoryError, Object, ObjectKind,
+    Mapping, MemoryError, Object, ObjectKind, locked,
     mapping::{self, create_file, free_bytes},
 };
 
@@ -202,7 +202,7 @@ fn in_parallel<W: Sync>(
         while let Some(piece) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
             if let Err(error) = job(piece) {
                 next.store(work.len(), Ordering::Relaxed);
-                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                locked(&failed).get_or_insert(error);
             }
         }
     };
