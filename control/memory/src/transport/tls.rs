@@ -208,22 +208,29 @@ impl Tls {
         Ok(tls)
     }
 
-    /// Go through the handshake.
+    /// Go through the handshake. What the peer says right behind its own is kept.
     fn open(&mut self) -> io::Result<()> {
         loop {
-            match self.step(&mut |_| {}) {
-                Ok(Step::Open) => return Ok(()),
-                Ok(Step::Hungry) => self.read_more()?,
-                Ok(Step::Closed) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(Step::Again | Step::Encoded(_) | Step::Transmit) => {}
-                Err(error) => return Err(error),
+            match self.step_keeping()? {
+                Step::Open => return Ok(()),
+                Step::Hungry => self.read_more()?,
+                Step::Closed => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Step::Again | Step::Encoded(_) | Step::Transmit => {}
             }
         }
+    }
+
+    fn step_keeping(&mut self) -> io::Result<Step> {
+        let mut left = std::mem::take(&mut self.left);
+        let step = self.step(&mut |bytes| left.extend_from_slice(bytes));
+        self.left = left;
+        step
     }
 
     /// Let the connection go on with what is there. `record` takes what was decrypted.
     fn step(&mut self, record: &mut dyn FnMut(&[u8])) -> io::Result<Step> {
         let mut filled = 0;
+        let mut failed = None;
         loop {
             let bytes = &mut self.incoming[self.start..self.end];
             let (discard, step) = match &mut self.side {
@@ -244,11 +251,13 @@ impl Tls {
                     self.socket.write_all(&self.outgoing[..filled])?;
                     filled = 0;
                 }
-                Ok(step) => return Ok(step),
-                Err(error) => {
-                    // An alert says why, if one was made.
-                    let _ = self.socket.write_all(&self.outgoing[..filled]);
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                Ok(step) if failed.is_none() => return Ok(step),
+                // Once more: an alert that tells the peer may be waiting.
+                Err(error) if failed.is_none() => failed = Some(error),
+                _ => {
+                    return Err(failed.map_or(io::ErrorKind::InvalidData.into(), |error| {
+                        io::Error::new(io::ErrorKind::InvalidData, error)
+                    }));
                 }
             }
         }
@@ -315,16 +324,13 @@ impl Tls {
 
     /// Encrypt and send the first `len` bytes of `clear`.
     fn send_clear(&mut self, len: usize) -> io::Result<()> {
-        let mut left = std::mem::take(&mut self.left);
-        // Whatever came meanwhile is kept.
-        let opened = loop {
-            match self.step(&mut |bytes| left.extend_from_slice(bytes)) {
-                Ok(Step::Again) => {}
-                other => break other,
+        loop {
+            match self.step_keeping()? {
+                Step::Open => break,
+                Step::Again => {}
+                _ => return Err(io::ErrorKind::NotConnected.into()),
             }
-        };
-        self.left = left;
-        let Step::Open = opened? else { return Err(io::ErrorKind::NotConnected.into()) };
+        }
         let bytes = &mut self.incoming[self.start..self.end];
         let clear = &self.clear[..len];
         let len = match &mut self.side {
@@ -458,4 +464,28 @@ impl Stream for Tls {
     fn cut(&self) -> io::Result<Cut> {
         stream::cut(&self.socket)
     }
+}
+
+/// A certificate for 127.0.0.1 from an authority of this name, which is made when it is not there yet.
+#[cfg(test)]
+pub(crate) fn test_authority(dir: &Path, host: &str, authority: &str) -> TlsFiles {
+    use std::fs::write;
+
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+    let path = |name: &str| dir.join(format!("{authority}-{name}.pem"));
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params.distinguished_name.push(DnType::CommonName, authority);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key"));
+    let issuer = issuer.expect("authority");
+    let key = KeyPair::generate().expect("key");
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+    let certificate = params.signed_by(&key, &issuer).expect("certificate");
+    let files =
+        TlsFiles { certificate: path(host), key: path(&format!("{host}-key")), ca: path("ca") };
+    write(&files.certificate, certificate.pem()).expect("write");
+    write(&files.key, key.serialize_pem()).expect("write");
+    write(&files.ca, issuer.as_ref().pem()).expect("write");
+    files
 }
