@@ -12,6 +12,7 @@
 pub mod copy;
 pub mod diff;
 pub mod error;
+mod header;
 pub mod image_diff;
 pub mod mapping;
 pub mod merge;
