@@ -52,9 +52,9 @@ impl Rig {
         Header::new(1, 1, SIZE as u64, &ranges()).expect("header").encode(&mut header);
         base[..HEADER_BYTES].copy_from_slice(&header);
         for range in logs() {
-            // What is behind the length is whatever was there.
+            // What is behind the length is whatever was there: often just what will be appended.
             let bytes = &mut base[span(&range)];
-            bytes[..8].fill(0);
+            bytes[..if range.width < 4 { 8 } else { LOG_BYTES as usize }].fill(0);
             for value in [1, 2] {
                 log::append(bytes, range.width, &vec![value; 2 * range.width as usize])
                     .expect("room");
