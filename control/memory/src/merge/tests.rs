@@ -5,10 +5,7 @@ use proptest::prelude::*;
 use tidegate_region::{HEADER_BYTES, Header, Range, log};
 
 use super::{compute::compute, *};
-use crate::{
-    diff::Runs,
-    error::Cause,
-};
+use crate::{diff::Runs, error::Cause};
 
 const SIZE: usize = 3 * HEADER_BYTES;
 
