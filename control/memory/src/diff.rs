@@ -19,18 +19,24 @@
 //! | 4 | length n, 1 to 65536 |
 //! | n, n | bytes at T0, bytes now |
 
+use std::sync::{Mutex, PoisonError};
+
+pub use crate::scan::Figures;
 use crate::{
-    Mapping, MemoryError,
+    Mapping, MemoryError, Object, ObjectKind,
     object::checked_name,
+    parallel::in_parallel_with,
+    runs::WORD_BYTES,
+    scan::{Compared, GROUP_BYTES, Scanner, Twin},
     wire::{Reader, Short, Writer},
 };
 
 /// Runs are widened to this.
-pub const ALIGN_BYTES: usize = 8;
+pub const ALIGN_BYTES: usize = WORD_BYTES;
 /// Changed words that are no further apart are one run: a run's own overhead is more than the gap.
-const GAP_WORDS: usize = 1;
-/// Compared at once: both sides fit the second-level cache. Longest run.
-const CHUNK_BYTES: usize = 64 * 1024;
+pub(crate) const GAP_WORDS: usize = 1;
+/// Longest run.
+const MAX_RUN_BYTES: usize = GROUP_BYTES;
 const MAGIC: [u8; 8] = *b"TGDIFF\0\0";
 const VERSION: u32 = 1;
 const MAX_REGIONS: usize = 256;
@@ -64,17 +70,6 @@ pub struct Diff {
     pub regions: Vec<RegionDiff>,
 }
 
-/// What a comparison found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
-    /// Bytes looked at.
-    pub compared_bytes: u64,
-    /// Bytes that differ.
-    pub changed_bytes: u64,
-    /// Runs they are packed in.
-    pub runs: u64,
-}
-
 impl Diff {
     /// Compare a region with its twin. The guest must be paused: a value caught half written would count.
     ///
@@ -86,27 +81,34 @@ impl Diff {
         twin: &Mapping,
         now: &Mapping,
     ) -> Result<Figures, MemoryError> {
+        let kind = ObjectKind::Region(name.to_owned());
         let size_bytes = twin.size_bytes();
-        if now.size_bytes() != size_bytes {
-            return Err(MemoryError::Mismatch {
-                region: name.to_owned(),
-                reason: format!("it is {} bytes, its twin {size_bytes}", now.size_bytes()),
-            });
-        }
-        let mut runs = Vec::new();
-        let mut changed_bytes = 0;
-        let (mut base, mut theirs) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
-        for start in (0..size_bytes).step_by(CHUNK_BYTES) {
-            let len = (size_bytes - start).min(CHUNK_BYTES as u64) as usize;
-            let (base, theirs) = (&mut base[..len], &mut theirs[..len]);
-            twin.read(start, base)?;
-            now.read(start, theirs)?;
-            if base != theirs {
-                changed_bytes += pack(start, base, theirs, &mut runs);
-            }
-        }
-        let figures =
-            Figures { compared_bytes: size_bytes, changed_bytes, runs: runs.len() as u64 };
+        let object = Object { kind, size_bytes };
+        let compared = Compared { object, twin: Twin::Bytes(twin), now };
+        compared.check()?;
+        let found = Mutex::new((Vec::new(), Figures::default()));
+        in_parallel_with(&compared.pieces()?, Scanner::default, |scanner, piece| {
+            let (mut runs, mut figures) = (Vec::new(), Figures::default());
+            scanner.piece(&compared, piece, &mut |group| {
+                let base = group.base.unwrap_or_default();
+                figures.changed_bytes += group.runs(GAP_WORDS, |run| {
+                    figures.runs += 1;
+                    figures.run_bytes += run.len() as u64;
+                    runs.push(Run {
+                        offset: group.start + run.start as u64,
+                        base: base[run.clone()].to_vec(),
+                        theirs: group.theirs[run].to_vec(),
+                    });
+                });
+            })?;
+            figures += scanner.looked_at(piece);
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.0.append(&mut runs);
+            found.1 += figures;
+            Ok(())
+        })?;
+        let (mut runs, figures) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        runs.sort_unstable_by_key(|run| run.offset);
         self.regions.push(RegionDiff { name: name.to_owned(), size_bytes, runs });
         Ok(figures)
     }
@@ -132,37 +134,6 @@ impl Diff {
     pub fn decode(bytes: &[u8]) -> Result<Self, MemoryError> {
         decode(bytes).map_err(|reason| MemoryError::Damaged { what: "the diff", reason })
     }
-}
-
-/// Append the runs in which two equally long chunks at `start` differ; the number of bytes that do.
-fn pack(start: u64, base: &[u8], theirs: &[u8], runs: &mut Vec<Run>) -> u64 {
-    let mut changed_bytes = 0;
-    // The run being built, in words.
-    let mut open: Option<(usize, usize)> = None;
-    let mut close = |(first, end): (usize, usize)| {
-        let bytes = first * ALIGN_BYTES..(end * ALIGN_BYTES).min(base.len());
-        runs.push(Run {
-            offset: start + bytes.start as u64,
-            base: base[bytes.clone()].to_vec(),
-            theirs: theirs[bytes].to_vec(),
-        });
-    };
-    let words = base.chunks(ALIGN_BYTES).zip(theirs.chunks(ALIGN_BYTES));
-    for (word, (was, is)) in words.enumerate() {
-        if was == is {
-            continue;
-        }
-        changed_bytes += was.iter().zip(is).filter(|(was, is)| was != is).count() as u64;
-        open = match open {
-            Some((first, end)) if word <= end + GAP_WORDS => Some((first, word + 1)),
-            previous => {
-                previous.into_iter().for_each(&mut close);
-                Some((word, word + 1))
-            }
-        };
-    }
-    open.into_iter().for_each(close);
-    changed_bytes
 }
 
 fn decode(bytes: &[u8]) -> Result<Diff, String> {
@@ -205,7 +176,7 @@ fn decode_region(reader: &mut Reader<'_>) -> Result<RegionDiff, String> {
         let Some(end) = end else {
             return Err(format!("{len} bytes at {offset} lie outside region `{name}`"));
         };
-        if len == 0 || len > CHUNK_BYTES || offset < free_from {
+        if len == 0 || len > MAX_RUN_BYTES || offset < free_from {
             return Err(format!(
                 "run of {len} bytes at {offset} of region `{name}` is not allowed"
             ));
@@ -249,7 +220,16 @@ mod tests {
         let found: Vec<_> =
             diff.regions[0].runs.iter().map(|run| (run.offset, run.base.len())).collect();
         assert_eq!(found, [(0, 24), (96, 8)]);
-        assert_eq!(figures, Figures { compared_bytes: 4096, changed_bytes: 3, runs: 2 });
+        assert_eq!(
+            figures,
+            Figures {
+                compared_bytes: 4096,
+                dirty_pages: 1,
+                changed_bytes: 3,
+                runs: 2,
+                run_bytes: 32
+            }
+        );
     }
 
     #[test]

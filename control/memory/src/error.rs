@@ -7,6 +7,8 @@ use std::{
 
 use tidegate_region::{HeaderError, MergeType};
 
+use crate::ObjectKind;
+
 /// What can go wrong with guest memory.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
@@ -87,11 +89,11 @@ pub enum MemoryError {
         /// How.
         reason: String,
     },
-    /// A diff does not fit the region it is for.
-    #[error("the diff does not fit region `{region}`: {reason}")]
+    /// A diff does not fit what it is for.
+    #[error("the diff does not fit {object}: {reason}")]
     Mismatch {
-        /// The region.
-        region: String,
+        /// What it is for.
+        object: ObjectKind,
         /// How.
         reason: String,
     },

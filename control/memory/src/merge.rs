@@ -12,7 +12,7 @@ use std::path::Path;
 use tidegate_region::{HEADER_BYTES, Header, MAGIC, MergeType, Range};
 
 use crate::{
-    Mapping, MemoryError,
+    Mapping, MemoryError, ObjectKind,
     diff::{Diff, RegionDiff, Run},
     error::Conflict,
     redo::{self, Redo, Stage, Write},
@@ -86,7 +86,7 @@ pub fn finished(dir: &Path) -> Result<Option<Report>, MemoryError> {
 fn find<'a>(regions: &'a [(String, Mapping)], name: &str) -> Result<&'a Mapping, MemoryError> {
     let found = regions.iter().find(|(candidate, _)| candidate == name);
     found.map(|(_, mapping)| mapping).ok_or_else(|| MemoryError::Mismatch {
-        region: name.to_owned(),
+        object: ObjectKind::Region(name.to_owned()),
         reason: "the destination has no such region".to_owned(),
     })
 }
@@ -100,7 +100,10 @@ pub(crate) fn compute(diff: &Diff, regions: &[(String, Mapping)]) -> Result<Redo
         if ours.size_bytes() != region.size_bytes {
             let reason =
                 format!("{} bytes at the source, {} here", region.size_bytes, ours.size_bytes());
-            return Err(MemoryError::Mismatch { region: region.name.clone(), reason });
+            return Err(MemoryError::Mismatch {
+                object: ObjectKind::Region(region.name.clone()),
+                reason,
+            });
         }
         let mut merger = Merger { region, ours, ranges: &[], writes: Vec::new(), both: Vec::new() };
         let header = header(region, ours)?;
@@ -145,7 +148,7 @@ fn header(region: &RegionDiff, ours: &Mapping) -> Result<Option<Header>, MemoryE
     }
     let reason =
         format!("its header is for {} bytes, it has {}", header.size_bytes(), ours.size_bytes());
-    Err(MemoryError::Mismatch { region: region.name.clone(), reason })
+    Err(MemoryError::Mismatch { object: ObjectKind::Region(region.name.clone()), reason })
 }
 
 /// Merges one region's runs.
@@ -169,7 +172,7 @@ impl Merger<'_> {
             let until = until.min(end);
             if width > 1 && !self.is_whole(at, until, width) {
                 return Err(MemoryError::Mismatch {
-                    region: self.region.name.clone(),
+                    object: ObjectKind::Region(self.region.name.clone()),
                     reason: format!("a run at {at} holds part of a {width}-byte value"),
                 });
             }
@@ -263,7 +266,7 @@ impl Sides<'_> {
             MergeType::Min => ours.min(theirs),
             MergeType::Or => ours | theirs,
             MergeType::SourceWins => theirs,
-            MergeType::DestinationWins | MergeType::Abort => ours,
+            MergeType::DestinationWins | MergeType::Abort | MergeType::AppendLog => ours,
         };
         // Cutting off the upper bytes is what wraps a sum at the value's width.
         into.copy_from_slice(&merged.to_le_bytes()[..into.len()]);

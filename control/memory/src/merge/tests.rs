@@ -8,7 +8,7 @@ const SIZE: usize = 3 * HEADER_BYTES;
 fn ranges() -> Vec<Range> {
     let mut ranges = Vec::new();
     let mut offset = HEADER_BYTES as u64 + 16;
-    for merge_type in MergeType::ALL {
+    for merge_type in MergeType::ALL.into_iter().take(7) {
         let widths: &[u32] = if merge_type.is_arithmetic() { &[1, 2, 4, 8] } else { &[1] };
         for &width in widths {
             ranges.push(Range { offset, len_bytes: 48, merge_type, width });
@@ -31,7 +31,7 @@ impl Rig {
         let dir = tempfile::tempdir().expect("dir");
         let mut base: Vec<u8> = (0..SIZE).map(|at| (at * 7) as u8).collect();
         let mut header = [0; HEADER_BYTES];
-        Header::new(1, SIZE as u64, &ranges()).expect("header").encode(&mut header);
+        Header::new(1, 1, SIZE as u64, &ranges()).expect("header").encode(&mut header);
         base[..HEADER_BYTES].copy_from_slice(&header);
         let mapping = |name: &str| {
             let mapping = Mapping::create(&dir.path().join(name), SIZE as u64).expect("map");
@@ -92,7 +92,7 @@ fn model(base: &[u8], ours: &[u8], theirs: &[u8]) -> Result<Vec<u8>, Vec<usize>>
                 MergeType::Or => o | t,
                 MergeType::SourceWins => t,
                 MergeType::DestinationWins => o,
-                MergeType::Abort => {
+                MergeType::Abort | MergeType::AppendLog => {
                     refused.push(at);
                     o
                 }
