@@ -25,10 +25,13 @@ pub struct GuestSpec {
     disks: Vec<Disk>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     generation_id: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    identity: String,
 }
 
+/// A disk; the fields of `Disk` in host.proto.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Disk {
+pub struct Disk {
     path: String,
     format: String,
     read_only: bool,
@@ -58,9 +61,11 @@ impl GuestSpec {
             DestinationKind::Clone => &capture.clone_disks,
             DestinationKind::Boot => &source.disks,
         };
-        let generation_id = match order.finish {
-            FinishMode::Mirror(NewSessions::Hold) => capture.generation_id.clone(),
-            _ => String::new(),
+        let (generation_id, identity) = match order.finish {
+            FinishMode::Mirror(NewSessions::Hold) => {
+                (capture.generation_id.clone(), identity(&source))
+            }
+            _ => <(String, String)>::default(),
         };
         let cmdline = match (&order.cmdline, order.kind) {
             (Some(cmdline), DestinationKind::Boot) => cmdline.clone(),
@@ -88,6 +93,7 @@ impl GuestSpec {
             guest_agent: source.guest_agent,
             disks: disks.iter().map(Disk::from_proto).collect(),
             generation_id,
+            identity,
         }
     }
 
@@ -128,17 +134,28 @@ impl GuestSpec {
             guest_agent: self.guest_agent,
             disks: self.disks.iter().map(Disk::to_proto).collect(),
             generation_id: self.generation_id.clone(),
+            identity: self.identity.clone(),
         }
     }
 }
 
+/// What a guest reads as its own name.
+#[must_use]
+pub fn identity(spec: &proto::GuestSpec) -> String {
+    if spec.identity.is_empty() { spec.name.clone() } else { spec.identity.clone() }
+}
+
 impl Disk {
-    fn from_proto(disk: &proto::Disk) -> Self {
+    /// From the API's form.
+    #[must_use]
+    pub fn from_proto(disk: &proto::Disk) -> Self {
         let proto::Disk { path, format, read_only, shared_safe, overlay } = disk.clone();
         Self { path, format, read_only, shared_safe, overlay }
     }
 
-    fn to_proto(&self) -> proto::Disk {
+    /// The API's form of it.
+    #[must_use]
+    pub fn to_proto(&self) -> proto::Disk {
         let Self { path, format, read_only, shared_safe, overlay } = self.clone();
         proto::Disk { path, format, read_only, shared_safe, overlay }
     }

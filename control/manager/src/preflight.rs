@@ -10,7 +10,7 @@ use tidegate_api::host::{self as host_proto, CheckCaptureResponse, GuestState};
 
 use crate::{
     error::Error,
-    guest::GuestSpec,
+    guest::{GuestSpec, identity},
     pace::{CALL, Pace},
     peers::{Inventory, Peer},
     record::Outcome,
@@ -135,6 +135,7 @@ pub async fn check(
         regions: source.capture.regions.iter().map(|region| region.name.clone()).collect(),
         twin_bytes: source.capture.ram_bytes + source.capture.region_bytes,
         generation_id: source.capture.generation_id.clone(),
+        identity: identity(&source.spec),
     });
     findings
 }

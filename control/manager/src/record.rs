@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    guest::GuestSpec,
+    guest::{Disk, GuestSpec},
     phase::Phase,
     sessions::Import,
     spec::{Mac, Spec},
@@ -174,6 +174,9 @@ pub enum Outcome {
         /// What the source sees as its generation.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         generation_id: String,
+        /// What the source reads as its own name.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        identity: String,
     },
     /// The address is hosted and the destination known.
     Takeover {
@@ -263,6 +266,9 @@ pub enum Outcome {
         device_state_bytes: u64,
         /// Of all RAM and regions.
         digest: String,
+        /// What the destination goes on with.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        disks: Vec<Disk>,
     },
     /// The destination's regions hold both VMs' changes.
     Merge {

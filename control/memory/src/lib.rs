@@ -13,6 +13,7 @@ pub mod copy;
 pub mod diff;
 pub mod error;
 pub mod image_diff;
+pub mod image_digest;
 pub mod mapping;
 pub mod merge;
 pub mod object;

@@ -42,6 +42,9 @@ pub struct GuestSpec {
     /// A UUID; left out: a new one.
     #[serde(default)]
     pub generation_id: String,
+    /// What it reads as its own name; left out: `name`.
+    #[serde(default)]
+    pub identity: String,
 }
 
 /// A disk.
@@ -120,6 +123,7 @@ impl GuestSpec {
             guest_agent: self.guest_agent,
             disks: self.disks.into_iter().map(disk).collect(),
             generation_id: self.generation_id,
+            identity: self.identity,
         }
     }
 
@@ -146,6 +150,7 @@ impl GuestSpec {
             guest_agent: spec.guest_agent,
             disks: spec.disks.into_iter().map(disk).collect(),
             generation_id: spec.generation_id,
+            identity: spec.identity,
         }
     }
 }

@@ -5,6 +5,7 @@ use tidegate_api::host::{self as proto, GuestState};
 use super::{Work, guests::find};
 use crate::{
     error::Error,
+    guest::Disk,
     journal::unix_us,
     pace::{CALL, MEMORY_CALL},
     phase::Phase,
@@ -24,15 +25,16 @@ pub(super) async fn diff(work: &Work) -> Result<Outcome, Error> {
         sent_bytes: report.sent_bytes,
         device_state_bytes: report.device_state_bytes,
         digest: report.digest,
+        disks: report.disks.iter().map(Disk::from_proto).collect(),
     })
 }
 
 /// Make the destination the source's image; it stays paused.
 pub(super) async fn mirror(work: &Work) -> Result<Outcome, Error> {
-    let Outcome::Image { digest, .. } = work.outcome(Phase::Diff)? else {
+    let Outcome::Image { digest, disks, .. } = work.outcome(Phase::Diff)? else {
         return Err(Error::Missing { phase: Phase::Diff });
     };
-    let Outcome::Preflight { generation_id, .. } = work.outcome(Phase::Preflight)? else {
+    let Outcome::Preflight { generation_id, identity, .. } = work.outcome(Phase::Preflight)? else {
         return Err(Error::Missing { phase: Phase::Preflight });
     };
     let (peer, mut host) = work.destination_host().await?;
@@ -40,6 +42,8 @@ pub(super) async fn mirror(work: &Work) -> Result<Outcome, Error> {
         migration_id: work.id.to_string(),
         digest: digest.clone(),
         generation_id: generation_id.clone(),
+        identity: identity.clone(),
+        disks: disks.iter().map(Disk::to_proto).collect(),
     };
     let applied = peer.answer("ApplyImage", MEMORY_CALL, host.apply_image(request)).await?;
     if applied.digest != *digest {

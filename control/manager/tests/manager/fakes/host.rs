@@ -349,7 +349,8 @@ impl Host for FakeHost {
         let request = request.into_inner();
         self.act("ApplyImage", |world| {
             assert!(world.image_sent && world.prepared.contains_key(&request.migration_id));
-            assert_eq!((request.digest.as_str(), request.generation_id.as_str()), ("d2", GENERATION));
+            assert_eq!((request.digest.as_str(), request.identity.as_str()), ("d2", "vm-a"));
+            assert_eq!(request.generation_id, GENERATION);
             let guests = world.guests.get_mut(&self.name).expect("host");
             let destination = guests.get_mut("vm-b").ok_or_else(|| no_guest("vm-b"))?;
             // What served new sessions ends; what goes on as the source waits.
