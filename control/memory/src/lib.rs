@@ -14,6 +14,7 @@ pub mod diff;
 pub mod error;
 mod header;
 pub mod image_diff;
+pub mod image_digest;
 pub mod mapping;
 pub mod merge;
 pub mod object;
