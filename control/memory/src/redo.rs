@@ -110,7 +110,7 @@ pub(crate) fn finish(dir: &Path) -> Result<(), MemoryError> {
     write().map_err(MemoryError::file("rename", &dir.join(REDO)))
 }
 
-fn encode(redo: &Redo) -> Vec<u8> {
+pub(crate) fn encode(redo: &Redo) -> Vec<u8> {
     let mut out = Writer::default();
     out.bytes(&MAGIC).u32(VERSION);
     out.u64(redo.report.merged_bytes).u64(redo.report.conflict_count);
@@ -138,7 +138,7 @@ fn encode(redo: &Redo) -> Vec<u8> {
     out.0
 }
 
-fn decode(bytes: &[u8]) -> Result<Redo, String> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Redo, String> {
     let body = bytes.len().checked_sub(DIGEST_BYTES).ok_or_else(|| Short.to_string())?;
     let (body, digest) = bytes.split_at(body);
     if blake3::hash(body).as_bytes() != digest {

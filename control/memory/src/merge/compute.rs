@@ -17,13 +17,13 @@ const MAX_WIDTH: usize = 8;
 
 /// A merge that could be carried out if nothing is refused.
 #[derive(Debug, Default)]
-pub(super) struct Computed {
-    pub(super) redo: Redo,
-    pub(super) refused: Vec<Conflict>,
-    pub(super) refused_count: u64,
+pub(crate) struct Computed {
+    pub(crate) redo: Redo,
+    pub(crate) refused: Vec<Conflict>,
+    pub(crate) refused_count: u64,
 }
 
-pub(super) fn compute(diff: &Diff, regions: &[(String, Mapping)]) -> Result<Computed, MemoryError> {
+pub(crate) fn compute(diff: &Diff, regions: &[(String, Mapping)]) -> Result<Computed, MemoryError> {
     let mut computed = Computed::default();
     for region in &diff.regions {
         let ours = find(regions, &region.name)?;

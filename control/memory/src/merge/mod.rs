@@ -10,6 +10,8 @@
 mod compute;
 mod log;
 
+pub(crate) use compute::compute;
+
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -81,7 +83,7 @@ pub fn merge(
         Stage::Done(report) => return Ok(report),
         Stage::Computed(redo) => redo,
         Stage::NotBegun => {
-            let computed = compute::compute(diff, regions)?;
+            let computed = compute(diff, regions)?;
             if computed.refused_count > 0 {
                 let (conflicts, total) = (computed.refused, computed.refused_count);
                 return Err(MemoryError::Conflicts { conflicts, total });
@@ -106,7 +108,7 @@ pub fn preview(
     regions: &[(String, Mapping)],
 ) -> Result<Preview, MemoryError> {
     let begun = Instant::now();
-    let computed = compute::compute(diff, regions)?;
+    let computed = compute(diff, regions)?;
     redo::rehearse(dir, &computed.redo)?;
     let mut copied = 0;
     for (_, writes) in &computed.redo.regions {

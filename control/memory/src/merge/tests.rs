@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use tidegate_region::{HEADER_BYTES, Header, Range, log};
 
-use super::{compute::compute, *};
+use super::*;
 use crate::{diff::Runs, error::Cause};
 
 const SIZE: usize = 3 * HEADER_BYTES;
