@@ -47,10 +47,10 @@ async fn a_clone_goes_through_all_phases() {
         lab.world().calls.iter().position(|made| made == call).unwrap_or_else(|| panic!("{call}"))
     };
     let acts = [
+        "PrepareReceive",
         "Takeover",
         "SetDestination",
         "Capture",
-        "PrepareReceive",
         "SendTwin",
         "StartDestination",
         "Cutover",
