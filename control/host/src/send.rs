@@ -91,7 +91,7 @@ impl Inner {
         .await
     }
 
-    fn send_files(
+    pub(crate) fn send_files(
         &self,
         id: &str,
         data_endpoint: &str,
