@@ -156,7 +156,11 @@ impl Inner {
     }
 
     /// Whether there is room for a guest's memory, `twice` if it is kept as of T0 besides.
-    pub(crate) fn check_memory_space(&self, spec: &GuestSpec, twice: bool) -> Result<(), HostError> {
+    pub(crate) fn check_memory_space(
+        &self,
+        spec: &GuestSpec,
+        twice: bool,
+    ) -> Result<(), HostError> {
         let shared = if spec.memory_shared { spec.ram_bytes() } else { 0 };
         let once = shared + spec.region_bytes();
         let needed = if twice { 2 * once } else { once };

@@ -9,6 +9,7 @@ mod config;
 mod connections;
 mod destination;
 mod device_state;
+mod dry_run;
 mod error;
 mod guest;
 mod host;

@@ -18,9 +18,8 @@ use crate::{
 const OLDEST_QEMU: (u64, u64) = (7, 2);
 
 /// Options that give a guest a disk.
-const DISK_OPTIONS: [&str; 11] = [
-    "drive", "hda", "hdb", "hdc", "hdd", "fda", "fdb", "sd", "mtdblock", "pflash", "blockdev",
-];
+const DISK_OPTIONS: [&str; 11] =
+    ["drive", "hda", "hdb", "hdc", "hdd", "fda", "fdb", "sd", "mtdblock", "pflash", "blockdev"];
 /// Devices that are disks, by how their names begin.
 const DISK_DEVICES: [&str; 10] = [
     "virtio-blk",

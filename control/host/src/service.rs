@@ -289,8 +289,8 @@ impl host_server::Host for Service {
         let id = checked_migration(&migration_id)?;
         let ready = Ready::asked(ready_text, ready_timeout_s);
         let say = ready.is_some();
-        let started = self
-            .detached(move |inner| async move { inner.start_destination(&id, how, say).await });
+        let started =
+            self.detached(move |inner| async move { inner.start_destination(&id, how, say).await });
         let guest = started.await?.into_inner();
         // Only for as long as the caller waits: whoever gives up must be able to delete the guest.
         if let Some(ready) = ready {
@@ -306,6 +306,26 @@ impl host_server::Host for Service {
         self.detached(|inner| async move { inner.send_diff(id, data_endpoint).await }).await
     }
 
+    async fn dry_run_diff(
+        &self,
+        request: Request<api::DryRunDiffRequest>,
+    ) -> Answer<api::DryRunDiffReport> {
+        let api::DryRunDiffRequest { migration_id, data_endpoint } = request.into_inner();
+        let id = checked_migration(&migration_id)?;
+        let wanted = Some(data_endpoint).filter(|text| !text.is_empty());
+        let data_endpoint = wanted.map(endpoint).transpose()?;
+        // Not detached: it changes nothing, and whoever gives up needs no answer.
+        Ok(Response::new(self.0.dry_run_diff(id, data_endpoint).await?))
+    }
+
+    async fn dry_run_merge(
+        &self,
+        request: Request<api::DryRunMergeRequest>,
+    ) -> Answer<api::DryRunMergeReport> {
+        let id = checked_migration(&request.into_inner().migration_id)?;
+        Ok(Response::new(self.0.dry_run_merge(&id).await?))
+    }
+
     async fn merge(&self, request: Request<api::MergeRequest>) -> Answer<api::MergeReport> {
         let id = checked_migration(&request.into_inner().migration_id)?;
         self.detached(|inner| async move { inner.merge(&id).await }).await
@@ -313,10 +333,7 @@ impl host_server::Host for Service {
 
     type SettleStream = Pin<Box<dyn Stream<Item = Result<api::SettleProgress, Status>> + Send>>;
 
-    async fn settle(
-        &self,
-        request: Request<api::SettleRequest>,
-    ) -> Answer<Self::SettleStream> {
+    async fn settle(&self, request: Request<api::SettleRequest>) -> Answer<Self::SettleStream> {
         let api::SettleRequest { guest, ram, regions, settle_ms, deadline_s } =
             request.into_inner();
         let guest = self.0.guest(&guest)?;
