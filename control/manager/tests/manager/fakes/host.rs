@@ -362,6 +362,7 @@ impl Host for FakeHost {
                 sent_bytes: 700_200,
                 device_state_bytes: 700_000,
                 digest: "d2".to_owned(),
+                disks: Vec::new(),
             })
         })
     }
@@ -379,6 +380,12 @@ impl Host for FakeHost {
             let destination = guests.get_mut("vm-b").ok_or_else(|| no_guest("vm-b"))?;
             // What served new sessions ends; what goes on as the source waits.
             destination.set_state(GuestState::Paused);
+            if world.destination_dies_after.as_deref() == Some("ApplyImage") {
+                world.guests.get_mut(&self.name).expect("host").remove("vm-b");
+            }
+            if let Some(socket) = world.goes_with_image.take() {
+                std::fs::remove_file(socket).expect("socket");
+            }
             let digest = world.image_digest.clone();
             Ok(proto::ImageApplied { applied_bytes: 8192, digest })
         })

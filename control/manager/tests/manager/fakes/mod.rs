@@ -66,6 +66,10 @@ pub(crate) struct World {
     /// Whether the source's memory comes to rest.
     pub(crate) settles_at_last: bool,
     pub(crate) image_sent: bool,
+    /// The destination's process ends with this call.
+    pub(crate) destination_dies_after: Option<String>,
+    /// The destination's host takes no connections any more once it has applied an image: its socket, which goes.
+    pub(crate) goes_with_image: Option<PathBuf>,
     /// What the destination says it has.
     pub(crate) image_digest: String,
     /// What a release with sessions said.
