@@ -46,6 +46,7 @@ fn start(text: &str, timeout_s: u32) -> api::StartDestinationRequest {
         paused: false,
         ready_text: text.into(),
         ready_timeout_s: timeout_s,
+        ..Default::default()
     }
 }
 

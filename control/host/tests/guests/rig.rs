@@ -73,7 +73,7 @@ impl Rig {
             migration_id: "m1".into(),
             guest: guest.into(),
             clone,
-            regions: vec![],
+            ..Default::default()
         };
         let report = self.client.capture(request).await;
         report.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
@@ -81,7 +81,7 @@ impl Rig {
 
     pub(crate) async fn prepare(&mut self, spec: api::GuestSpec, clone: bool) -> String {
         let request =
-            api::PrepareReceiveRequest { migration_id: "m1".into(), spec: Some(spec), clone };
+            api::PrepareReceiveRequest { migration_id: "m1".into(), spec: Some(spec), clone, ..Default::default() };
         let answer = self.client.prepare_receive(request).await.expect("prepared");
         answer.into_inner().data_endpoint
     }
