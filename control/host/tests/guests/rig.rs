@@ -80,8 +80,12 @@ impl Rig {
     }
 
     pub(crate) async fn prepare(&mut self, spec: api::GuestSpec, clone: bool) -> String {
-        let request =
-            api::PrepareReceiveRequest { migration_id: "m1".into(), spec: Some(spec), clone, ..Default::default() };
+        let request = api::PrepareReceiveRequest {
+            migration_id: "m1".into(),
+            spec: Some(spec),
+            clone,
+            ..Default::default()
+        };
         let answer = self.client.prepare_receive(request).await.expect("prepared");
         answer.into_inner().data_endpoint
     }
