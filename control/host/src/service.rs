@@ -314,8 +314,7 @@ impl host_server::Host for Service {
         let id = checked_migration(&migration_id)?;
         let wanted = Some(data_endpoint).filter(|text| !text.is_empty());
         let data_endpoint = wanted.map(endpoint).transpose()?;
-        // Not detached: it changes nothing, and whoever gives up needs no answer.
-        Ok(Response::new(self.0.dry_run_diff(id, data_endpoint).await?))
+        self.detached(|inner| async move { inner.dry_run_diff(id, data_endpoint).await }).await
     }
 
     async fn dry_run_merge(
@@ -323,7 +322,7 @@ impl host_server::Host for Service {
         request: Request<api::DryRunMergeRequest>,
     ) -> Answer<api::DryRunMergeReport> {
         let id = checked_migration(&request.into_inner().migration_id)?;
-        Ok(Response::new(self.0.dry_run_merge(&id).await?))
+        self.detached(|inner| async move { inner.dry_run_merge(&id).await }).await
     }
 
     async fn merge(&self, request: Request<api::MergeRequest>) -> Answer<api::MergeReport> {
