@@ -1,6 +1,6 @@
 //! What a diff and a merge would do now: nothing changes, and both guests may run meanwhile.
 
-use std::{fs, io, sync::Arc, time::Instant};
+use std::{fs, io, path::PathBuf, sync::Arc, time::Instant};
 
 use tidegate_api::host as api;
 use tidegate_memory::{
@@ -19,6 +19,13 @@ use crate::{
     migration::{Receive, Side},
 };
 
+/// Memory and its twin.
+struct BesideT0 {
+    kind: ObjectKind,
+    twin: Mapping,
+    now: Mapping,
+}
+
 impl Inner {
     /// Source: compare with the twin, and send the regions' diff if the other host's endpoint is given.
     pub(crate) async fn dry_run_diff(
@@ -33,66 +40,55 @@ impl Inner {
         let approximate = guest.state().await? == State::Running;
         let inner = self.clone();
         blocking(move || {
-            let region =
-                |name: &String| (ObjectKind::Region(name.clone()), guest.places.region(name));
-            let mut files: Vec<_> = capture.regions.iter().map(region).collect();
+            let mut memory = Vec::new();
             if capture.clone {
-                files.insert(0, (ObjectKind::Ram, guest.places.ram()));
+                memory.push((ObjectKind::Ram, guest.places.ram()));
             }
-            let mut objects = Vec::new();
-            for (kind, path) in files {
-                let twin = Mapping::open(&twin::path_of(&inner.twin_dir(&id), &kind))?;
-                objects.push((kind, twin, Mapping::open(&path)?));
+            for name in &capture.regions {
+                memory.push((ObjectKind::Region(name.clone()), guest.places.region(name)));
             }
-            let compared: Vec<_> = objects
-                .iter()
-                .map(|(kind, twin, now)| Compared {
-                    object: Object { kind: kind.clone(), size_bytes: now.size_bytes() },
-                    twin: Twin::Bytes(twin),
-                    now,
-                })
-                .collect();
-            let begun = Instant::now();
-            let mut sent_bytes = 0;
-            let figures;
-            if let Some(data_endpoint) = data_endpoint {
-                // As the diff of a merge, which knows nothing of RAM.
-                let mut diff = Diff::default();
-                for (kind, twin, now) in &objects {
-                    if let ObjectKind::Region(name) = kind {
-                        diff.compare(name, twin, now)?;
-                    }
-                }
-                let path = inner.migrations.dir(&id).join("dry-run.out");
-                fs::write(&path, diff.encode()).map_err(HostError::file("write", &path))?;
-                let files = vec![(path, ObjectKind::DryRun)];
-                let sent = inner.send_files(&id, &data_endpoint, files, |_| {})?;
-                sent_bytes = sent.progress.sent_bytes;
-                let pause = begun.elapsed();
-                figures = (image_diff::write(io::sink(), &compared)?, pause);
-            } else {
-                figures = (image_diff::write(io::sink(), &compared)?, begun.elapsed());
-            }
-            let (figures, pause) = figures;
-            let describe = |(it, figures): (&Compared<'_>, &image_diff::Figures)| api::Compared {
-                region: match &it.object.kind {
-                    ObjectKind::Region(name) => name.clone(),
-                    _ => String::new(),
-                },
-                size_bytes: figures.compared_bytes,
-                dirty_pages: figures.dirty_pages,
-                changed_bytes: figures.changed_bytes,
-                runs: figures.runs,
-                packed_bytes: image_diff::packed_bytes(figures),
+            let dir = inner.twin_dir(&id);
+            let open = |(kind, path): (ObjectKind, PathBuf)| {
+                let twin = Mapping::open(&twin::path_of(&dir, &kind))?;
+                Ok(BesideT0 { kind, twin, now: Mapping::open(&path)? })
             };
+            let memory = memory.into_iter().map(open).collect::<Result<Vec<_>, HostError>>()?;
+            let begun = Instant::now();
+            let mut sent = None;
+            if let Some(data_endpoint) = data_endpoint {
+                let bytes = inner.send_dry_run(&id, &data_endpoint, &memory)?;
+                sent = Some((bytes, begun.elapsed()));
+            }
+            let figures = survey(&memory)?;
+            // A merge's source is not compared a second time, nor its RAM at all.
+            let (sent_bytes, pause) = sent.unwrap_or_else(|| (0, begun.elapsed()));
             Ok(api::DryRunDiffReport {
-                compared: compared.iter().zip(&figures).map(describe).collect(),
+                compared: figures,
                 sent_bytes,
                 pause_ns: pause.as_nanos() as u64,
                 approximate,
             })
         })
         .await
+    }
+
+    /// Send what changed in regions, as the diff of a merge would be; the bytes on the wire.
+    fn send_dry_run(
+        &self,
+        id: &str,
+        data_endpoint: &str,
+        memory: &[BesideT0],
+    ) -> Result<u64, HostError> {
+        let mut diff = Diff::default();
+        for BesideT0 { kind, twin, now } in memory {
+            if let ObjectKind::Region(name) = kind {
+                diff.compare(name, twin, now)?;
+            }
+        }
+        let path = self.migrations.dir(id).join("dry-run.out");
+        fs::write(&path, diff.encode()).map_err(HostError::file("write", &path))?;
+        let files = vec![(path, ObjectKind::DryRun)];
+        Ok(self.send_files(id, data_endpoint, files, |_| {})?.progress.sent_bytes)
     }
 
     /// Destination: compute what merging the diff of a dry run would do.
@@ -142,4 +138,26 @@ impl Inner {
             approximate,
         })
     }
+}
+
+/// What changed in each object: an image diff is made of it, and thrown away.
+fn survey(memory: &[BesideT0]) -> Result<Vec<api::Compared>, HostError> {
+    let mut compared = Vec::new();
+    for BesideT0 { kind, twin, now } in memory {
+        let object = Object { kind: kind.clone(), size_bytes: now.size_bytes() };
+        compared.push(Compared { object, twin: Twin::Bytes(twin), now });
+    }
+    let figures = image_diff::write(io::sink(), &compared)?;
+    let describe = |(it, figures): (&BesideT0, &image_diff::Figures)| api::Compared {
+        region: match &it.kind {
+            ObjectKind::Region(name) => name.clone(),
+            _ => String::new(),
+        },
+        size_bytes: figures.compared_bytes,
+        dirty_pages: figures.dirty_pages,
+        changed_bytes: figures.changed_bytes,
+        runs: figures.runs,
+        packed_bytes: image_diff::packed_bytes(figures),
+    };
+    Ok(memory.iter().zip(&figures).map(describe).collect())
 }
