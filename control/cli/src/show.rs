@@ -67,8 +67,18 @@ impl<'a> Show<'a> {
                 let line = format!("{:<12} {:>10}  {detail}", event.phase, elapsed(*elapsed_us));
                 self.line(line.trim_end())
             }
-            Happening::Copy { sent_bytes, covered_bytes, total_bytes } => {
-                self.copy(*sent_bytes, *covered_bytes, *total_bytes);
+            Happening::Copy { sent_bytes, covered_bytes, total_bytes, rate_bytes_per_s } => {
+                let rate = HumanBytes(*rate_bytes_per_s);
+                let sent = format!("({} sent, {rate}/s)", HumanBytes(*sent_bytes));
+                self.copy(*covered_bytes, *total_bytes, sent);
+                Ok(())
+            }
+            Happening::Settle { unchanged_ms, settle_ms, changed_pages, watched_pages } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_message(format!(
+                        "unchanged for {unchanged_ms} of {settle_ms} ms, {changed_pages} of {watched_pages} page(s) changed"
+                    ));
+                }
                 Ok(())
             }
             Happening::Drain { old_sessions, new_sessions } => {
@@ -98,16 +108,16 @@ impl<'a> Show<'a> {
         Ok(())
     }
 
-    fn copy(&mut self, sent_bytes: u64, covered_bytes: u64, total_bytes: u64) {
+    fn copy(&mut self, covered_bytes: u64, total_bytes: u64, sent: String) {
         let Some(bar) = &self.bar else { return };
         if bar.length() != Some(total_bytes) {
             bar.set_length(total_bytes);
             bar.set_style(style(
-                "{prefix:<12} {elapsed:>10}  {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {msg}",
+                "{prefix:<12} {elapsed:>10}  {bar:30} {bytes}/{total_bytes} {msg}",
             ));
         }
         bar.set_position(covered_bytes);
-        bar.set_message(format!("({} sent)", HumanBytes(sent_bytes)));
+        bar.set_message(sent);
     }
 
     fn drain(&mut self, old_sessions: u64, new_sessions: u64) -> io::Result<()> {
@@ -149,6 +159,14 @@ impl<'a> Show<'a> {
                 ("conflicts", figures.conflicts.to_string()),
                 ("sessions cut by the release", figures.forgotten_sessions.to_string()),
             ]);
+            if migration.spec.finish == "mirror" {
+                rows.extend([
+                    ("guest paused for its image", ms(figures.image_pause_ns)),
+                    ("digest of the image", figures.image_digest.clone()),
+                    ("sessions that went on", figures.kept_sessions.to_string()),
+                    ("destination's sessions cut", figures.cut_sessions.to_string()),
+                ]);
+            }
         }
         if !figures.session_list_missing.is_empty() {
             rows.push(("sessions not counted", figures.session_list_missing.clone()));

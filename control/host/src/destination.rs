@@ -2,13 +2,19 @@
 
 use std::{
     fs,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use serde_json::json;
 use tidegate_api::host as api;
-use tidegate_memory::{Mapping, diff::Diff, error::Conflict, merge, merge::Report};
+use tidegate_memory::{
+    Mapping,
+    diff::Diff,
+    error::Conflict,
+    merge::{self, RangeConflicts, Report},
+};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -28,6 +34,17 @@ const LOAD_PATIENCE: Duration = Duration::from_secs(30);
 const CUT_PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
 
+/// What a destination does once it is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    /// It runs.
+    Run,
+    /// It is ready to run.
+    Paused,
+    /// It waits to become the source's image.
+    AwaitImage,
+}
+
 impl Inner {
     /// Expect a twin for a guest to be made.
     pub(crate) async fn prepare_receive(
@@ -35,6 +52,7 @@ impl Inner {
         id: &str,
         spec: GuestSpec,
         clone: bool,
+        keep_t0: bool,
     ) -> Result<(), HostError> {
         let turn = self.migrations.turn(id, Side::Destination);
         let _turn = turn.lock().await;
@@ -46,7 +64,7 @@ impl Inner {
             )));
         }
         if let Ok(known) = self.migrations.receive(id) {
-            if known.spec == spec && known.clone == clone {
+            if known.spec == spec && known.clone == clone && known.keep_t0 == keep_t0 {
                 return Ok(());
             }
             return Err(HostError::Precondition(format!(
@@ -57,18 +75,26 @@ impl Inner {
         }
         self.check_name_free(&spec.name, Some(id))?;
         records::remove_dir(&self.places_of(&spec.name).memory)?;
-        self.check_memory_space(&spec)?;
+        self.check_memory_space(&spec, keep_t0)?;
+        let receive = Receive {
+            spec,
+            clone,
+            begun: false,
+            arrived: None,
+            started: false,
+            diff_arrived: false,
+            merge_paused: None,
+            merge_pause_ns: None,
+            keep_t0,
+            image_arrived: false,
+            image_applied: None,
+        };
+        if clone {
+            self.reserve(&receive).await?;
+        }
         self.migrations
             .update(id, |migration| {
-                migration.receive = Some(Receive {
-                    spec,
-                    clone,
-                    arrived: None,
-                    started: false,
-                    diff_arrived: false,
-                    merge_paused: None,
-                    merge_pause_ns: None,
-                });
+                migration.receive = Some(receive);
                 Ok(())
             })
             .map(drop)
@@ -79,9 +105,10 @@ impl Inner {
     pub(crate) async fn start_destination(
         &self,
         id: &str,
-        paused: bool,
+        how: Beginning,
         say: bool,
     ) -> Result<Arc<Guest>, HostError> {
+        let paused = how == Beginning::Paused;
         let turn = self.migrations.turn(id, Side::Destination);
         let _turn = turn.lock().await;
         let _making = self.making.lock().await;
@@ -91,6 +118,10 @@ impl Inner {
             let what = if receive.clone { "a clone" } else { "a guest left paused" };
             let reason = format!("{what} does not boot and prints nothing; leave it out");
             return Err(HostError::Invalid { field: "ready_text", reason });
+        }
+        if how == Beginning::AwaitImage && !receive.clone {
+            let reason = "only a clone can become an image of its source; leave it out".to_owned();
+            return Err(HostError::Invalid { field: "await_image", reason });
         }
         if receive.started {
             return self.guest(&name);
@@ -109,6 +140,8 @@ impl Inner {
             self.delete_guest(&name, false).await?;
             return Err(self.void(id, "an interrupted start may have changed its memory")?);
         }
+        // From here on the files are the guest's: what is in them says nothing of what arrived.
+        records::remove_file(&Receive::twin_ledger(&self.migrations.dir(id)))?;
         let places = self.places_of(&name);
         if !receive.clone {
             let start = if paused { Start::BootPaused } else { Start::Boot };
@@ -116,8 +149,17 @@ impl Inner {
             self.migrations.update_receive(id, |receive| receive.started = true)?;
             return Ok(guest);
         }
+        if receive.keep_t0 {
+            self.keep_t0(&receive).await?;
+        }
         let guest = self.boot(receive.spec, places, Start::Incoming).await?;
-        if let Err(error) = self.load_devices(id, &guest, paused).await {
+        if how == Beginning::AwaitImage {
+            self.migrations.update_receive(id, |receive| receive.started = true)?;
+            info!(migration = id, guest = name, "waiting to become the source's image");
+            return Ok(guest);
+        }
+        let state = Receive::device_state(&self.migrations.dir(id));
+        if let Err(error) = self.load_devices(&state, &guest, paused).await {
             warn!(migration = id, guest = name, %error, "the clone did not start");
             self.delete_guest(&name, false).await?;
             self.void(id, "")?;
@@ -134,13 +176,18 @@ impl Inner {
         Ok(HostError::Precondition(format!("memory of migration `{id}` must be sent again: {why}")))
     }
 
-    async fn load_devices(&self, id: &str, guest: &Guest, paused: bool) -> Result<(), HostError> {
-        let file = Receive::device_state(&self.migrations.dir(id));
-        without_region_addresses(&file, &guest.record.spec)?;
+    /// Have a QEMU that waits for it load a device state.
+    pub(crate) async fn load_devices(
+        &self,
+        file: &Path,
+        guest: &Guest,
+        paused: bool,
+    ) -> Result<(), HostError> {
+        without_region_addresses(file, &guest.record.spec)?;
         let _turn = guest.monitor.lock().await;
         let mut qmp = guest.qmp().await?;
         ignore_shared(&mut qmp).await?;
-        let uri = format!("exec:cat {}", shell_word(&file));
+        let uri = format!("exec:cat {}", shell_word(file));
         qmp.execute("migrate-incoming", json!({ "uri": uri })).await?;
         if let Err(error) = migrated(&mut qmp, LOAD_PATIENCE).await {
             return Err(HostError::Qemu {
@@ -232,10 +279,13 @@ impl Inner {
     /// Drop everything of a migration that no guest uses.
     pub(crate) async fn forget(&self, id: &str) -> Result<(), HostError> {
         let until = Instant::now() + CUT_PATIENCE;
-        let sides = [Side::Source, Side::Destination].map(|side| self.migrations.turn(id, side));
+        let sides = [Side::Source, Side::Destination, Side::DryRun]
+            .map(|side| self.migrations.turn(id, side));
+        self.copies.forget(id, "the migration is given up");
         self.connections.cut(id);
         let _source = sides[0].lock().await;
         let _destination = sides[1].lock().await;
+        let _dry_run = sides[2].lock().await;
         let Some(migration) = self.migrations.get(id) else { return Ok(()) };
         while self.connections.is_receiving(id) && Instant::now() < until {
             self.connections.cut(id);
@@ -255,18 +305,33 @@ impl Inner {
 }
 
 fn describe(report: Report, pause_ns: u64) -> api::MergeReport {
-    let conflict = |conflict: Conflict| api::Conflict {
+    api::MergeReport {
+        merged_bytes: report.merged_bytes,
+        pause_ns,
+        conflicts: report.conflicts.into_iter().map(describe_conflict).collect(),
+        conflict_count: report.conflict_count,
+        ranges: report.ranges.into_iter().map(describe_range).collect(),
+    }
+}
+
+pub(crate) fn describe_conflict(conflict: Conflict) -> api::Conflict {
+    api::Conflict {
         region: conflict.region,
         offset: conflict.offset,
         base: conflict.base,
         ours: conflict.ours,
         theirs: conflict.theirs,
         resolution: conflict.resolution.name().to_owned(),
-    };
-    api::MergeReport {
-        merged_bytes: report.merged_bytes,
-        pause_ns,
-        conflicts: report.conflicts.into_iter().map(conflict).collect(),
-        conflict_count: report.conflict_count,
+        cause: conflict.cause.name().to_owned(),
+    }
+}
+
+pub(crate) fn describe_range(range: RangeConflicts) -> api::RangeConflicts {
+    api::RangeConflicts {
+        region: range.region,
+        offset: range.offset,
+        len_bytes: range.len_bytes,
+        merge_type: range.merge_type.name().to_owned(),
+        count: range.count,
     }
 }

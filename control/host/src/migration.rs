@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostError, records, spec::GuestSpec};
+use crate::{HostError, mirror::Applied, records, spec::GuestSpec};
 
 /// One migration's record.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -44,6 +44,9 @@ pub(crate) struct Taken {
 pub(crate) struct Receive {
     pub(crate) spec: GuestSpec,
     pub(crate) clone: bool,
+    /// Something may have landed in the files that were made for it.
+    #[serde(default)]
+    pub(crate) begun: bool,
     /// Digest of what arrived.
     pub(crate) arrived: Option<String>,
     /// The destination's process was started on it: from then on the files are the guest's.
@@ -53,6 +56,15 @@ pub(crate) struct Receive {
     pub(crate) merge_paused: Option<bool>,
     /// How long it was.
     pub(crate) merge_pause_ns: Option<u64>,
+    /// T0 is kept beside what the clone runs on. Records of earlier versions have none of these.
+    #[serde(default)]
+    pub(crate) keep_t0: bool,
+    /// The source's changes since T0 and its final device state are there.
+    #[serde(default)]
+    pub(crate) image_arrived: bool,
+    /// The destination is the source's image.
+    #[serde(default)]
+    pub(crate) image_applied: Option<Applied>,
 }
 
 /// Held while one side of a migration is worked on.
@@ -71,6 +83,8 @@ pub(crate) struct Migrations {
 pub(crate) enum Side {
     Source,
     Destination,
+    /// Neither: what only looks. A real diff waits for it, so that only one is on its way.
+    DryRun,
 }
 
 impl Migrations {
@@ -161,6 +175,21 @@ impl Receive {
     /// Where the received device state is.
     pub(crate) fn device_state(migration_dir: &Path) -> PathBuf {
         migration_dir.join("device-state")
+    }
+
+    /// Where the source's final device state is.
+    pub(crate) fn final_device_state(migration_dir: &Path) -> PathBuf {
+        migration_dir.join("final-device-state")
+    }
+
+    /// What of a twin has arrived.
+    pub(crate) fn twin_ledger(migration_dir: &Path) -> PathBuf {
+        migration_dir.join("twin.ledger")
+    }
+
+    /// Where the received diff of a dry run is.
+    pub(crate) fn dry_run(migration_dir: &Path) -> PathBuf {
+        migration_dir.join("dry-run-diff")
     }
 
     /// Where the received diff is.

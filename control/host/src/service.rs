@@ -3,26 +3,38 @@
 use std::{
     net::IpAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use tidegate_api::{Request, Response, Status, host as api, host::host_server};
-use tidegate_memory::{mapping::free_bytes, send::Progress};
+use tidegate_memory::{copy::Progress, mapping::free_bytes};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tracing::info;
 
 use crate::{
     HostError,
+    data::{Choice, cap_of},
+    destination::Beginning,
     inner::Inner,
+    migration::locked,
+    mirror::{Applied, AsSource},
     ready::Ready,
+    safety::{self, CloneUse},
+    send::{How, Way},
+    settle::{Seen, Watch},
     sockets::Source,
-    spec::{GuestSpec, checked_migration, checked_name},
+    spec::{Disk, GuestSpec, checked_migration, checked_name, disk, generation_id},
 };
 
 /// Progress is told this often.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 const REPORTS_WAITING: usize = 16;
+/// How long memory must not have changed to have settled, if the caller does not say.
+const DEFAULT_SETTLE_MS: u32 = 1000;
+/// How long that is waited for.
+const DEFAULT_SETTLE_DEADLINE_S: u32 = 60;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -85,12 +97,14 @@ impl host_server::Host for Service {
     async fn get_status(&self, _: Request<api::GetStatusRequest>) -> Answer<api::Status> {
         let inner = &self.0;
         let twin_free_bytes = free_bytes(&inner.config.twin_dir).map_err(HostError::from)?;
+        let memory_free_bytes = free_bytes(&inner.config.memory_dir).map_err(HostError::from)?;
         Ok(Response::new(api::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: inner.config.name.clone(),
             qemu_version: inner.qemu_version().await,
             data_endpoint: inner.data_endpoint.clone(),
             twin_free_bytes,
+            memory_free_bytes,
         }))
     }
 
@@ -167,20 +181,37 @@ impl host_server::Host for Service {
         &self,
         request: Request<api::CheckCaptureRequest>,
     ) -> Answer<api::CheckCaptureResponse> {
-        let api::CheckCaptureRequest { guest, clone, regions } = request.into_inner();
+        let api::CheckCaptureRequest { guest, clone, regions, clone_use, merge } =
+            request.into_inner();
+        let clone_use = CloneUse::from_proto(clone_use)?;
         let plan = self.0.plan_capture(&guest, clone, &regions).await?;
+        let spec = &plan.guest.record.spec;
+        let mut safety = Vec::new();
+        let mut generation_id = String::new();
+        if clone {
+            let asked = plan.guest.ask_for_clone().await?;
+            safety.extend(safety::of_clone(spec, &asked, clone_use));
+            generation_id = asked.generation_id;
+        }
+        if merge {
+            let of = |name: &String| safety::of_region(name, &plan.guest.places.region(name));
+            safety.extend(plan.regions.iter().map(of));
+        }
         let mut files = plan.guest.region_files();
         files.retain(|file| plan.regions.contains(&file.name));
         Ok(Response::new(api::CheckCaptureResponse {
             ram_bytes: plan.ram_bytes,
             region_bytes: plan.region_bytes,
             regions: files,
-            spec: Some(plan.guest.record.spec.clone().into()),
+            spec: Some(spec.clone().into()),
+            safety,
+            generation_id,
+            clone_disks: spec.disks.iter().map(Disk::to_proto).collect(),
         }))
     }
 
     async fn capture(&self, request: Request<api::CaptureRequest>) -> Answer<api::CaptureReport> {
-        let api::CaptureRequest { migration_id, guest, clone, regions } = request.into_inner();
+        let api::CaptureRequest { migration_id, guest, clone, regions, .. } = request.into_inner();
         let id = checked_migration(&migration_id)?;
         let guest = checked_name("guest", &guest)?;
         self.detached(|inner| async move {
@@ -199,11 +230,12 @@ impl host_server::Host for Service {
         &self,
         request: Request<api::PrepareReceiveRequest>,
     ) -> Answer<api::PrepareReceiveResponse> {
-        let api::PrepareReceiveRequest { migration_id, spec, clone } = request.into_inner();
+        let api::PrepareReceiveRequest { migration_id, spec, clone, keep_t0 } =
+            request.into_inner();
         let id = checked_migration(&migration_id)?;
         let spec = GuestSpec::try_from(spec)?;
         self.detached(|inner| async move {
-            inner.prepare_receive(&id, spec, clone).await?;
+            inner.prepare_receive(&id, spec, clone, keep_t0).await?;
             Ok(api::PrepareReceiveResponse { data_endpoint: inner.data_endpoint.clone() })
         })
         .await
@@ -215,9 +247,11 @@ impl host_server::Host for Service {
         &self,
         request: Request<api::SendTwinRequest>,
     ) -> Answer<Self::SendTwinStream> {
-        let api::SendTwinRequest { migration_id, data_endpoint } = request.into_inner();
+        let api::SendTwinRequest { migration_id, data_endpoint, bandwidth_mbps, transport } =
+            request.into_inner();
         let id = checked_migration(&migration_id)?;
         let data_endpoint = endpoint(data_endpoint)?;
+        let how = How { cap: cap_of(bandwidth_mbps), transport: transport_choice(&transport)? };
         // Told here, not in the stream, when there is nothing to send.
         self.0.migrations.capture(&id)?;
         let (answers, stream) = mpsc::channel(REPORTS_WAITING);
@@ -225,15 +259,22 @@ impl host_server::Host for Service {
         let progress = answers.clone();
         tokio::spawn(async move {
             let mut told_at = Instant::now();
-            let report = move |now: Progress| {
+            let last_way = Arc::new(Mutex::new(Way::default()));
+            let seen_way = last_way.clone();
+            let report = move |way: &Way, now: Progress| {
                 if told_at.elapsed() >= REPORT_EVERY {
                     told_at = Instant::now();
                     // A slow listener misses some.
-                    let _ = progress.try_send(Ok(describe(now, false, String::new())));
+                    let _ = progress.try_send(Ok(describe(way, now)));
                 }
+                locked(&seen_way).clone_from(way);
             };
-            let last = match inner.send_twin(id, data_endpoint, report).await {
-                Ok(sent) => Ok(describe(sent.progress, true, sent.digest)),
+            let last = match inner.send_twin(id, data_endpoint, how, report).await {
+                Ok(sent) => Ok(api::SendProgress {
+                    done: true,
+                    digest: sent.digest,
+                    ..describe(&locked(&last_way), sent.progress)
+                }),
                 Err(error) => Err(error.into()),
             };
             // Nobody may be listening any more.
@@ -242,17 +283,40 @@ impl host_server::Host for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
+    async fn set_bandwidth(
+        &self,
+        request: Request<api::SetBandwidthRequest>,
+    ) -> Answer<api::SetBandwidthResponse> {
+        let api::SetBandwidthRequest { migration_id, mbps } = request.into_inner();
+        let id = checked_migration(&migration_id)?;
+        let inner = &self.0;
+        inner.migrations.capture(&id)?;
+        inner.copies.set_cap(&id, cap_of(mbps));
+        info!(migration = id, mbps, "bandwidth changed");
+        Ok(Response::new(api::SetBandwidthResponse {}))
+    }
+
     async fn start_destination(
         &self,
         request: Request<api::StartDestinationRequest>,
     ) -> Answer<api::Guest> {
-        let api::StartDestinationRequest { migration_id, paused, ready_text, ready_timeout_s } =
-            request.into_inner();
+        let api::StartDestinationRequest {
+            migration_id,
+            paused,
+            ready_text,
+            ready_timeout_s,
+            await_image,
+        } = request.into_inner();
+        let how = match (paused, await_image) {
+            (_, true) => Beginning::AwaitImage,
+            (true, false) => Beginning::Paused,
+            (false, false) => Beginning::Run,
+        };
         let id = checked_migration(&migration_id)?;
         let ready = Ready::asked(ready_text, ready_timeout_s);
         let say = ready.is_some();
-        let started = self
-            .detached(move |inner| async move { inner.start_destination(&id, paused, say).await });
+        let started =
+            self.detached(move |inner| async move { inner.start_destination(&id, how, say).await });
         let guest = started.await?.into_inner();
         // Only for as long as the caller waits: whoever gives up must be able to delete the guest.
         if let Some(ready) = ready {
@@ -268,9 +332,85 @@ impl host_server::Host for Service {
         self.detached(|inner| async move { inner.send_diff(id, data_endpoint).await }).await
     }
 
+    async fn dry_run_diff(
+        &self,
+        request: Request<api::DryRunDiffRequest>,
+    ) -> Answer<api::DryRunDiffReport> {
+        let api::DryRunDiffRequest { migration_id, data_endpoint } = request.into_inner();
+        let id = checked_migration(&migration_id)?;
+        let wanted = Some(data_endpoint).filter(|text| !text.is_empty());
+        let data_endpoint = wanted.map(endpoint).transpose()?;
+        self.detached(|inner| async move { inner.dry_run_diff(id, data_endpoint).await }).await
+    }
+
+    async fn dry_run_merge(
+        &self,
+        request: Request<api::DryRunMergeRequest>,
+    ) -> Answer<api::DryRunMergeReport> {
+        let id = checked_migration(&request.into_inner().migration_id)?;
+        self.detached(|inner| async move { inner.dry_run_merge(&id).await }).await
+    }
+
     async fn merge(&self, request: Request<api::MergeRequest>) -> Answer<api::MergeReport> {
         let id = checked_migration(&request.into_inner().migration_id)?;
         self.detached(|inner| async move { inner.merge(&id).await }).await
+    }
+
+    type SettleStream = Pin<Box<dyn Stream<Item = Result<api::SettleProgress, Status>> + Send>>;
+
+    async fn settle(&self, request: Request<api::SettleRequest>) -> Answer<Self::SettleStream> {
+        let api::SettleRequest { guest, ram, regions, settle_ms, deadline_s } =
+            request.into_inner();
+        let guest = self.0.guest(&guest)?;
+        let or = |value: u32, default: u32| u64::from(if value == 0 { default } else { value });
+        let watch = Watch {
+            ram,
+            regions,
+            settle: Duration::from_millis(or(settle_ms, DEFAULT_SETTLE_MS)),
+            deadline: Duration::from_secs(or(deadline_s, DEFAULT_SETTLE_DEADLINE_S)),
+        };
+        let (answers, stream) = mpsc::channel(REPORTS_WAITING);
+        // Not detached: it changes nothing, and ends when nobody waits for it.
+        tokio::task::spawn_blocking(move || {
+            let progress = answers.clone();
+            let last = watch.until_settled(&guest, |seen| {
+                // A slow listener misses some.
+                let _ = progress.try_send(Ok(describe_settling(seen, false)));
+                !progress.is_closed()
+            });
+            let last = last.map(|seen| describe_settling(seen, true)).map_err(Status::from);
+            let _ = answers.blocking_send(last);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn send_image(
+        &self,
+        request: Request<api::SendImageRequest>,
+    ) -> Answer<api::ImageReport> {
+        let api::SendImageRequest { migration_id, data_endpoint } = request.into_inner();
+        let id = checked_migration(&migration_id)?;
+        let data_endpoint = endpoint(data_endpoint)?;
+        self.detached(|inner| async move { inner.send_image(id, data_endpoint).await }).await
+    }
+
+    async fn apply_image(
+        &self,
+        request: Request<api::ApplyImageRequest>,
+    ) -> Answer<api::ImageApplied> {
+        let request = request.into_inner();
+        let id = checked_migration(&request.migration_id)?;
+        let as_source = AsSource {
+            generation_id: generation_id(request.generation_id)?,
+            identity: checked_name("identity", &request.identity)?,
+            disks: request.disks.into_iter().map(disk).collect::<Result<_, _>>()?,
+        };
+        self.detached(|inner| async move {
+            let applied = inner.apply_image(&id, &request.digest, as_source).await?;
+            let Applied { applied_bytes, digest } = applied;
+            Ok(api::ImageApplied { applied_bytes, digest })
+        })
+        .await
     }
 
     async fn forget(&self, request: Request<api::ForgetRequest>) -> Answer<api::ForgetResponse> {
@@ -283,12 +423,37 @@ impl host_server::Host for Service {
     }
 }
 
-fn describe(progress: Progress, done: bool, digest: String) -> api::SendProgress {
+fn describe_settling(seen: Seen, done: bool) -> api::SettleProgress {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    api::SettleProgress {
+        unchanged_ms: ms(seen.unchanged),
+        changed_pages: seen.changed_pages,
+        watched_pages: seen.watched_pages,
+        done,
+        settled: seen.settled,
+        watched_ms: ms(seen.watched),
+    }
+}
+
+fn describe(way: &Way, progress: Progress) -> api::SendProgress {
     api::SendProgress {
         sent_bytes: progress.sent_bytes,
         covered_bytes: progress.covered_bytes,
         total_bytes: progress.total_bytes,
-        done,
-        digest,
+        rate_bytes_per_s: progress.rate_bytes_per_s,
+        transport: way.transport.clone(),
+        transport_reason: way.reason.to_owned(),
+        resumed_bytes: way.resumed_bytes,
+        ..api::SendProgress::default()
     }
+}
+
+/// Empty: as configured.
+fn transport_choice(text: &str) -> Result<Option<Choice>, HostError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let choice =
+        text.parse().map_err(|reason| HostError::Invalid { field: "transport", reason })?;
+    Ok(Some(choice))
 }

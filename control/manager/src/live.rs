@@ -14,6 +14,19 @@ pub enum Advance {
         covered_bytes: u64,
         /// To be covered.
         total_bytes: u64,
+        /// On the wire, over the last second.
+        rate_bytes_per_s: u64,
+    },
+    /// The source's memory, watched.
+    Settle {
+        /// For how long nothing has changed.
+        unchanged_ms: u64,
+        /// For how long nothing must.
+        settle_ms: u64,
+        /// In the last look.
+        changed_pages: u64,
+        /// Of so many.
+        watched_pages: u64,
     },
     /// The drain.
     Drain {

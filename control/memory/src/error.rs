@@ -7,6 +7,8 @@ use std::{
 
 use tidegate_region::{HeaderError, MergeType};
 
+use crate::ObjectKind;
+
 /// What can go wrong with guest memory.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
@@ -58,18 +60,19 @@ pub enum MemoryError {
     Protocol(String),
     /// The peer speaks another version.
     #[error(
-        "the other host speaks copy protocol version {found}, this one {supported}; update one"
+        "copy protocol version {found} was asked for, {} is spoken there; update one of the two hosts",
+        .supported.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
     )]
     Version {
-        /// The peer's.
+        /// The one of the side that began.
         found: u16,
-        /// Ours.
-        supported: u16,
+        /// Those of the side that answers.
+        supported: Vec<u16>,
     },
     /// The peer refused.
     #[error("the other host refused: {0}")]
     Refused(String),
-    /// What arrived is not what was sent.
+    /// The whole of what arrived is not what was sent.
     #[error(
         "what arrived is damaged: its digest is {found}, the sender's is {expected}; send it again"
     )]
@@ -79,6 +82,29 @@ pub enum MemoryError {
         /// What the sender said.
         expected: String,
     },
+    /// A section arrived damaged each time it was sent.
+    #[error(
+        "section {section} ({len_bytes} bytes at {offset} of the {object}) arrived damaged \
+         {attempts} times; check both hosts' memory and the network between them, then copy again"
+    )]
+    Section {
+        /// Its number.
+        section: u32,
+        /// Its object.
+        object: ObjectKind,
+        /// Where it is in the object.
+        offset: u64,
+        /// Its length.
+        len_bytes: u64,
+        /// How often it was sent.
+        attempts: u32,
+    },
+    /// Somebody ended the copy.
+    #[error("the copy was cancelled: {0}")]
+    Cancelled(String),
+    /// Certificates or keys cannot be used.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// A diff or redo file is not well formed.
     #[error("{what} is damaged: {reason}")]
     Damaged {
@@ -87,11 +113,11 @@ pub enum MemoryError {
         /// How.
         reason: String,
     },
-    /// A diff does not fit the region it is for.
-    #[error("the diff does not fit region `{region}`: {reason}")]
+    /// A diff does not fit what it is for.
+    #[error("the diff does not fit {object}: {reason}")]
     Mismatch {
-        /// The region.
-        region: String,
+        /// What it is for.
+        object: ObjectKind,
         /// How.
         reason: String,
     },
@@ -103,9 +129,22 @@ pub enum MemoryError {
         /// What is wrong.
         error: HeaderError,
     },
+    /// Source and destination run services that keep different things in a region.
+    #[error(
+        "region `{region}` has schema version {source_version} at the source and {destination_version} at the destination; \
+         nothing was merged: start the destination with a service of schema version {source_version}"
+    )]
+    Schema {
+        /// The region.
+        region: String,
+        /// The source's service's.
+        source_version: u32,
+        /// The destination's.
+        destination_version: u32,
+    },
     /// Both sides changed what only one may change. Nothing was applied.
     #[error(
-        "{total} values were changed on both sides and their merge type forbids it, nothing was \
+        "{total} values were changed on both sides or otherwise than their merge type allows, nothing was \
          merged: {}", Listed(.conflicts, *.total)
     )]
     Conflicts {
@@ -141,20 +180,55 @@ pub struct Conflict {
     pub theirs: Vec<u8>,
     /// The merge type that decided, or refused.
     pub resolution: MergeType,
+    /// What is wrong with them.
+    pub cause: Cause,
+}
+
+/// Why values are in conflict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Both sides changed the value.
+    BothChanged,
+    /// What both sides appended to a log does not fit; the values are its lengths.
+    LogFull,
+    /// A log is shorter than at T0; the values are its lengths.
+    LogShortened,
+    /// A log's length is more than fits, or no multiple of the width; the values are its lengths.
+    LogLength,
+    /// The source changed a record that was there at T0.
+    LogRewritten,
+}
+
+impl Cause {
+    /// What it is in a few words.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BothChanged => "both changed",
+            Self::LogFull => "log full",
+            Self::LogShortened => "log shortened",
+            Self::LogLength => "log length wrong",
+            Self::LogRewritten => "log rewritten",
+        }
+    }
 }
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "region `{}` offset {}: T0 {}, destination {}, source {} ({})",
+            "region `{}` offset {}: T0 {}, destination {}, source {} ({}",
             self.region,
             self.offset,
             Hex(&self.base),
             Hex(&self.ours),
             Hex(&self.theirs),
             self.resolution
-        )
+        )?;
+        match self.cause {
+            Cause::BothChanged => f.write_str(")"),
+            cause => write!(f, ", {})", cause.name()),
+        }
     }
 }
 

@@ -400,6 +400,7 @@ fn guest() -> Guest {
 #[tonic::async_trait]
 impl Host for FakeHost {
     type SendTwinStream = Stream<host::SendProgress>;
+    type SettleStream = Stream<host::SettleProgress>;
     type ListSocketsStream = Stream<host::Socket>;
 
     async fn list_sockets(
@@ -495,6 +496,27 @@ impl Host for FakeHost {
         unscripted()
     }
 
+    async fn settle(
+        &self,
+        _: Request<host::SettleRequest>,
+    ) -> Result<Response<Self::SettleStream>, Status> {
+        unscripted()
+    }
+
+    async fn send_image(
+        &self,
+        _: Request<host::SendImageRequest>,
+    ) -> Result<Response<host::ImageReport>, Status> {
+        unscripted()
+    }
+
+    async fn apply_image(
+        &self,
+        _: Request<host::ApplyImageRequest>,
+    ) -> Result<Response<host::ImageApplied>, Status> {
+        unscripted()
+    }
+
     async fn send_twin(
         &self,
         _: Request<host::SendTwinRequest>,
@@ -509,10 +531,31 @@ impl Host for FakeHost {
         unscripted()
     }
 
+    async fn set_bandwidth(
+        &self,
+        _: Request<host::SetBandwidthRequest>,
+    ) -> Result<Response<host::SetBandwidthResponse>, Status> {
+        unscripted()
+    }
+
     async fn send_diff(
         &self,
         _: Request<host::SendDiffRequest>,
     ) -> Result<Response<host::DiffReport>, Status> {
+        unscripted()
+    }
+
+    async fn dry_run_diff(
+        &self,
+        _: Request<host::DryRunDiffRequest>,
+    ) -> Result<Response<host::DryRunDiffReport>, Status> {
+        unscripted()
+    }
+
+    async fn dry_run_merge(
+        &self,
+        _: Request<host::DryRunMergeRequest>,
+    ) -> Result<Response<host::DryRunMergeReport>, Status> {
         unscripted()
     }
 
