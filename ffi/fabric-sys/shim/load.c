@@ -93,13 +93,14 @@ enum tg_fi_loaded tg_fi_load(char *why, size_t room, uint32_t *version)
 	return loaded;
 }
 
-int tg_fi_enable(struct fid_ep *ep)
+/* `shm` installs handlers with each endpoint, to unlink its queues when the process is killed. */
+int tg_fi_endpoint(struct fid_domain *domain, struct fi_info *info, struct fid_ep **ep)
 {
 	struct handlers kept;
 	int answer;
 
 	keep_handlers(&kept);
-	answer = fi_enable(ep);
+	answer = fi_endpoint(domain, info, ep, NULL);
 	restore_handlers(&kept);
 	return answer;
 }

@@ -37,14 +37,14 @@ int tg_fi_domain(struct fid_fabric *fabric, struct fi_info *info, struct fid_dom
 	return fi_domain(fabric, info, domain, NULL);
 }
 
-int tg_fi_endpoint(struct fid_domain *domain, struct fi_info *info, struct fid_ep **ep)
-{
-	return fi_endpoint(domain, info, ep, NULL);
-}
-
 int tg_fi_bind_cq(struct fid_ep *ep, struct fid_cq *cq, uint64_t flags)
 {
 	return fi_ep_bind(ep, &cq->fid, flags);
+}
+
+int tg_fi_enable(struct fid_ep *ep)
+{
+	return fi_enable(ep);
 }
 
 int tg_fi_bind_av(struct fid_ep *ep, struct fid_av *av)

@@ -56,11 +56,10 @@ int tg_fi_close_mr(struct fid_mr *mr);
 
 int tg_fi_domain(struct fid_fabric *fabric, struct fi_info *info, struct fid_domain **domain);
 
-/* The endpoint with one queue for both directions and one address vector, not enabled. */
+/* Not enabled yet. Signal handlers that the provider installs are taken out again. */
 int tg_fi_endpoint(struct fid_domain *domain, struct fi_info *info, struct fid_ep **ep);
 int tg_fi_bind_cq(struct fid_ep *ep, struct fid_cq *cq, uint64_t flags);
 int tg_fi_bind_av(struct fid_ep *ep, struct fid_av *av);
-/* Signal handlers that the provider installs are taken out again. */
 int tg_fi_enable(struct fid_ep *ep);
 /* `*len` is the room in `address`, and then what it takes: more than there was with -FI_ETOOSMALL. */
 int tg_fi_getname(struct fid_ep *ep, void *address, size_t *len);

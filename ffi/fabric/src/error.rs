@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use tidegate_fabric_sys as sys;
 
@@ -128,6 +129,14 @@ pub enum Error {
         errno: Errno,
         /// How the provider puts it.
         said: String,
+    },
+    /// The peer has taken nothing for too long: it cannot be reached, or does not poll.
+    #[error("{provider}: the peer takes nothing since {} s", silence.as_secs())]
+    Stuck {
+        /// Of which provider.
+        provider: Provider,
+        /// For how long.
+        silence: Duration,
     },
     /// The peer's process has ended.
     #[error("{provider}: the peer, process {pid}, is gone")]

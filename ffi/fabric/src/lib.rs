@@ -44,15 +44,20 @@
 //!
 //! # The death of the other side
 //!
-//! Over `tcp;ofi_rxm` and `verbs;ofi_rxm` a writer's writes fail when the peer's process dies. Nothing says so
-//! when its machine loses its power, and nothing ever tells a target. Over `shm` the kernel is asked whether the
-//! peer's process lives ([`Endpoint::connect`], on both sides). The rest is the caller's: no event for too long, or the end of the
-//! connection over which both sides talk.
+//! Over `tcp;ofi_rxm` and `verbs;ofi_rxm` a writer's writes fail when the peer's process dies. Over `shm` the kernel is
+//! asked whether the peer's process lives ([`Endpoint::connect`], on both sides). A peer that just takes nothing any
+//! more ends a write after [`PATIENCE`]. Nothing tells a target: its caller needs a limit of its own, or the end of
+//! the connection over which both sides talk.
+//!
+//! A write with a wrong key, or beyond its window, writes nothing and does not count as an arrival. Neither side
+//! is told (libfabric 1.17); the target's count falls short.
 //!
 //! # What is trusted
 //!
-//! Whoever knows a window's key and the address may write into the window, and nothing is encrypted. Keys that
-//! we choose are 64 random bits. `shm` is between processes of one user, who may reach into each other anyway.
+//! The network and the peer. Whoever knows a window's key and the address may write into the window; keys that we
+//! choose are 64 random bits. Nothing is encrypted, and the providers' parsers believe what comes: `tcp;ofi_rxm`
+//! accepts connections from anyone who reaches its port as long as an endpoint is open. `shm` is between processes of
+//! one user, which share their queues: one that is killed while it holds the lock of a queue leaves it locked.
 
 mod address;
 mod endpoint;
@@ -64,7 +69,9 @@ mod object;
 mod provider;
 
 pub use address::{MAX_ADDRESS_BYTES, ip_of};
-pub use endpoint::{Endpoint, Event, MAX_WRITE_BYTES, Message, Peer, Source, Window, Write};
+pub use endpoint::{
+    Endpoint, Event, MAX_WRITE_BYTES, Message, PATIENCE, Peer, Source, Window, Write,
+};
 pub use error::{Errno, Error};
 pub use library::library_version;
 pub use memlock::{Lockable, lockable};

@@ -43,6 +43,7 @@ impl Endpoint {
             return Event::Arrived { data: entry.data as u32 };
         }
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.waits_since = None;
         Event::Sent { id: number }
     }
 

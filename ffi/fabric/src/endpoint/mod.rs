@@ -31,6 +31,10 @@ const BATCH: usize = 32;
 /// How often the kernel is asked, while nothing completes, whether a peer's process lives.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// A peer that takes nothing for this long, while something waits for it, is given up. Providers try
+/// to reach one that is gone without end.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Memory of this side that may be written from: its number at the endpoint that gave it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source(usize);
@@ -119,6 +123,8 @@ pub struct Endpoint {
     peers: Vec<Known>,
     /// When the kernel was last asked about the peers' processes.
     looked: Instant,
+    /// Since when something waits and nothing of this side has left.
+    waits_since: Option<Instant>,
     /// Where messages go.
     places: Option<Places>,
     // From here on in the order in which they are closed; see `Drop`.
@@ -214,6 +220,7 @@ impl Endpoint {
             in_flight: 0,
             peers: Vec::new(),
             looked: Instant::now(),
+            waits_since: None,
             places: None,
             ep,
             registered: Vec::new(),
@@ -260,7 +267,8 @@ impl Endpoint {
     /// a target does this, too, though it writes nothing.
     ///
     /// # Errors
-    /// [`Error::Address`] when it is no address of this provider, [`Error::PeerGone`], [`Error::Call`].
+    /// [`Error::Address`] when it is no address of this provider, or, with `shm`, one of this same process;
+    /// [`Error::PeerGone`], [`Error::Call`].
     pub fn connect(&mut self, address: &[u8]) -> Result<Peer, Error> {
         let provider = self.provider;
         address::check(provider, self.offer.address_format, address)?;
@@ -268,6 +276,11 @@ impl Endpoint {
             Some(pid) if provider == Provider::Shm => Some((pid, watch(provider, pid)?)),
             _ => None,
         };
+        if process.as_ref().is_some_and(|(pid, _)| pid.cast_unsigned() == std::process::id()) {
+            // Two endpoints of one process share one mapping of each queue, and closing one takes it from the other.
+            let reason = "it is of this process, and shm is for two".to_owned();
+            return Err(Error::Address { provider, reason });
+        }
         let mut known = u64::MAX;
         // SAFETY: the address vector is open; the bytes are a whole address of its format (checked), and the call copies
         // them.

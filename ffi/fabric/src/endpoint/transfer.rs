@@ -2,10 +2,11 @@
 
 use std::ffi::c_void;
 use std::ptr;
+use std::time::Instant;
 
 use tidegate_fabric_sys as sys;
 
-use super::{Endpoint, Message, Peer, Places, Source, Write};
+use super::{Endpoint, Message, PATIENCE, Peer, Places, Source, Write};
 use crate::{Errno, Error, MAX_WRITE_BYTES};
 
 impl Endpoint {
@@ -13,14 +14,14 @@ impl Endpoint {
     /// then try again.
     ///
     /// # Errors
-    /// [`Error::OutOfBounds`]; [`Error::Call`] when the peer cannot be reached.
+    /// [`Error::OutOfBounds`]; [`Error::Call`] and [`Error::Stuck`] when the peer cannot be reached.
     pub fn write(&mut self, write: &Write<'_>) -> Result<bool, Error> {
         let Write { source, from, len, peer, to, at, data, id } = *write;
         let (memory, desc, peer) = self.way(source, from, len, peer)?;
         within("the window", at, len, to.len)?;
         let remote = to.base.checked_add(at).ok_or_else(|| outside("the window", at, len, to.len))?;
         if self.in_flight >= self.offer.most_in_flight {
-            return Ok(false);
+            return self.waits();
         }
         // SAFETY: the endpoint is enabled, and the memory is as `way` says. The context is a number, which no provider
         // follows: we offer no mode that would let it (FI_CONTEXT).
@@ -39,7 +40,7 @@ impl Endpoint {
         let Message { source, from, len, peer, id } = *message;
         let (memory, desc, peer) = self.way(source, from, len, peer)?;
         if self.in_flight >= self.offer.most_in_flight {
-            return Ok(false);
+            return self.waits();
         }
         // SAFETY: as in `write`.
         let answer = unsafe {
@@ -92,12 +93,22 @@ impl Endpoint {
     fn begun(&mut self, call: &'static str, answer: isize) -> Result<bool, Error> {
         if answer == 0 {
             self.in_flight += 1;
+            self.waits_since = None;
             return Ok(true);
         }
         match Errno::of(answer as i64) {
-            Errno::EAGAIN => Ok(false),
+            Errno::EAGAIN => self.waits(),
             errno => Err(self.failed(call, errno)),
         }
+    }
+
+    /// Not now; and not for ever.
+    fn waits(&mut self) -> Result<bool, Error> {
+        let silence = self.waits_since.get_or_insert_with(Instant::now).elapsed();
+        if silence < PATIENCE {
+            return Ok(false);
+        }
+        Err(Error::Stuck { provider: self.provider, silence })
     }
 }
 

@@ -1,10 +1,8 @@
-//! Endpoints of the providers that every machine has, against each other: in one thread where that says all,
-//! in two processes where one of them has to die.
+//! A writer here and a target in another process, over the providers that every machine has.
 
 mod death;
-mod messages;
-mod pair;
 mod processes;
 mod refusals;
+mod rig;
 mod signals;
 mod writes;

@@ -65,7 +65,7 @@ impl Drop for Child {
 fn play() {
     match env::var(PART).as_deref() {
         Ok("count_handlers") => crate::signals::count_handlers(),
-        Ok(part) => crate::death::play(part),
+        Ok(part) => crate::rig::play(part),
         Err(_) => panic!("{PART} says which part to play"),
     }
 }

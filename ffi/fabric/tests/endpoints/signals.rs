@@ -4,7 +4,7 @@ use std::fs;
 
 use tidegate_fabric::{Endpoint, Provider};
 
-use crate::{pair::LOOPBACK, processes::Child};
+use crate::{processes::Child, rig::LOOPBACK};
 
 #[test]
 fn the_programs_own_handlers_stay() {
