@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::FallocateFlags;
 use vm_memory::{
     Bytes as _, FileOffset, MmapRegion, ReadVolatile, VolatileMemory as _, VolatileMemoryError,
     VolatileSlice,
@@ -27,6 +28,7 @@ pub const PAGE_BYTES: usize = 4096;
 #[derive(Debug)]
 pub struct Mapping {
     region: MmapRegion,
+    file: FileOffset,
     path: PathBuf,
 }
 
@@ -58,14 +60,15 @@ impl Mapping {
         let too_long =
             || io::Error::new(io::ErrorKind::FileTooLarge, "longer than an address space");
         let size = usize::try_from(len).map_err(|_| MemoryError::file("map", path)(too_long()))?;
-        let region = MmapRegion::from_file(FileOffset::new(file, 0), size).map_err(|error| {
+        let file = FileOffset::new(file, 0);
+        let region = MmapRegion::from_file(file.clone(), size).map_err(|error| {
             let error = match error {
                 vm_memory::mmap::MmapRegionError::Mmap(error) => error,
                 other => io::Error::other(other.to_string()),
             };
             MemoryError::file("map", path)(error)
         })?;
-        Ok(Self { region, path: path.to_owned() })
+        Ok(Self { region, file, path: path.to_owned() })
     }
 
     /// Size of the mapping.
@@ -118,6 +121,30 @@ impl Mapping {
         })
     }
 
+    /// The file itself, for those who let the kernel move its bytes, or map it once more.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        self.file.file()
+    }
+
+    /// Allocate the file's blocks in a range, which keeps its bytes.
+    ///
+    /// # Errors
+    /// [`MemoryError::NoSpace`], [`MemoryError::File`].
+    pub(crate) fn make_room(&self, offset: u64, len_bytes: u64) -> Result<(), MemoryError> {
+        allocate(&self.path, self.file(), offset, len_bytes)
+    }
+
+    /// Make a range zero and give its blocks back.
+    ///
+    /// # Errors
+    /// [`MemoryError::File`].
+    pub(crate) fn punch(&self, offset: u64, len_bytes: u64) -> Result<(), MemoryError> {
+        let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(self.file(), how, offset, len_bytes)
+            .map_err(|error| MemoryError::file("clear a part of", &self.path)(error.into()))
+    }
+
     /// Touch every page of a range, so that later writes find it present.
     ///
     /// # Errors
@@ -131,7 +158,11 @@ impl Mapping {
         Ok(())
     }
 
-    fn slice(&self, offset: u64, len_bytes: u64) -> Result<VolatileSlice<'_>, MemoryError> {
+    /// A range as vm-memory sees it.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfBounds`].
+    pub fn slice(&self, offset: u64, len_bytes: u64) -> Result<VolatileSlice<'_>, MemoryError> {
         let bounds = || MemoryError::OutOfBounds {
             path: self.path.clone(),
             offset,
@@ -156,6 +187,27 @@ pub(crate) fn create_file(path: &Path, size_bytes: u64) -> Result<File, MemoryEr
         .map_err(create)?;
     file.set_len(size_bytes).map_err(MemoryError::file("size", path))?;
     Ok(file)
+}
+
+/// Give a range of a file its blocks, and say what is missing when there are not enough.
+pub(crate) fn allocate(
+    path: &Path,
+    file: &File,
+    offset: u64,
+    len_bytes: u64,
+) -> Result<(), MemoryError> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), offset, len_bytes) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::NOSPC) => {
+            let dir = path.parent().unwrap_or(path);
+            Err(MemoryError::NoSpace {
+                path: dir.to_owned(),
+                needed_bytes: len_bytes,
+                free_bytes: free_bytes(dir)?,
+            })
+        }
+        Err(error) => Err(MemoryError::file("allocate", path)(error.into())),
+    }
 }
 
 /// Bytes that can still be written in the file system of `directory` by an ordinary user.

@@ -14,11 +14,9 @@ use std::{
     thread,
 };
 
-use rustix::fs::FallocateFlags;
-
 use crate::{
-    Mapping, MemoryError, Object, ObjectKind,
-    mapping::{create_file, free_bytes},
+    Mapping, MemoryError, Object, ObjectKind, locked,
+    mapping::{self, create_file, free_bytes},
 };
 
 /// What one thread copies at a time.
@@ -67,18 +65,7 @@ pub fn reserve(path: &Path) -> Result<(), MemoryError> {
 
 fn make_room(path: &Path, file: &File) -> Result<(), MemoryError> {
     let size_bytes = file.metadata().map_err(MemoryError::file("find", path))?.len();
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size_bytes) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::NOSPC) => {
-            let dir = path.parent().unwrap_or(path);
-            Err(MemoryError::NoSpace {
-                path: dir.to_owned(),
-                needed_bytes: size_bytes,
-                free_bytes: free_bytes(dir)?,
-            })
-        }
-        Err(error) => Err(MemoryError::file("allocate", path)(error.into())),
-    }
+    mapping::allocate(path, file, 0, size_bytes)
 }
 
 /// A twin whose files are there and present in memory, waiting for T0.
@@ -215,7 +202,7 @@ fn in_parallel<W: Sync>(
         while let Some(piece) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
             if let Err(error) = job(piece) {
                 next.store(work.len(), Ordering::Relaxed);
-                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                locked(&failed).get_or_insert(error);
             }
         }
     };
