@@ -133,7 +133,7 @@ impl Mapping {
     /// # Errors
     /// [`MemoryError::OutOfBounds`].
     pub(crate) fn write_zeros(&self, offset: u64, len_bytes: u64) -> Result<(), MemoryError> {
-        const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
         let slice = self.slice(offset, len_bytes)?;
         for start in (0..slice.len()).step_by(ZEROS.len()) {
             let len = ZEROS.len().min(slice.len() - start);

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use tidegate_fabric::{Endpoint, Event, Provider, Window, Write};
@@ -23,26 +23,32 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const BYTES: u64 = 256 << 20;
 const SIZES: [u64; 2] = [1 << 20, 4096];
 const IN_FLIGHT: usize = 16;
+/// Writes begun between two looks at what has left.
+const POLL_EVERY: u64 = 4;
+/// Between polls in vain. Who spins instead takes the CPU from the other side where CPUs are few.
+const PAUSE: Duration = Duration::from_micros(20);
 /// Small writes move less, or they would take minutes.
 const SMALL_BYTES: u64 = 16 << 20;
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<_> = env::args().skip(1).collect();
-    match arguments.first().map(String::as_str) {
-        Some("receive") => return receive(&arguments[1]),
-        _ => {}
+    if let [part, way] = &arguments[..]
+        && part == "receive"
+    {
+        return receive(way);
     }
     let rounds = arguments.first().map_or(Ok(5), |rounds| rounds.parse()).context("ROUNDS")?;
     let source = memory()?;
+    let ways: Vec<_> = WAYS.into_iter().filter(|way| is_there(way)).collect();
     for size in SIZES {
         println!("writes of {} KiB:", size >> 10);
-        let mut rates = vec![Vec::new(); WAYS.len()];
+        let mut rates = vec![Vec::new(); ways.len()];
         for _ in 0..rounds {
-            for (way, rates) in WAYS.iter().zip(&mut rates) {
+            for (way, rates) in ways.iter().zip(&mut rates) {
                 rates.push(measure(way, &source, size)?);
             }
         }
-        for (way, rates) in WAYS.iter().zip(&mut rates) {
+        for (way, rates) in ways.iter().zip(&mut rates) {
             rates.sort_by(f64::total_cmp);
             println!("  {way:<12} {:6.2} GB/s", rates[rates.len() / 2]);
         }
@@ -52,6 +58,14 @@ fn main() -> anyhow::Result<()> {
 
 const WAYS: [&str; 4] = ["tcp socket", "tcp;ofi_rxm", "shm", "verbs;ofi_rxm"];
 
+fn is_there(way: &str) -> bool {
+    let missing = provider(way).and_then(|provider| provider.probe(Some(LOOPBACK)).err());
+    missing.is_none_or(|missing| {
+        println!("{way}: {missing}");
+        false
+    })
+}
+
 fn provider(way: &str) -> Option<Provider> {
     Provider::ALL.into_iter().find(|provider| provider.name() == way)
 }
@@ -59,22 +73,11 @@ fn provider(way: &str) -> Option<Provider> {
 /// Memory with pages that are there.
 fn memory() -> anyhow::Result<Arc<MmapRegion>> {
     let region = MmapRegion::new(BYTES as usize)?;
-    region.as_volatile_slice().read_exact_from(0x55)?;
-    Ok(Arc::new(region))
-}
-
-trait Fill {
-    fn read_exact_from(&self, byte: u8) -> anyhow::Result<()>;
-}
-
-impl Fill for vm_memory::VolatileSlice<'_> {
-    fn read_exact_from(&self, byte: u8) -> anyhow::Result<()> {
-        let page = vec![byte; 1 << 20];
-        for start in (0..self.len()).step_by(page.len()) {
-            self.subslice(start, page.len())?.copy_from(&page);
-        }
-        Ok(())
+    let block = vec![0x55_u8; 1 << 20];
+    for start in (0..region.size()).step_by(block.len()) {
+        region.as_volatile_slice().subslice(start, block.len())?.copy_from(&block);
     }
+    Ok(Arc::new(region))
 }
 
 fn total(size: u64) -> u64 {
@@ -112,10 +115,6 @@ impl Drop for Receiver {
 }
 
 fn measure(way: &str, source: &Arc<MmapRegion>, size: u64) -> anyhow::Result<f64> {
-    if let Some(missing) = provider(way).and_then(|provider| provider.probe(Some(LOOPBACK)).err()) {
-        eprintln!("{way}: {missing}");
-        return Ok(f64::NAN);
-    }
     let mut receiver = Receiver::start(way)?;
     let address = receiver.line()?;
     let seconds = match provider(way) {
@@ -162,11 +161,15 @@ fn write_all(writer: &mut Endpoint, count: u64, write: &Write<'_>) -> anyhow::Re
     let (mut begun, mut left) = (0, 0);
     while left < count {
         let at = begun * write.len;
-        while begun < count && writer.write(&Write { from: at, at, ..*write })? {
+        if begun < count && writer.write(&Write { from: at, at, ..*write })? {
             begun += 1;
-            break;
+            if begun % POLL_EVERY != 0 {
+                continue;
+            }
         }
-        writer.poll(&mut |event| left += u64::from(matches!(event, Event::Sent { .. })))?;
+        if writer.poll(&mut |event| left += u64::from(matches!(event, Event::Sent { .. })))? == 0 {
+            thread::sleep(PAUSE);
+        }
     }
     Ok(())
 }
@@ -203,7 +206,7 @@ fn receive(way: &str) -> anyhow::Result<()> {
     let mut expected = Some(expected);
     while arrived < wanted {
         if endpoint.poll(&mut |_| arrived += 1)? == 0 {
-            thread::yield_now();
+            thread::sleep(PAUSE);
         }
         if let Some(known) = expected.take_if(|known| known.is_finished()) {
             wanted = known.join().map_err(|_| anyhow::anyhow!("no count"))??;

@@ -175,14 +175,13 @@ impl Lane for FabricLane {
     }
 }
 
-/// How to pass the time while nothing completes: the other side may need this CPU.
+/// How to pass the time while nothing completes. Who spins takes the CPU from guests, and from the other side where it is on
+/// the same machine; who sleeps is woken at once when there is a CPU. What is in flight lasts for longer than a sleep.
 #[derive(Default)]
 pub(super) struct Idle(u32);
 
 impl Idle {
-    /// Polls in vain that only yield.
-    const EAGER: u32 = 200;
-    /// After these a poll comes every millisecond.
+    /// Polls in vain after which nothing is under way.
     const LAZY: u32 = 2000;
 
     pub(super) fn after(&mut self, found: usize) {
@@ -191,10 +190,7 @@ impl Idle {
             return;
         }
         self.0 = self.0.saturating_add(1);
-        match self.0 {
-            0..Self::EAGER => thread::yield_now(),
-            Self::EAGER..Self::LAZY => thread::sleep(Duration::from_micros(50)),
-            _ => thread::sleep(Duration::from_millis(1)),
-        }
+        let pause_us = if self.0 < Self::LAZY { 20 } else { 1000 };
+        thread::sleep(Duration::from_micros(pause_us));
     }
 }
