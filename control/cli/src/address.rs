@@ -80,11 +80,12 @@ pub async fn run(
             let address = address.to_string();
             client.abort(proto::AbortRequest { address }).await?.into_inner()
         }
-        AddressCommand::Release { address, keep_tracking, force } => {
+        AddressCommand::Release { address, keep_tracking, force, with_sessions } => {
             let request = proto::ReleaseRequest {
                 address: address.to_string(),
                 keep_tracking: *keep_tracking,
                 force: *force,
+                with_sessions: *with_sessions,
             };
             released(client.release(request).await?.into_inner(), output)?;
             return Ok(Exit::Done);
@@ -121,14 +122,22 @@ struct Released {
     #[serde(flatten)]
     address: Address,
     forgotten_sessions: u64,
+    kept_sessions: u64,
+    cut_sessions: u64,
 }
 
 fn released(answer: proto::ReleaseResponse, output: &mut Output) -> Result<(), Error> {
     let missing = Invalid::Missing { message: "ReleaseResponse", field: "address" };
-    let address: Address = answer.address.ok_or(missing)?.try_into()?;
-    let forgotten_sessions = answer.forgotten_sessions;
+    let proto::ReleaseResponse { address, forgotten_sessions, kept_sessions, cut_sessions } =
+        answer;
+    let address: Address = address.ok_or(missing)?.try_into()?;
     output.text(&format!("{forgotten_sessions} session(s) forgotten\n"))?;
-    output.object(&Released { address, forgotten_sessions })?;
+    if kept_sessions + cut_sessions > 0 {
+        output.text(&format!(
+            "{kept_sessions} session(s) go on at the destination, {cut_sessions} of its own cut\n"
+        ))?;
+    }
+    output.object(&Released { address, forgotten_sessions, kept_sessions, cut_sessions })?;
     Ok(())
 }
 

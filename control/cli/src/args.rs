@@ -195,6 +195,9 @@ pub enum AddressCommand {
         /// Although old sessions are left, which are forgotten.
         #[arg(long)]
         force: bool,
+        /// The destination is the source's image by now and goes on with its sessions; its own are cut.
+        #[arg(long, conflicts_with = "force")]
+        with_sessions: bool,
     },
 }
 

@@ -71,6 +71,14 @@ impl<'a> Show<'a> {
                 self.copy(*sent_bytes, *covered_bytes, *total_bytes);
                 Ok(())
             }
+            Happening::Settle { unchanged_ms, settle_ms, changed_pages, watched_pages } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_message(format!(
+                        "unchanged for {unchanged_ms} of {settle_ms} ms, {changed_pages} of {watched_pages} page(s) changed"
+                    ));
+                }
+                Ok(())
+            }
             Happening::Drain { old_sessions, new_sessions } => {
                 self.drain(*old_sessions, *new_sessions)
             }
@@ -149,6 +157,14 @@ impl<'a> Show<'a> {
                 ("conflicts", figures.conflicts.to_string()),
                 ("sessions cut by the release", figures.forgotten_sessions.to_string()),
             ]);
+            if migration.spec.finish == "mirror" {
+                rows.extend([
+                    ("guest paused for its image", ms(figures.image_pause_ns)),
+                    ("digest of the image", figures.image_digest.clone()),
+                    ("sessions that went on", figures.kept_sessions.to_string()),
+                    ("destination's sessions cut", figures.cut_sessions.to_string()),
+                ]);
+            }
         }
         if !figures.session_list_missing.is_empty() {
             rows.push(("sessions not counted", figures.session_list_missing.clone()));

@@ -249,7 +249,11 @@ pub(crate) fn device_state(dir: &Path) -> PathBuf {
 }
 
 async fn save_devices(qmp: &mut Qmp, dir: &Path) -> Result<(), HostError> {
-    let uri = format!("exec:cat > {}", shell_word(&device_state(dir)));
+    save_device_state(qmp, &device_state(dir)).await
+}
+
+pub(crate) async fn save_device_state(qmp: &mut Qmp, path: &Path) -> Result<(), HostError> {
+    let uri = format!("exec:cat > {}", shell_word(path));
     qmp.execute("migrate", json!({ "uri": uri })).await?;
     let saved = migrated(qmp, SAVE_PATIENCE).await;
     if saved.is_err() {

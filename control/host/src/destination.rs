@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,6 +29,17 @@ const LOAD_PATIENCE: Duration = Duration::from_secs(30);
 const CUT_PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
 
+/// What a destination does once it is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    /// It runs.
+    Run,
+    /// It is ready to run.
+    Paused,
+    /// It waits to become the source's image.
+    AwaitImage,
+}
+
 impl Inner {
     /// Expect a twin for a guest to be made.
     pub(crate) async fn prepare_receive(
@@ -35,6 +47,7 @@ impl Inner {
         id: &str,
         spec: GuestSpec,
         clone: bool,
+        keep_t0: bool,
     ) -> Result<(), HostError> {
         let turn = self.migrations.turn(id, Side::Destination);
         let _turn = turn.lock().await;
@@ -46,7 +59,7 @@ impl Inner {
             )));
         }
         if let Ok(known) = self.migrations.receive(id) {
-            if known.spec == spec && known.clone == clone {
+            if known.spec == spec && known.clone == clone && known.keep_t0 == keep_t0 {
                 return Ok(());
             }
             return Err(HostError::Precondition(format!(
@@ -57,18 +70,25 @@ impl Inner {
         }
         self.check_name_free(&spec.name, Some(id))?;
         records::remove_dir(&self.places_of(&spec.name).memory)?;
-        self.check_memory_space(&spec)?;
+        self.check_memory_space(&spec, keep_t0)?;
+        let receive = Receive {
+            spec,
+            clone,
+            arrived: None,
+            started: false,
+            diff_arrived: false,
+            merge_paused: None,
+            merge_pause_ns: None,
+            keep_t0,
+            image_arrived: false,
+            image_applied: None,
+        };
+        if clone {
+            self.reserve(&receive).await?;
+        }
         self.migrations
             .update(id, |migration| {
-                migration.receive = Some(Receive {
-                    spec,
-                    clone,
-                    arrived: None,
-                    started: false,
-                    diff_arrived: false,
-                    merge_paused: None,
-                    merge_pause_ns: None,
-                });
+                migration.receive = Some(receive);
                 Ok(())
             })
             .map(drop)
@@ -79,9 +99,10 @@ impl Inner {
     pub(crate) async fn start_destination(
         &self,
         id: &str,
-        paused: bool,
+        how: Beginning,
         say: bool,
     ) -> Result<Arc<Guest>, HostError> {
+        let paused = how == Beginning::Paused;
         let turn = self.migrations.turn(id, Side::Destination);
         let _turn = turn.lock().await;
         let _making = self.making.lock().await;
@@ -91,6 +112,10 @@ impl Inner {
             let what = if receive.clone { "a clone" } else { "a guest left paused" };
             let reason = format!("{what} does not boot and prints nothing; leave it out");
             return Err(HostError::Invalid { field: "ready_text", reason });
+        }
+        if how == Beginning::AwaitImage && !receive.clone {
+            let reason = "only a clone can become an image of its source; leave it out".to_owned();
+            return Err(HostError::Invalid { field: "await_image", reason });
         }
         if receive.started {
             return self.guest(&name);
@@ -116,8 +141,17 @@ impl Inner {
             self.migrations.update_receive(id, |receive| receive.started = true)?;
             return Ok(guest);
         }
+        if receive.keep_t0 {
+            self.keep_t0(&receive).await?;
+        }
         let guest = self.boot(receive.spec, places, Start::Incoming).await?;
-        if let Err(error) = self.load_devices(id, &guest, paused).await {
+        if how == Beginning::AwaitImage {
+            self.migrations.update_receive(id, |receive| receive.started = true)?;
+            info!(migration = id, guest = name, "waiting to become the source's image");
+            return Ok(guest);
+        }
+        let state = Receive::device_state(&self.migrations.dir(id));
+        if let Err(error) = self.load_devices(&state, &guest, paused).await {
             warn!(migration = id, guest = name, %error, "the clone did not start");
             self.delete_guest(&name, false).await?;
             self.void(id, "")?;
@@ -134,13 +168,18 @@ impl Inner {
         Ok(HostError::Precondition(format!("memory of migration `{id}` must be sent again: {why}")))
     }
 
-    async fn load_devices(&self, id: &str, guest: &Guest, paused: bool) -> Result<(), HostError> {
-        let file = Receive::device_state(&self.migrations.dir(id));
-        without_region_addresses(&file, &guest.record.spec)?;
+    /// Have a QEMU that waits for it load a device state.
+    pub(crate) async fn load_devices(
+        &self,
+        file: &Path,
+        guest: &Guest,
+        paused: bool,
+    ) -> Result<(), HostError> {
+        without_region_addresses(file, &guest.record.spec)?;
         let _turn = guest.monitor.lock().await;
         let mut qmp = guest.qmp().await?;
         ignore_shared(&mut qmp).await?;
-        let uri = format!("exec:cat {}", shell_word(&file));
+        let uri = format!("exec:cat {}", shell_word(file));
         qmp.execute("migrate-incoming", json!({ "uri": uri })).await?;
         if let Err(error) = migrated(&mut qmp, LOAD_PATIENCE).await {
             return Err(HostError::Qemu {

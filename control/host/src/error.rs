@@ -113,6 +113,19 @@ pub enum HostError {
         /// Why.
         source: io::Error,
     },
+    /// A destination that is not the source's image although all was applied.
+    #[error(
+        "destination `{guest}` is not the source's image: its memory has digest {found}, the source's {expected}; it \
+         is not started. Abort the migration: the source goes on"
+    )]
+    NotAnImage {
+        /// The destination.
+        guest: String,
+        /// Of what is there.
+        found: String,
+        /// Of the source.
+        expected: String,
+    },
     /// Capture, copy, diff or merge failed.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -161,7 +174,9 @@ impl From<HostError> for Status {
             HostError::Unreachable { .. }
             | HostError::Stopping
             | HostError::Memory(MemoryError::Connection { .. }) => Code::Unavailable,
-            HostError::Memory(MemoryError::Digest { .. }) => Code::DataLoss,
+            HostError::NotAnImage { .. } | HostError::Memory(MemoryError::Digest { .. }) => {
+                Code::DataLoss
+            }
             HostError::Qemu { .. }
             | HostError::Refused { .. }
             | HostError::Monitor { .. }

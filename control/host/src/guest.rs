@@ -166,6 +166,13 @@ impl Guest {
         asked
     }
 
+    /// Whether it waits for a state to come in.
+    pub(crate) async fn awaits_state(&self) -> Result<bool, HostError> {
+        let _turn = self.monitor.lock().await;
+        let status = self.qmp().await?.execute("query-status", json!({})).await?;
+        Ok(status["status"] == "inmigrate")
+    }
+
     pub(crate) async fn pause(&self) -> Result<(), HostError> {
         let _turn = self.monitor.lock().await;
         self.qmp().await?.execute("stop", json!({})).await.map(drop)

@@ -93,7 +93,7 @@ impl Inner {
         self.check_name_free(&spec.name, None)?;
         let places = self.places_of(&spec.name);
         records::remove_dir(&places.memory)?;
-        self.check_memory_space(&spec)?;
+        self.check_memory_space(&spec, false)?;
         let result = self.boot(spec, places.clone(), Start::Boot).await;
         if result.is_err() {
             records::remove_dir(&places.memory)?;
@@ -155,9 +155,12 @@ impl Inner {
         Ok(())
     }
 
-    pub(crate) fn check_memory_space(&self, spec: &GuestSpec) -> Result<(), HostError> {
+    /// Whether there is room for a guest's memory, `twice` if it is kept as of T0 besides.
+    pub(crate) fn check_memory_space(&self, spec: &GuestSpec, twice: bool) -> Result<(), HostError> {
         let shared = if spec.memory_shared { spec.ram_bytes() } else { 0 };
-        Ok(twin::check_space(&self.config.memory_dir, shared + spec.region_bytes())?)
+        let once = shared + spec.region_bytes();
+        let needed = if twice { 2 * once } else { once };
+        Ok(twin::check_space(&self.config.memory_dir, needed)?)
     }
 
     /// What QEMU says of its version; empty when it cannot be run.

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostError, records, spec::GuestSpec};
+use crate::{HostError, mirror::Applied, records, spec::GuestSpec};
 
 /// One migration's record.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -53,6 +53,15 @@ pub(crate) struct Receive {
     pub(crate) merge_paused: Option<bool>,
     /// How long it was.
     pub(crate) merge_pause_ns: Option<u64>,
+    /// T0 is kept beside what the clone runs on. Records of earlier versions have none of these.
+    #[serde(default)]
+    pub(crate) keep_t0: bool,
+    /// The source's changes since T0 and its final device state are there.
+    #[serde(default)]
+    pub(crate) image_arrived: bool,
+    /// The destination is the source's image.
+    #[serde(default)]
+    pub(crate) image_applied: Option<Applied>,
 }
 
 /// Held while one side of a migration is worked on.
@@ -161,6 +170,11 @@ impl Receive {
     /// Where the received device state is.
     pub(crate) fn device_state(migration_dir: &Path) -> PathBuf {
         migration_dir.join("device-state")
+    }
+
+    /// Where the source's final device state is.
+    pub(crate) fn final_device_state(migration_dir: &Path) -> PathBuf {
+        migration_dir.join("final-device-state")
     }
 
     /// Where the received diff is.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     agent,
-    spec::{Accel, GuestSpec, MAX_NAME_BYTES},
+    spec::{Accel, Disk, GuestSpec, MAX_NAME_BYTES},
 };
 
 /// Bytes of a Unix socket's path, without the zero at its end.
@@ -99,10 +99,15 @@ pub(crate) fn arguments(
         let port = format!("virtserialport,bus=serial0.0,chardev=agent,name={}", agent::PORT);
         args.option("-device", port);
     }
-    // A clone gets an identity of its own.
-    args.option("-device", "vmgenid,guid=auto");
+    for (index, disk) in spec.disks.iter().enumerate() {
+        drive(&mut args, index, disk);
+    }
+    // A clone gets an identity of its own, one that goes on as another that one's.
+    let generation =
+        if spec.generation_id.is_empty() { "auto" } else { spec.generation_id.as_str() };
+    args.option("-device", format!("vmgenid,guid={generation}"));
     // A clone's kernel remembers the file's size from its source, so the size is always the same.
-    args.option("-fw_cfg", format!("name={NAME_FILE},string={:<MAX_NAME_BYTES$}", spec.name));
+    args.option("-fw_cfg", format!("name={NAME_FILE},string={:<MAX_NAME_BYTES$}", spec.identity()));
     for (flag, value) in
         [("-kernel", &spec.kernel), ("-initrd", &spec.initrd), ("-append", &spec.cmdline)]
     {
@@ -123,6 +128,30 @@ pub(crate) fn arguments(
 /// QEMU's name for the memory of the region at an index.
 pub(crate) fn region_id(index: usize) -> String {
     format!("region{index}")
+}
+
+fn drive(args: &mut Arguments, index: usize, disk: &Disk) {
+    let (path, format) = (escaped(&disk.path), disk.format.name());
+    let on = |flag: bool| if flag { "on" } else { "off" };
+    let read_only = on(disk.read_only);
+    // Other writers would be locked out.
+    let locking = if disk.shared_safe { ",locking=off" } else { "" };
+    args.option(
+        "-blockdev",
+        format!(
+            "driver=file,node-name=disk{index}-file,filename={path},read-only={read_only}{locking}"
+        ),
+    );
+    args.option(
+        "-blockdev",
+        format!(
+            "driver={format},node-name=disk{index},file=disk{index}-file,read-only={read_only}"
+        ),
+    );
+    args.option(
+        "-device",
+        format!("virtio-blk-pci,id=vd{index},drive=disk{index},share-rw={}", on(disk.shared_safe)),
+    );
 }
 
 fn memory(args: &mut Arguments, spec: &GuestSpec, places: &Places) {
@@ -183,6 +212,9 @@ mod tests {
             regions: vec![Region { name: "counts".into(), size_bytes: 65536 }],
             extra_args: vec!["-trace".into(), "x".into()],
             guest_agent: true,
+            disks: vec![Disk { path: "/d/a,b".into(), read_only: true, ..Disk::default() }],
+            generation_id: String::new(),
+            identity: String::new(),
         }
     }
 
@@ -202,6 +234,10 @@ mod tests {
             "virtserialport,bus=serial0.0,chardev=agent,name=org.qemu.guest_agent.0",
             "name=opt/tidegate/guest,string=web ",
             "-kernel /boot/vmlinuz -append console=ttyS0 quiet",
+            "driver=file,node-name=disk0-file,filename=/d/a,,b,read-only=on",
+            "driver=raw,node-name=disk0,file=disk0-file,read-only=on",
+            "virtio-blk-pci,id=vd0,drive=disk0,share-rw=off",
+            "vmgenid,guid=auto",
             "-incoming defer -trace x",
         ] {
             assert!(line.contains(part), "`{part}` in {line}");

@@ -99,6 +99,15 @@ impl Landing for Host<'_> {
             check_diff(&receive, &dir, *size_bytes)?;
             return Ok(vec![diff_aside(&dir)]);
         }
+        if let [Object { kind: ObjectKind::Diff, .. }, Object { kind: ObjectKind::DeviceState, .. }] =
+            objects
+        {
+            check_image(&receive, objects)?;
+            // What arrived before is void.
+            let begin = |receive: &mut Receive| receive.image_arrived = false;
+            migrations.update_receive(migration, begin).map_err(text)?;
+            return Ok(vec![Receive::diff(&dir), Receive::final_device_state(&dir)]);
+        }
         check_twin(&receive, objects)?;
         // The files are made anew: what arrived before is void.
         migrations.update_receive(migration, |receive| receive.arrived = None).map_err(text)?;
@@ -124,6 +133,9 @@ impl Host<'_> {
     fn keep(&self, received: &Received) -> Result<(), HostError> {
         let (id, migrations) = (&received.migration, &self.inner.migrations);
         let dir = migrations.dir(id);
+        if received.objects.iter().map(|object| &object.kind).eq(IMAGE) {
+            return migrations.update_receive(id, |receive| receive.image_arrived = true);
+        }
         if received.objects.iter().any(|object| object.kind == ObjectKind::Diff) {
             let diff = Receive::diff(&dir);
             fs::rename(diff_aside(&dir), &diff).map_err(HostError::file("keep", &diff))?;
@@ -131,14 +143,39 @@ impl Host<'_> {
         }
         let places = self.inner.places_of(&migrations.receive(id)?.spec.name);
         for object in &received.objects {
-            if let ObjectKind::Region(name) = &object.kind {
-                // What was left out as zeros must have room before a guest writes it.
-                twin::reserve(&places.region(name))?;
+            // What was left out as zeros must have room before a guest writes it.
+            match &object.kind {
+                ObjectKind::Region(name) => twin::reserve(&places.region(name))?,
+                ObjectKind::Ram => twin::reserve(&places.ram())?,
+                ObjectKind::DeviceState | ObjectKind::Diff => {}
             }
         }
         let digest = received.digest.clone();
         migrations.update_receive(id, |receive| receive.arrived = Some(digest))
     }
+}
+
+/// What makes a destination its source's image.
+const IMAGE: [&ObjectKind; 2] = [&ObjectKind::Diff, &ObjectKind::DeviceState];
+
+fn check_image(receive: &Receive, objects: &[Object]) -> Result<(), String> {
+    let name = &receive.spec.name;
+    let memory_bytes = receive.spec.ram_bytes().saturating_add(receive.spec.region_bytes());
+    // Its densest form is twice what it describes.
+    let most = [memory_bytes.saturating_mul(2).saturating_add(64 * 1024), MAX_DEVICE_STATE_BYTES];
+    for (object, most) in objects.iter().zip(most) {
+        if object.size_bytes > most {
+            let (kind, size) = (&object.kind, object.size_bytes);
+            return Err(format!("{kind} of {size} bytes is more than `{name}` can have, {most} bytes"));
+        }
+    }
+    if !receive.clone || !receive.started {
+        return Err(format!("the destination `{name}` is no clone that was started"));
+    }
+    if receive.image_applied.is_some() {
+        return Err(format!("the destination `{name}` is the source's image already"));
+    }
+    Ok(())
 }
 
 fn diff_aside(dir: &Path) -> PathBuf {

@@ -75,10 +75,7 @@ impl Inner {
                 let kind = ObjectKind::Region(name.clone());
                 let base = Mapping::open(&twin::path_of(&inner.twin_dir(&id), &kind))?;
                 let now = Mapping::open(&guest.places.region(name))?;
-                let figures = diff.compare(name, &base, &now)?;
-                total.compared_bytes += figures.compared_bytes;
-                total.changed_bytes += figures.changed_bytes;
-                total.runs += figures.runs;
+                total += diff.compare(name, &base, &now)?;
             }
             let path = inner.migrations.dir(&id).join("diff.out");
             fs::write(&path, diff.encode()).map_err(HostError::file("write", &path))?;
@@ -94,7 +91,7 @@ impl Inner {
         .await
     }
 
-    fn send_files(
+    pub(crate) fn send_files(
         &self,
         id: &str,
         data_endpoint: &str,

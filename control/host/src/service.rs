@@ -14,15 +14,23 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 
 use crate::{
     HostError,
+    destination::Beginning,
     inner::Inner,
+    mirror::{Applied, AsSource},
     ready::Ready,
+    safety::{self, CloneUse},
+    settle::{Seen, Watch},
     sockets::Source,
-    spec::{GuestSpec, checked_migration, checked_name},
+    spec::{Disk, GuestSpec, checked_migration, checked_name, disk, generation_id},
 };
 
 /// Progress is told this often.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 const REPORTS_WAITING: usize = 16;
+/// How long memory must not have changed to have settled, if the caller does not say.
+const DEFAULT_SETTLE_MS: u32 = 1000;
+/// How long that is waited for.
+const DEFAULT_SETTLE_DEADLINE_S: u32 = 60;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -85,12 +93,14 @@ impl host_server::Host for Service {
     async fn get_status(&self, _: Request<api::GetStatusRequest>) -> Answer<api::Status> {
         let inner = &self.0;
         let twin_free_bytes = free_bytes(&inner.config.twin_dir).map_err(HostError::from)?;
+        let memory_free_bytes = free_bytes(&inner.config.memory_dir).map_err(HostError::from)?;
         Ok(Response::new(api::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: inner.config.name.clone(),
             qemu_version: inner.qemu_version().await,
             data_endpoint: inner.data_endpoint.clone(),
             twin_free_bytes,
+            memory_free_bytes,
         }))
     }
 
@@ -167,20 +177,37 @@ impl host_server::Host for Service {
         &self,
         request: Request<api::CheckCaptureRequest>,
     ) -> Answer<api::CheckCaptureResponse> {
-        let api::CheckCaptureRequest { guest, clone, regions } = request.into_inner();
+        let api::CheckCaptureRequest { guest, clone, regions, clone_use, merge } =
+            request.into_inner();
+        let clone_use = CloneUse::from_proto(clone_use)?;
         let plan = self.0.plan_capture(&guest, clone, &regions).await?;
+        let spec = &plan.guest.record.spec;
+        let mut safety = Vec::new();
+        let mut generation_id = String::new();
+        if clone {
+            let asked = plan.guest.ask_for_clone().await?;
+            safety.extend(safety::of_clone(spec, &asked, clone_use));
+            generation_id = asked.generation_id;
+        }
+        if merge {
+            let of = |name: &String| safety::of_region(name, &plan.guest.places.region(name));
+            safety.extend(plan.regions.iter().map(of));
+        }
         let mut files = plan.guest.region_files();
         files.retain(|file| plan.regions.contains(&file.name));
         Ok(Response::new(api::CheckCaptureResponse {
             ram_bytes: plan.ram_bytes,
             region_bytes: plan.region_bytes,
             regions: files,
-            spec: Some(plan.guest.record.spec.clone().into()),
+            spec: Some(spec.clone().into()),
+            safety,
+            generation_id,
+            clone_disks: spec.disks.iter().map(Disk::to_proto).collect(),
         }))
     }
 
     async fn capture(&self, request: Request<api::CaptureRequest>) -> Answer<api::CaptureReport> {
-        let api::CaptureRequest { migration_id, guest, clone, regions } = request.into_inner();
+        let api::CaptureRequest { migration_id, guest, clone, regions, .. } = request.into_inner();
         let id = checked_migration(&migration_id)?;
         let guest = checked_name("guest", &guest)?;
         self.detached(|inner| async move {
@@ -199,11 +226,12 @@ impl host_server::Host for Service {
         &self,
         request: Request<api::PrepareReceiveRequest>,
     ) -> Answer<api::PrepareReceiveResponse> {
-        let api::PrepareReceiveRequest { migration_id, spec, clone } = request.into_inner();
+        let api::PrepareReceiveRequest { migration_id, spec, clone, keep_t0 } =
+            request.into_inner();
         let id = checked_migration(&migration_id)?;
         let spec = GuestSpec::try_from(spec)?;
         self.detached(|inner| async move {
-            inner.prepare_receive(&id, spec, clone).await?;
+            inner.prepare_receive(&id, spec, clone, keep_t0).await?;
             Ok(api::PrepareReceiveResponse { data_endpoint: inner.data_endpoint.clone() })
         })
         .await
@@ -246,13 +274,23 @@ impl host_server::Host for Service {
         &self,
         request: Request<api::StartDestinationRequest>,
     ) -> Answer<api::Guest> {
-        let api::StartDestinationRequest { migration_id, paused, ready_text, ready_timeout_s } =
-            request.into_inner();
+        let api::StartDestinationRequest {
+            migration_id,
+            paused,
+            ready_text,
+            ready_timeout_s,
+            await_image,
+        } = request.into_inner();
+        let how = match (paused, await_image) {
+            (_, true) => Beginning::AwaitImage,
+            (true, false) => Beginning::Paused,
+            (false, false) => Beginning::Run,
+        };
         let id = checked_migration(&migration_id)?;
         let ready = Ready::asked(ready_text, ready_timeout_s);
         let say = ready.is_some();
         let started = self
-            .detached(move |inner| async move { inner.start_destination(&id, paused, say).await });
+            .detached(move |inner| async move { inner.start_destination(&id, how, say).await });
         let guest = started.await?.into_inner();
         // Only for as long as the caller waits: whoever gives up must be able to delete the guest.
         if let Some(ready) = ready {
@@ -273,6 +311,66 @@ impl host_server::Host for Service {
         self.detached(|inner| async move { inner.merge(&id).await }).await
     }
 
+    type SettleStream = Pin<Box<dyn Stream<Item = Result<api::SettleProgress, Status>> + Send>>;
+
+    async fn settle(
+        &self,
+        request: Request<api::SettleRequest>,
+    ) -> Answer<Self::SettleStream> {
+        let api::SettleRequest { guest, ram, regions, settle_ms, deadline_s } =
+            request.into_inner();
+        let guest = self.0.guest(&guest)?;
+        let or = |value: u32, default: u32| u64::from(if value == 0 { default } else { value });
+        let watch = Watch {
+            ram,
+            regions,
+            settle: Duration::from_millis(or(settle_ms, DEFAULT_SETTLE_MS)),
+            deadline: Duration::from_secs(or(deadline_s, DEFAULT_SETTLE_DEADLINE_S)),
+        };
+        let (answers, stream) = mpsc::channel(REPORTS_WAITING);
+        // Not detached: it changes nothing, and ends when nobody waits for it.
+        tokio::task::spawn_blocking(move || {
+            let progress = answers.clone();
+            let last = watch.until_settled(&guest, |seen| {
+                // A slow listener misses some.
+                let _ = progress.try_send(Ok(describe_settling(seen, false)));
+                !progress.is_closed()
+            });
+            let last = last.map(|seen| describe_settling(seen, true)).map_err(Status::from);
+            let _ = answers.blocking_send(last);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn send_image(
+        &self,
+        request: Request<api::SendImageRequest>,
+    ) -> Answer<api::ImageReport> {
+        let api::SendImageRequest { migration_id, data_endpoint } = request.into_inner();
+        let id = checked_migration(&migration_id)?;
+        let data_endpoint = endpoint(data_endpoint)?;
+        self.detached(|inner| async move { inner.send_image(id, data_endpoint).await }).await
+    }
+
+    async fn apply_image(
+        &self,
+        request: Request<api::ApplyImageRequest>,
+    ) -> Answer<api::ImageApplied> {
+        let request = request.into_inner();
+        let id = checked_migration(&request.migration_id)?;
+        let as_source = AsSource {
+            generation_id: generation_id(request.generation_id)?,
+            identity: checked_name("identity", &request.identity)?,
+            disks: request.disks.into_iter().map(disk).collect::<Result<_, _>>()?,
+        };
+        self.detached(|inner| async move {
+            let applied = inner.apply_image(&id, &request.digest, as_source).await?;
+            let Applied { applied_bytes, digest } = applied;
+            Ok(api::ImageApplied { applied_bytes, digest })
+        })
+        .await
+    }
+
     async fn forget(&self, request: Request<api::ForgetRequest>) -> Answer<api::ForgetResponse> {
         let id = checked_migration(&request.into_inner().migration_id)?;
         self.detached(|inner| async move {
@@ -280,6 +378,18 @@ impl host_server::Host for Service {
             Ok(api::ForgetResponse {})
         })
         .await
+    }
+}
+
+fn describe_settling(seen: Seen, done: bool) -> api::SettleProgress {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    api::SettleProgress {
+        unchanged_ms: ms(seen.unchanged),
+        changed_pages: seen.changed_pages,
+        watched_pages: seen.watched_pages,
+        done,
+        settled: seen.settled,
+        watched_ms: ms(seen.watched),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a guest is made of: requests turned into valid values, and back.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use tidegate_api::host as api;
 use tidegate_memory::transfer::MAX_ID_BYTES;
@@ -28,6 +30,35 @@ pub(crate) struct GuestSpec {
     /// Records of earlier versions have none.
     #[serde(default)]
     pub(crate) guest_agent: bool,
+    #[serde(default)]
+    pub(crate) disks: Vec<Disk>,
+    /// What the guest sees as its generation; empty: a new one.
+    #[serde(default)]
+    pub(crate) generation_id: String,
+    /// What the guest reads as its name; empty: its name.
+    #[serde(default)]
+    pub(crate) identity: String,
+}
+
+/// A virtio disk; at most one of its three properties is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Disk {
+    pub(crate) path: PathBuf,
+    pub(crate) format: Format,
+    pub(crate) read_only: bool,
+    /// Made for several writers.
+    pub(crate) shared_safe: bool,
+    /// The guest writes into an overlay of its own; `path` is its base.
+    pub(crate) overlay: bool,
+}
+
+/// How a disk's image is laid out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
+    #[default]
+    Raw,
+    Qcow2,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +83,11 @@ pub(crate) struct Region {
 impl GuestSpec {
     pub(crate) fn ram_bytes(&self) -> u64 {
         u64::from(self.memory_mib) << 20
+    }
+
+    /// What the guest reads as its name.
+    pub(crate) fn identity(&self) -> &str {
+        if self.identity.is_empty() { &self.name } else { &self.identity }
     }
 
     pub(crate) fn region_bytes(&self) -> u64 {
@@ -133,7 +169,67 @@ impl TryFrom<Option<api::GuestSpec>> for GuestSpec {
             regions,
             extra_args: spec.extra_args,
             guest_agent: spec.guest_agent,
+            disks: spec.disks.into_iter().map(disk).collect::<Result<_, _>>()?,
+            generation_id: generation_id(spec.generation_id)?,
+            identity: match spec.identity.as_str() {
+                "" => String::new(),
+                identity => checked_name("spec.identity", identity)?,
+            },
         })
+    }
+}
+
+pub(crate) fn disk(disk: api::Disk) -> Result<Disk, HostError> {
+    let invalid = |field, reason: String| Err(HostError::Invalid { field, reason });
+    if !disk.path.starts_with('/') {
+        return invalid("spec.disks.path", format!("`{}` is not an absolute path", disk.path));
+    }
+    let format = match disk.format.as_str() {
+        "" | "raw" => Format::Raw,
+        "qcow2" => Format::Qcow2,
+        other => {
+            let reason = format!("`{other}` is unknown; `raw` and `qcow2` are allowed");
+            return invalid("spec.disks.format", reason);
+        }
+    };
+    let api::Disk { path, read_only, shared_safe, overlay, .. } = disk;
+    if [read_only, shared_safe, overlay].into_iter().filter(|it| *it).count() > 1 {
+        let reason = format!("{path} is one of read_only, shared_safe and overlay at most");
+        return invalid("spec.disks", reason);
+    }
+    Ok(Disk { path: path.into(), format, read_only, shared_safe, overlay })
+}
+
+pub(crate) fn generation_id(text: String) -> Result<String, HostError> {
+    let groups: Vec<_> = text.split('-').collect();
+    let hex = |group: &&str| group.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_uuid = groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12]);
+    if text.is_empty() || is_uuid && groups.iter().all(hex) {
+        return Ok(text);
+    }
+    let reason = format!("`{}` is not a UUID", text.escape_debug());
+    Err(HostError::Invalid { field: "spec.generation_id", reason })
+}
+
+impl Disk {
+    pub(crate) fn to_proto(&self) -> api::Disk {
+        api::Disk {
+            path: self.path.display().to_string(),
+            format: self.format.name().to_owned(),
+            read_only: self.read_only,
+            shared_safe: self.shared_safe,
+            overlay: self.overlay,
+        }
+    }
+}
+
+impl Format {
+    /// QEMU's name of it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
     }
 }
 
@@ -174,6 +270,9 @@ impl From<GuestSpec> for api::GuestSpec {
                 .collect(),
             extra_args: spec.extra_args,
             guest_agent: spec.guest_agent,
+            disks: spec.disks.iter().map(Disk::to_proto).collect(),
+            generation_id: spec.generation_id,
+            identity: spec.identity,
         }
     }
 }
@@ -215,7 +314,8 @@ mod tests {
     fn records_of_earlier_versions_are_read() {
         let spec = GuestSpec::try_from(Some(good())).expect("valid");
         let record = serde_json::to_string(&spec).expect("record");
-        let earlier = record.replace(r#","guest_agent":false"#, "");
+        let later = r#","guest_agent":false,"disks":[],"generation_id":"","identity":"""#;
+        let earlier = record.replace(later, "");
         assert_ne!(earlier, record);
         assert_eq!(serde_json::from_str::<GuestSpec>(&earlier).expect("read"), spec);
     }
@@ -236,5 +336,20 @@ mod tests {
         assert!(refused(|s| s.regions.push(s.regions[0].clone())).contains("twice"));
         assert!(refused(|s| s.nics[0].mac = "52:54:0:0:0:1".into()).starts_with("spec.nics.mac"));
         assert!(refused(|s| s.nics[0].vhost_socket = "s".into()).contains("absolute"));
+        assert!(refused(|s| s.generation_id = "x".into()).starts_with("spec.generation_id"));
+    }
+
+    #[test]
+    fn a_disk_is_one_thing_only() {
+        let refused = |path: &str, change: fn(&mut api::Disk)| {
+            let mut disk = api::Disk { path: path.into(), ..Default::default() };
+            change(&mut disk);
+            let spec = api::GuestSpec { disks: vec![disk], ..good() };
+            GuestSpec::try_from(Some(spec)).expect_err("refused").to_string()
+        };
+        assert!(refused("a", |_| {}).starts_with("spec.disks.path: `a`"));
+        assert!(refused("/a", |disk| disk.format = "vmdk".into()).contains("`raw` and `qcow2`"));
+        let both = refused("/a", |disk| (disk.read_only, disk.overlay) = (true, true));
+        assert!(both.contains("one of read_only, shared_safe and overlay"), "{both}");
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     peers::Inventory,
     phase::Phase,
     record::{AbortCause, End, Fact, MigrationId, Outcome},
+    spec::FinishMode,
     steps::{self, Work},
 };
 
@@ -114,6 +115,7 @@ impl Driver {
         Work {
             id: self.id.clone(),
             progress: self.progress.clone(),
+            is_first: false,
             inventory: Arc::clone(&self.inventory),
             pace: self.pace,
             live: self.live.clone(),
@@ -121,6 +123,7 @@ impl Driver {
     }
 
     async fn phase(&mut self, phase: Phase) -> Result<(), Error> {
+        let is_first = self.progress.started.is_none();
         let begun_before = match self.progress.started {
             Some((_, since)) => Duration::from_millis(unix_ms().saturating_sub(since)),
             None => {
@@ -129,7 +132,7 @@ impl Driver {
             }
         };
         let clock = Instant::now();
-        let work = self.work();
+        let work = Work { is_first, ..self.work() };
         let mut step = Box::pin(attempts(&work, phase));
         let result = loop {
             match self.wait(&mut step).await {
@@ -177,16 +180,22 @@ impl Driver {
             Error::Refused { code: Code::Aborted, .. } if phase == Phase::Merge => {
                 AbortCause::MergeRefused
             }
+            Error::NotContinued { .. } if phase == Phase::Continue => AbortCause::NotContinued,
             _ => AbortCause::Step,
         };
         if self.progress.may_abort(cause) {
             return self.abort_if_source_is_there(cause, reason).await;
         }
-        let message = format!(
-            "{reason}. The destination serves new sessions and the source is kept, paused. Remove the \
-             cause, then: tidegate resume {}",
-            self.id
-        );
+        let standing = match self.progress.spec.finish {
+            FinishMode::Mirror(_) => {
+                "The source is kept, paused, and the destination is its image or goes on as it"
+            }
+            FinishMode::Merge | FinishMode::None => {
+                "The destination serves new sessions and the source is kept, paused"
+            }
+        };
+        let message =
+            format!("{reason}. {standing}. Remove the cause, then: tidegate resume {}", self.id);
         self.end(End::Failed, message).await
     }
 
@@ -256,10 +265,22 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|&stop| stop).await;
 }
 
-/// From the cutover on, giving up costs sessions: transient errors are waited out. Before, an abort is cheap.
+/// Once, or until a transient error has passed.
 async fn attempts(work: &Work, phase: Phase) -> Result<Outcome, Error> {
-    if phase < Phase::Cutover || phase == Phase::Drain {
+    if !phase.is_worth_waiting(work.progress.spec.finish) {
         return steps::run(work, phase).await;
+    }
+    if phase == Phase::Continue && work.is_first {
+        match steps::run(work, phase).await {
+            // Nobody has been asked yet.
+            Err(error @ Error::Unreachable { .. }) => {
+                return Err(Error::NotContinued { reason: error.to_string() });
+            }
+            Err(error) if error.is_transient() => {
+                tracing::warn!(migration = %work.id, "{phase}: {error}; trying again");
+            }
+            done => return done,
+        }
     }
     retry(work, phase.name(), || steps::run(work, phase)).await
 }

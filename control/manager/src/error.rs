@@ -101,6 +101,25 @@ pub enum Error {
         /// The limit.
         waited: Duration,
     },
+    /// The source's memory goes on changing.
+    #[error(
+        "the source's memory did not stop changing: {changed_pages} page(s) of {watched_pages} in the last look, watched for \
+         {watched_ms} ms. Let it come to rest, allow more time, or pause it all the same (unsettled STOP)"
+    )]
+    Unsettled {
+        /// In the last look.
+        changed_pages: u64,
+        /// Of so many.
+        watched_pages: u64,
+        /// For how long.
+        watched_ms: u64,
+    },
+    /// The destination does not go on as the source, and never did.
+    #[error("the destination was not continued: {reason}")]
+    NotContinued {
+        /// Why.
+        reason: String,
+    },
     /// There is no source any more to give everything back to.
     #[error(
         "source `{guest}` does not run any more on {peer}: nothing is given back to it, and the destination is kept with its sessions"

@@ -65,14 +65,23 @@ fn figures(progress: &Progress) -> proto::Figures {
                 figures.old_sessions_at_cutover = *old_sessions;
                 figures.cutover_ns = *elapsed_ns;
             }
-            Outcome::Diff { changed_bytes, .. } => figures.diff_bytes = *changed_bytes,
+            Outcome::Diff { changed_bytes, .. } | Outcome::Image { changed_bytes, .. } => {
+                figures.diff_bytes = *changed_bytes;
+            }
             Outcome::Merge { merged_bytes, pause_ns, conflicts } => {
                 figures.merged_bytes = *merged_bytes;
                 figures.destination_pause_ns = *pause_ns;
                 figures.conflicts = *conflicts;
             }
-            Outcome::Release { forgotten_sessions } => {
+            Outcome::Mirror { applied_bytes, digest } => {
+                figures.merged_bytes = *applied_bytes;
+                figures.image_digest = digest.clone();
+            }
+            Outcome::Continue { pause_ns } => figures.image_pause_ns = *pause_ns,
+            Outcome::Release { forgotten_sessions, kept_sessions, cut_sessions } => {
                 figures.forgotten_sessions = *forgotten_sessions;
+                figures.kept_sessions = *kept_sessions;
+                figures.cut_sessions = *cut_sessions;
             }
             _ => {}
         }
@@ -133,6 +142,11 @@ pub fn advanced(sequence: u64, advance: Advance) -> proto::MigrationEvent {
             Phase::Copy,
             What::Copy(proto::CopyProgress { sent_bytes, covered_bytes, total_bytes }),
         ),
+        Advance::Settle { unchanged_ms, settle_ms, changed_pages, watched_pages } => {
+            let progress =
+                proto::SettleProgress { unchanged_ms, settle_ms, changed_pages, watched_pages };
+            (Phase::Settle, What::Settle(progress))
+        }
         Advance::Drain { old_sessions, new_sessions } => {
             (Phase::Drain, What::Drain(proto::DrainProgress { old_sessions, new_sessions }))
         }

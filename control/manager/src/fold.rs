@@ -183,7 +183,7 @@ impl Progress {
         if let Some((phase, _)) = self.started {
             return Next::Run(phase);
         }
-        Phase::sequence(self.spec.finish).nth(self.finished.len()).map_or(Next::Complete, Next::Run)
+        Phase::sequence(&self.spec).nth(self.finished.len()).map_or(Next::Complete, Next::Run)
     }
 
     /// Whether this cause may still begin an abort.
@@ -191,11 +191,14 @@ impl Progress {
     pub fn may_abort(&self, cause: AbortCause) -> bool {
         let last = Phase::point_of_no_return(self.spec.finish);
         match cause {
-            AbortCause::MergeRefused => {
-                self.begun() == Some(Phase::Merge) && self.started.is_some()
-            }
+            AbortCause::MergeRefused => self.is_in(Phase::Merge),
+            AbortCause::NotContinued => self.is_in(Phase::Continue),
             _ => self.begun().is_none_or(|phase| phase < last),
         }
+    }
+
+    fn is_in(&self, phase: Phase) -> bool {
+        self.started.is_some_and(|(started, _)| started == phase)
     }
 
     /// The latest phase that has begun.

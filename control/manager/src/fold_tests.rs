@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     record::{MigrationId, Resumer},
     sessions::{Import, SessionList},
-    spec::{DestinationKind, FinishMode, Mac, Policies},
+    spec::{DestinationKind, FinishMode, Mac, NewSessions, Policies, Quiesce, Unsettled},
 };
 
 pub(crate) fn order() -> Spec {
@@ -30,6 +30,7 @@ pub(crate) fn order() -> Spec {
         ready_text: None,
         session_list: SessionList::Agent,
         policies: Policies::default(),
+        quiesce: Quiesce::Stop,
         drain_deadline_s: None,
     }
 }
@@ -41,10 +42,12 @@ fn number(facts: impl IntoIterator<Item = Fact>) -> Vec<Record> {
 
 /// All records of a migration that goes well.
 fn complete(finish: FinishMode) -> Vec<Record> {
-    let mut facts = vec![Fact::Accepted { spec: Box::new(Spec { finish, ..order() }) }];
-    for phase in Phase::sequence(finish) {
+    let order = Spec { finish, ..order() };
+    let mut facts = vec![Fact::Accepted { spec: Box::new(order.clone()) }];
+    for phase in Phase::sequence(&order) {
         facts.push(Fact::Started { phase });
-        facts.push(Fact::Finished { phase, elapsed_us: 1, outcome: Outcome::Quiesce });
+        let outcome = Outcome::Quiesce { asked_unix_us: 0 };
+        facts.push(Fact::Finished { phase, elapsed_us: 1, outcome });
     }
     facts.push(Fact::Ended { end: End::Completed, message: String::new() });
     number(facts)
@@ -54,8 +57,21 @@ fn any_phase() -> impl Strategy<Value = Phase> {
     proptest::sample::select(crate::phase::ALL.to_vec())
 }
 
+fn any_finish() -> impl Strategy<Value = FinishMode> {
+    proptest::sample::select(vec![
+        FinishMode::Merge,
+        FinishMode::Mirror(NewSessions::Hold),
+        FinishMode::Mirror(NewSessions::Cut),
+        FinishMode::None,
+    ])
+}
+
 fn any_fact() -> impl Strategy<Value = Fact> {
-    let cause = proptest::sample::select(vec![AbortCause::Operator, AbortCause::MergeRefused]);
+    let cause = proptest::sample::select(vec![
+        AbortCause::Operator,
+        AbortCause::MergeRefused,
+        AbortCause::NotContinued,
+    ]);
     let end = proptest::sample::select(vec![End::Completed, End::Aborted, End::Failed]);
     prop_oneof![
         Just(Fact::Accepted { spec: Box::new(order()) }),
@@ -64,7 +80,7 @@ fn any_fact() -> impl Strategy<Value = Fact> {
             Fact::Finished {
                 phase,
                 elapsed_us: 5,
-                outcome: Outcome::Release { forgotten_sessions: 0 },
+                outcome: Outcome::Quiesce { asked_unix_us: 0 },
             }
         }),
         cause.prop_map(|cause| Fact::AbortBegun { cause, reason: String::new() }),
@@ -90,8 +106,7 @@ proptest! {
     }
 
     #[test]
-    fn every_prefix_folds_and_resumes_where_it_stopped(merge: bool, cut in 0_usize..40) {
-        let finish = if merge { FinishMode::Merge } else { FinishMode::None };
+    fn every_prefix_folds_and_resumes_where_it_stopped(finish in any_finish(), cut in 0_usize..40) {
         let records = complete(finish);
         let cut = cut % (records.len() + 1);
         let Ok(progress) = Progress::fold(&records[..cut]) else {
@@ -108,8 +123,7 @@ proptest! {
     }
 
     #[test]
-    fn abort_is_possible_exactly_before_the_point_of_no_return(merge: bool, cut in 1_usize..40) {
-        let finish = if merge { FinishMode::Merge } else { FinishMode::None };
+    fn abort_is_possible_exactly_before_the_point_of_no_return(finish in any_finish(), cut in 1_usize..40) {
         let records = complete(finish);
         let cut = 1 + cut % (records.len() - 1);
         let mut progress = Progress::fold(&records[..cut]).expect("prefix");
@@ -126,9 +140,28 @@ proptest! {
 
 #[test]
 fn finish_none_skips_diff_and_merge() {
-    let phases: Vec<_> = Phase::sequence(FinishMode::None).collect();
+    let phases: Vec<_> =
+        Phase::sequence(&Spec { finish: FinishMode::None, ..order() }).collect();
     assert!(!phases.contains(&Phase::Diff) && !phases.contains(&Phase::Merge));
     assert_eq!(phases.len(), 10);
+}
+
+#[test]
+fn a_mirror_that_holds_sessions_neither_cuts_over_nor_drains() {
+    let finish = FinishMode::Mirror(NewSessions::Hold);
+    let settle = Quiesce::Settle { settle_ms: 1, deadline_s: 1, unsettled: Unsettled::Stop };
+    let phases = |finish, quiesce| {
+        let order = Spec { finish, quiesce, ..order() };
+        Phase::sequence(&order).map(Phase::name).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        phases(finish, settle),
+        "preflight takeover capture copy destination settle quiesce diff mirror continue release cleanup"
+    );
+    assert_eq!(
+        phases(FinishMode::Mirror(NewSessions::Cut), Quiesce::Stop),
+        "preflight takeover capture copy destination cutover drain quiesce diff mirror continue release cleanup"
+    );
 }
 
 #[test]
@@ -178,6 +211,16 @@ fn records_of_earlier_versions_are_read() {
     let earlier = json.replace(r#""ready_text":null,"session_list":"auto","#, "");
     assert_ne!(earlier, json);
     assert_eq!(serde_json::from_str::<Record>(&earlier).expect("read"), accepted);
+    // It always paused the source at once.
+    let earlier = json.replace(r#""quiesce":"stop","#, "");
+    assert_ne!(earlier, json);
+    assert_eq!(serde_json::from_str::<Record>(&earlier).expect("read"), accepted);
+    let earlier: Outcome = serde_json::from_str(r#"{"outcome":"quiesce"}"#).expect("read");
+    assert_eq!(earlier, Outcome::Quiesce { asked_unix_us: 0 });
+    let earlier = r#"{"outcome":"release","forgotten_sessions":2}"#;
+    let release =
+        Outcome::Release { forgotten_sessions: 2, kept_sessions: 0, cut_sessions: 0 };
+    assert_eq!(serde_json::from_str::<Outcome>(earlier).expect("read"), release);
     // The copy kept where it went.
     let earlier = r#"{"sequence":9,"unix_ms":5,"fact":"finished","phase":"copy","elapsed_us":1,"outcome":{"outcome":"copy","data_endpoint":"10.0.0.9:1","sent_bytes":2,"covered_bytes":3,"digest":"d"}}"#;
     let Fact::Finished { outcome, .. } =

@@ -15,6 +15,17 @@ pub enum Advance {
         /// To be covered.
         total_bytes: u64,
     },
+    /// The source's memory, watched.
+    Settle {
+        /// For how long nothing has changed.
+        unchanged_ms: u64,
+        /// For how long nothing must.
+        settle_ms: u64,
+        /// In the last look.
+        changed_pages: u64,
+        /// Of so many.
+        watched_pages: u64,
+    },
     /// The drain.
     Drain {
         /// Left at the source.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use tidegate_api::manager as proto;
 
-use crate::spec::FinishMode;
+use crate::spec::{FinishMode, NewSessions, Quiesce, Spec};
 
 /// One step of a migration, in the order they are carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -25,12 +25,18 @@ pub enum Phase {
     Cutover,
     /// Until the last old session has closed.
     Drain,
+    /// The source's memory is watched until it stops changing.
+    Settle,
     /// The source is paused for good.
     Quiesce,
     /// What the source changed since T0 goes to the destination's host.
     Diff,
     /// ... and is merged into the destination's regions.
     Merge,
+    /// ... or makes the destination, with the source's final device state, its image.
+    Mirror,
+    /// The destination goes on as the source.
+    Continue,
     /// The switch stops hosting the address.
     Release,
     /// The source is deleted, both hosts forget the migration.
@@ -38,7 +44,7 @@ pub enum Phase {
 }
 
 /// All phases in order.
-pub const ALL: [Phase; 12] = [
+pub const ALL: [Phase; 15] = [
     Phase::Preflight,
     Phase::Takeover,
     Phase::Capture,
@@ -46,38 +52,68 @@ pub const ALL: [Phase; 12] = [
     Phase::Destination,
     Phase::Cutover,
     Phase::Drain,
+    Phase::Settle,
     Phase::Quiesce,
     Phase::Diff,
     Phase::Merge,
+    Phase::Mirror,
+    Phase::Continue,
     Phase::Release,
     Phase::Cleanup,
 ];
 
 impl Phase {
-    /// The phases a migration with this finish mode goes through.
-    pub fn sequence(finish: FinishMode) -> impl Iterator<Item = Self> {
-        ALL.into_iter().filter(move |phase| phase.applies(finish))
+    /// The phases a migration of this order goes through.
+    pub fn sequence(order: &Spec) -> impl Iterator<Item = Self> {
+        let (finish, quiesce) = (order.finish, order.quiesce);
+        ALL.into_iter().filter(move |phase| phase.applies(finish, quiesce))
     }
 
-    fn applies(self, finish: FinishMode) -> bool {
-        finish == FinishMode::Merge || !matches!(self, Self::Diff | Self::Merge)
+    fn applies(self, finish: FinishMode, quiesce: Quiesce) -> bool {
+        let mirrors = matches!(finish, FinishMode::Mirror(_));
+        match self {
+            // All sessions stay at the source until its image goes on with them.
+            Self::Cutover | Self::Drain => finish != FinishMode::Mirror(NewSessions::Hold),
+            Self::Settle => quiesce != Quiesce::Stop,
+            Self::Diff => mirrors || finish == FinishMode::Merge,
+            Self::Merge => finish == FinishMode::Merge,
+            Self::Mirror | Self::Continue => mirrors,
+            _ => true,
+        }
     }
 
     /// Once this phase has started the migration can no longer be aborted: what the destination's memory
-    /// holds, or who owns the address, cannot be taken back.
+    /// holds, which of the two goes on as the guest, or who owns the address, cannot be taken back.
     #[must_use]
     pub fn point_of_no_return(finish: FinishMode) -> Self {
         match finish {
             FinishMode::Merge => Self::Merge,
+            FinishMode::Mirror(_) => Self::Continue,
             FinishMode::None => Self::Release,
         }
+    }
+
+    /// Whether a transient error is waited out rather than giving up: from the cutover on, giving up costs sessions.
+    /// Not in `mirror` until the destination goes on: there the source only has to be continued, and the longer it stands
+    /// still, the more sessions are lost.
+    #[must_use]
+    pub fn is_worth_waiting(self, finish: FinishMode) -> bool {
+        let patient_from = match finish {
+            FinishMode::Mirror(_) => Self::Continue,
+            FinishMode::Merge | FinishMode::None => Self::Cutover,
+        };
+        // A drain waits by itself.
+        self >= patient_from && self != Self::Drain
     }
 
     /// Whether an abort cuts the step short instead of letting it finish. The others are short, and cutting
     /// them could leave a guest paused with nobody waiting for the answer.
     #[must_use]
     pub fn interruptible(self) -> bool {
-        matches!(self, Self::Preflight | Self::Copy | Self::Destination | Self::Drain)
+        matches!(
+            self,
+            Self::Preflight | Self::Copy | Self::Destination | Self::Drain | Self::Settle
+        )
     }
 
     /// The word for it in messages, JSON and the journal.
@@ -91,9 +127,12 @@ impl Phase {
             Self::Destination => "destination",
             Self::Cutover => "cutover",
             Self::Drain => "drain",
+            Self::Settle => "settle",
             Self::Quiesce => "quiesce",
             Self::Diff => "diff",
             Self::Merge => "merge",
+            Self::Mirror => "mirror",
+            Self::Continue => "continue",
             Self::Release => "release",
             Self::Cleanup => "cleanup",
         }
@@ -110,9 +149,12 @@ impl Phase {
             Self::Destination => proto::Phase::Destination,
             Self::Cutover => proto::Phase::Cutover,
             Self::Drain => proto::Phase::Drain,
+            Self::Settle => proto::Phase::Settle,
             Self::Quiesce => proto::Phase::Quiesce,
             Self::Diff => proto::Phase::Diff,
             Self::Merge => proto::Phase::Merge,
+            Self::Mirror => proto::Phase::Mirror,
+            Self::Continue => proto::Phase::Continue,
             Self::Release => proto::Phase::Release,
             Self::Cleanup => proto::Phase::Cleanup,
         }

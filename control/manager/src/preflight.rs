@@ -5,16 +5,17 @@ mod sessions;
 mod switch;
 
 pub use rules::state_word;
-use rules::{clone_card, regions, rewrite};
+use rules::{clone_card, regions, rewrite, room};
 use tidegate_api::host::{self as host_proto, CheckCaptureResponse, GuestState};
 
 use crate::{
     error::Error,
-    guest::GuestSpec,
+    guest::{GuestSpec, identity},
     pace::{CALL, Pace},
     peers::{Inventory, Peer},
     record::Outcome,
-    spec::{DestinationKind, Spec, Unknown},
+    spec::{DestinationKind, FinishMode, Quiesce, Spec, Unknown},
+    steps::clone_use,
 };
 
 /// One check's result.
@@ -100,9 +101,9 @@ pub async fn check(
     if let (Some(switch), Some(_)) = (&switch, &source) {
         sessions::check(order, inventory, switch, &mut findings).await;
     }
-    let destination = destination_checks(order, inventory, &mut findings).await;
+    let destination_host = destination_checks(order, inventory, &mut findings).await;
     if let (Some(source), Some(destination), DestinationKind::Clone) =
-        (&source, &destination, order.kind)
+        (&source, &destination_host, order.kind)
     {
         let (from, to) = (&source.status.qemu_version, &destination.qemu_version);
         let same = if from == to {
@@ -124,11 +125,17 @@ pub async fn check(
         policies(order, switch.speaks_quic(), &mut findings);
     }
     let Some(mac) = mac else { return findings };
+    let destination = Box::new(GuestSpec::destination(&source.capture, order, mac));
+    if let Some(status) = &destination_host {
+        findings.note("destination memory", room(order, &destination, status));
+    }
     findings.settled = Some(Outcome::Preflight {
-        destination: Box::new(GuestSpec::destination(&source.spec, order, mac)),
+        destination,
         mac,
         regions: source.capture.regions.iter().map(|region| region.name.clone()).collect(),
         twin_bytes: source.capture.ram_bytes + source.capture.region_bytes,
+        generation_id: source.capture.generation_id.clone(),
+        identity: identity(&source.spec),
     });
     findings
 }
@@ -173,6 +180,17 @@ async fn source_checks(
         },
     );
     findings.note("regions", regions(order, &spec));
+    for safety in &capture.safety {
+        let detail = format!("{}: {}", safety.name, safety.detail);
+        match (safety.ok, safety.warning) {
+            (true, true) => findings.warn("clone safety", detail),
+            (true, false) => drop(findings.note("clone safety", Ok(detail))),
+            (false, _) => drop(findings.note("clone safety", Err(detail))),
+        }
+    }
+    if order.quiesce != Quiesce::Stop {
+        findings.note("quiescence", Ok(order.quiesce.to_string()));
+    }
     Some(Source { status, spec, capture })
 }
 
@@ -219,6 +237,8 @@ async fn capture(order: &Spec, peer: &Peer) -> Result<(CheckCaptureResponse, Str
             guest: order.source_guest.clone(),
             clone: order.kind == DestinationKind::Clone,
             regions: order.regions.clone(),
+            clone_use: clone_use(order).into(),
+            merge: order.finish == FinishMode::Merge,
         };
         peer.answer("CheckCapture", CALL, host.check_capture(request)).await
     };

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    guest::GuestSpec,
+    guest::{Disk, GuestSpec},
     phase::Phase,
     sessions::Import,
     spec::{Mac, Spec},
@@ -131,6 +131,8 @@ pub enum AbortCause {
     Step,
     /// The host refused the merge as a whole and changed nothing. The only cause after the merge has started.
     MergeRefused,
+    /// The destination was never continued as the source. The only cause after that has started.
+    NotContinued,
 }
 
 /// Who took a migration up again.
@@ -169,6 +171,12 @@ pub enum Outcome {
         regions: Vec<String>,
         /// Bytes the capture will hold.
         twin_bytes: u64,
+        /// What the source sees as its generation.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        generation_id: String,
+        /// What the source reads as its own name.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        identity: String,
     },
     /// The address is hosted and the destination known.
     Takeover {
@@ -218,8 +226,23 @@ pub enum Outcome {
         /// Live at the destination then.
         new_sessions: u64,
     },
+    /// The source's memory has stopped changing, or not in time.
+    Settle {
+        /// Whether it has.
+        settled: bool,
+        /// How long it was watched.
+        watched_ms: u64,
+        /// What changed in the last look.
+        changed_pages: u64,
+        /// Of so many.
+        watched_pages: u64,
+    },
     /// The source is paused.
-    Quiesce,
+    Quiesce {
+        /// When it was asked to. Earlier versions did not keep it.
+        #[serde(default)]
+        asked_unix_us: u64,
+    },
     /// The diff has arrived.
     Diff {
         /// Compared.
@@ -231,6 +254,22 @@ pub enum Outcome {
         /// Runs of differing bytes.
         runs: u64,
     },
+    /// What makes the destination the source's image has arrived.
+    Image {
+        /// Compared.
+        compared_bytes: u64,
+        /// Of pages that differ.
+        changed_bytes: u64,
+        /// On the wire.
+        sent_bytes: u64,
+        /// The final device state.
+        device_state_bytes: u64,
+        /// Of all RAM and regions.
+        digest: String,
+        /// What the destination goes on with.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        disks: Vec<Disk>,
+    },
     /// The destination's regions hold both VMs' changes.
     Merge {
         /// Bytes of the destination that changed.
@@ -240,17 +279,40 @@ pub enum Outcome {
         /// Bytes changed on both sides, settled by the region's merge type.
         conflicts: u64,
     },
+    /// The destination is the source's image, paused.
+    Mirror {
+        /// Bytes of the destination that were written.
+        applied_bytes: u64,
+        /// Of all RAM and regions, the same on both sides.
+        digest: String,
+    },
+    /// The destination goes on as the source.
+    Continue {
+        /// From the source's pause until it ran.
+        pause_ns: u64,
+    },
     /// The address's home is the destination.
     Release {
         /// Sessions of the source that were left, adopted after the drain; they are cut.
         #[serde(default)]
         forgotten_sessions: u64,
+        /// Sessions of the source that went on at the destination.
+        #[serde(default)]
+        kept_sessions: u64,
+        /// Sessions of the destination that were cut for that.
+        #[serde(default)]
+        cut_sessions: u64,
     },
     /// Nothing of the migration is left.
     Cleanup {
         /// What could not be tidied up; empty when all was.
         left_behind: Vec<String>,
     },
+}
+
+/// Enough of a digest to compare by eye.
+fn short(digest: &str) -> &str {
+    digest.get(..16).unwrap_or(digest)
 }
 
 impl Outcome {
@@ -274,11 +336,16 @@ impl Outcome {
             Self::Takeover { import } => {
                 import.as_ref().map(ToString::to_string).unwrap_or_default()
             }
-            Self::Release { forgotten_sessions: 0 } => String::new(),
-            Self::Release { forgotten_sessions } => {
-                format!(
-                    "{forgotten_sessions} session(s) of the source appeared after the drain and are cut"
-                )
+            Self::Release { forgotten_sessions, kept_sessions, cut_sessions } => {
+                let told = [
+                    (*forgotten_sessions, "of the source appeared after the drain and are cut"),
+                    (*kept_sessions, "of the source go on at the destination"),
+                    (*cut_sessions, "of the destination are cut"),
+                ];
+                let told = told.into_iter().filter(|(count, _)| *count > 0);
+                let told: Vec<_> =
+                    told.map(|(count, what)| format!("{count} session(s) {what}")).collect();
+                told.join(", ")
             }
             Self::Capture { pause_ns, .. } => format!("source paused for {}", ms(pause_ns)),
             Self::Copy { sent_bytes, covered_bytes, .. } => {
@@ -295,10 +362,26 @@ impl Outcome {
             Self::Drain { new_sessions } => {
                 format!("no old session left, {new_sessions} at the destination")
             }
-            Self::Quiesce => "source paused".to_owned(),
+            Self::Settle { settled: true, watched_ms, .. } => {
+                format!("the source's memory stopped changing, watched for {watched_ms} ms")
+            }
+            Self::Settle { watched_ms, changed_pages, watched_pages, .. } => format!(
+                "the source's memory did not stop changing in {watched_ms} ms, {changed_pages} of {watched_pages} \
+                 page(s) in the last look"
+            ),
+            Self::Quiesce { .. } => "source paused".to_owned(),
+            Self::Mirror { applied_bytes, digest } => {
+                format!("{applied_bytes} bytes applied, digest {} on both sides", short(digest))
+            }
+            Self::Continue { pause_ns } => {
+                format!("the destination runs {} after the source's pause", ms(pause_ns))
+            }
             Self::Diff { changed_bytes, compared_bytes, runs, .. } => {
                 format!("{changed_bytes} of {compared_bytes} bytes changed, {runs} run(s)")
             }
+            Self::Image { changed_bytes, compared_bytes, sent_bytes, .. } => format!(
+                "{changed_bytes} of {compared_bytes} bytes changed, {sent_bytes} sent with the device state"
+            ),
             Self::Merge { merged_bytes, pause_ns, conflicts } => format!(
                 "{merged_bytes} bytes merged, destination paused for {}, {conflicts} conflict(s)",
                 ms(pause_ns)

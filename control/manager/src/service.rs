@@ -75,7 +75,7 @@ impl Manager for Service {
             warning: check.warning,
             detail: check.result.unwrap_or_else(|problem| problem),
         });
-        let steps = Phase::sequence(spec.finish).map(|phase| phase.name().to_owned());
+        let steps = Phase::sequence(&spec).map(|phase| phase.name().to_owned());
         Ok(Response::new(proto::Plan { checks: checks.collect(), ok, steps: steps.collect() }))
     }
 

@@ -1,6 +1,7 @@
 //! What a migration was asked to do, checked at the edge.
 
 mod encap;
+mod finish;
 mod invalid;
 mod mac;
 mod message;
@@ -11,6 +12,7 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use encap::{Encap, EncapKind};
+pub use finish::{FinishMode, NewSessions, Quiesce, Unsettled};
 pub use invalid::InvalidSpec;
 pub use mac::Mac;
 pub use policies::{Policies, Unknown};
@@ -25,16 +27,6 @@ pub enum DestinationKind {
     Clone,
     /// Booted fresh with the source's regions as of T0.
     Boot,
-}
-
-/// What happens at the end to what the source changed since T0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishMode {
-    /// Merged into the destination's regions.
-    Merge,
-    /// Dropped.
-    None,
 }
 
 /// A migration's order. Switch and hosts are names in the inventory.
@@ -87,6 +79,9 @@ pub struct Spec {
     /// What the switch is told at cutover.
     #[serde(default)]
     pub policies: Policies,
+    /// When the source is paused for good.
+    #[serde(default)]
+    pub quiesce: Quiesce,
     /// When the drain takes longer the migration is aborted.
     pub drain_deadline_s: Option<u32>,
 }

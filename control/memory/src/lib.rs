@@ -3,7 +3,8 @@
 //! Guest memory is files mapped shared ([`mapping::Mapping`]); it changes under the reader, so it is only
 //! copied in and out. A migration's bytes take this path: source's files → [`twin`] (while the source is
 //! paused) → [`copy`] over a [`transport`] → destination's files; later, source's regions against the twin →
-//! [`diff`] → [`copy`] → [`merge`] into the destination's regions.
+//! [`diff`] → [`copy`] → [`merge`] into the destination's regions. Where the destination's memory shall be the source's,
+//! RAM and regions against the twin → [`image_diff`] → destination's files.
 //!
 //! Everything here blocks; callers run it on threads that may.
 #![forbid(unsafe_code)]
@@ -11,11 +12,19 @@
 pub mod copy;
 pub mod diff;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
+mod header;
+pub mod image_diff;
+pub mod image_digest;
 pub mod mapping;
 pub mod merge;
 pub mod object;
 pub mod page_hashes;
+mod parallel;
 mod redo;
+mod runs;
+pub mod scan;
 pub mod transport;
 pub mod twin;
 mod wire;

@@ -2,7 +2,7 @@
 //!
 //! The law of this file: guest memory changes while we look at it, so there is never a reference into it.
 //! Bytes are copied out into our own buffers, copied in, or moved between the mapping and a file
-//! descriptor by the kernel. vm-memory's slices are volatile, bounds-checked and tied to the mapping's life,
+//! descriptor by the kernel, or compared where they are by `tidegate-guestmem`. vm-memory's slices are volatile, bounds-checked and tied to the mapping's life,
 //! so nothing here needs `unsafe`.
 //!
 //! A mapped file must not shrink while it is mapped: the files are this host's own.
@@ -100,6 +100,15 @@ impl Mapping {
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), MemoryError> {
         self.slice(offset, bytes.len() as u64)?.copy_from(bytes);
         Ok(())
+    }
+
+    /// Whether bytes differ from those at the same place of another mapping, without copying either.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfBounds`].
+    pub fn differs(&self, offset: u64, len_bytes: u64, other: &Self) -> Result<bool, MemoryError> {
+        let (here, there) = (self.slice(offset, len_bytes)?, other.slice(offset, len_bytes)?);
+        Ok(tidegate_guestmem::differ(&here, &there))
     }
 
     /// Let the kernel put the next `len_bytes` of a file or socket straight here.

@@ -7,21 +7,16 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{Seek as _, SeekFrom},
     path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
 };
 
 use crate::{
-    Mapping, MemoryError, Object, ObjectKind, locked,
+    Mapping, MemoryError, Object, ObjectKind,
     mapping::{self, create_file, free_bytes},
+    parallel::in_parallel,
 };
 
 /// What one thread copies at a time.
 const PIECE_BYTES: u64 = 8 << 20;
-const MAX_THREADS: usize = 4;
 
 /// Where the twin of an object is kept in the twin's directory.
 #[must_use]
@@ -30,6 +25,7 @@ pub fn path_of(dir: &Path, kind: &ObjectKind) -> PathBuf {
         ObjectKind::Ram => "ram".to_owned(),
         ObjectKind::DeviceState => "device-state".to_owned(),
         ObjectKind::Diff => "diff".to_owned(),
+        ObjectKind::DryRun => "diff-of-dry-run".to_owned(),
         ObjectKind::Region(name) => format!("region-{name}"),
     })
 }
@@ -170,7 +166,7 @@ impl Prepared {
 
 /// Where a file has bytes: a guest's RAM that was never touched is a hole, and the twin's zeros already
 /// say so. Offset and length.
-fn data_extents(path: &Path) -> Result<Vec<(u64, u64)>, MemoryError> {
+pub(crate) fn data_extents(path: &Path) -> Result<Vec<(u64, u64)>, MemoryError> {
     use rustix::fs::{SeekFrom, seek};
     let file = File::open(path).map_err(MemoryError::file("open", path))?;
     let mut extents = Vec::new();
@@ -186,33 +182,6 @@ fn data_extents(path: &Path) -> Result<Vec<(u64, u64)>, MemoryError> {
         extents.push((start, end - start));
         at = end;
     }
-}
-
-/// Run `job` for each piece of work on as many threads as help; the first error stops all.
-fn in_parallel<W: Sync>(
-    work: &[W],
-    job: impl Fn(&W) -> Result<(), MemoryError> + Sync,
-) -> Result<(), MemoryError> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let threads = threads.min(MAX_THREADS).min(work.len().max(1));
-    let next = AtomicUsize::new(0);
-    let failed = Mutex::new(None);
-    let run = || {
-        // Relaxed: the index hands out work, the scope's join orders the results.
-        while let Some(piece) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = job(piece) {
-                next.store(work.len(), Ordering::Relaxed);
-                locked(&failed).get_or_insert(error);
-            }
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(run);
-        }
-        run();
-    });
-    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
 #[cfg(test)]

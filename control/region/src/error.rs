@@ -27,6 +27,8 @@ pub enum HeaderError {
         /// What is there.
         found: u32,
     },
+    /// The schema version is zero.
+    Schema,
     /// Bytes that must be zero are not.
     Reserved {
         /// The first such byte.
@@ -58,14 +60,19 @@ pub enum RangeError {
     },
     /// Length zero.
     Empty,
-    /// Offset or length is not a multiple of the width.
+    /// Offset or length is not a multiple of the width, or of 8 for a log.
     Misaligned {
         /// Where it starts.
         offset: u64,
         /// How long it is.
         len_bytes: u64,
-        /// Bytes of one value.
-        width: u32,
+        /// What both must be multiples of.
+        unit: u64,
+    },
+    /// A log without room for records.
+    NoRoom {
+        /// How long it is.
+        len_bytes: u64,
     },
     /// It reaches into the header or past the region's end.
     OutOfBounds {
@@ -97,11 +104,12 @@ impl fmt::Display for HeaderError {
                 found.escape_ascii()
             ),
             Self::Version { found } => {
-                write!(f, "region layout version {found} is not supported, only {VERSION} is")
+                write!(f, "region layout version {found} is not supported, only 1 to {VERSION} are")
             }
             Self::RangeCount { found } => {
                 write!(f, "the region declares {found} ranges; 1 to {MAX_RANGES} are allowed")
             }
+            Self::Schema => f.write_str("the region's schema version is zero; count from 1"),
             Self::Reserved { offset } => {
                 write!(f, "byte {offset} of the region header must be zero")
             }
@@ -113,16 +121,23 @@ impl fmt::Display for HeaderError {
 impl fmt::Display for RangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::MergeType { code } => write!(f, "merge type {code} is unknown; 1 to 7 are known"),
+            Self::MergeType { code } => {
+                write!(
+                    f,
+                    "merge type {code} is unknown; 1 to 7 are known, since layout version 2 also 8"
+                )
+            }
             Self::Width { merge_type, width } => {
-                let allowed = if merge_type.is_arithmetic() { "1, 2, 4 or 8" } else { "1" };
+                let allowed = if merge_type.widths().len() > 1 { "1, 2, 4 or 8" } else { "1" };
                 write!(f, "width {width} does not fit merge type {merge_type}; {allowed} does")
             }
             Self::Empty => f.write_str("its length is zero"),
-            Self::Misaligned { offset, len_bytes, width } => write!(
-                f,
-                "offset {offset} and length {len_bytes} must be multiples of the width {width}"
-            ),
+            Self::Misaligned { offset, len_bytes, unit } => {
+                write!(f, "offset {offset} and length {len_bytes} must be multiples of {unit}")
+            }
+            Self::NoRoom { len_bytes } => {
+                write!(f, "a log of {len_bytes} bytes has no room for records behind its length")
+            }
             Self::OutOfBounds { offset, len_bytes, size_bytes } => write!(
                 f,
                 "{len_bytes} bytes at {offset} are not within the data of the region, \

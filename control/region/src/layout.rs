@@ -9,13 +9,14 @@ use crate::{
 
 /// First eight bytes of a formatted region.
 pub const MAGIC: [u8; 8] = *b"TGREGION";
-/// The only layout version there is.
-pub const VERSION: u32 = 1;
+/// The layout version that is written. Version 1, which had no schema version and no logs, is read too.
+pub const VERSION: u32 = 2;
 /// Bytes before the data.
 pub const HEADER_BYTES: usize = 4096;
 /// Most ranges one region can have.
 pub const MAX_RANGES: usize = 64;
 
+const SCHEMA_AT: usize = 32;
 const RANGES_AT: usize = 64;
 const RANGE_BYTES: usize = 32;
 const FILLER: Range = Range { offset: 0, len_bytes: 0, merge_type: MergeType::Abort, width: 1 };
@@ -23,8 +24,9 @@ const FILLER: Range = Range { offset: 0, len_bytes: 0, merge_type: MergeType::Ab
 /// A valid header: every range lies within the data, ascending, without overlap, aligned to its width.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// The service's own number for what it keeps in the region.
-    pub generation: u64,
+    version: u32,
+    schema_version: u32,
+    generation: u64,
     size_bytes: u64,
     count: usize,
     ranges: [Range; MAX_RANGES],
@@ -34,9 +36,20 @@ impl Header {
     /// A header for a region of `size_bytes` with these ranges.
     ///
     /// # Errors
-    /// [`HeaderError::RangeCount`] or [`HeaderError::Range`].
-    pub fn new(generation: u64, size_bytes: u64, ranges: &[Range]) -> Result<Self, HeaderError> {
-        let mut header = Self::empty(generation, size_bytes, ranges.len())?;
+    /// [`HeaderError::Schema`], [`HeaderError::RangeCount`] or [`HeaderError::Range`].
+    pub fn new(
+        schema_version: u32,
+        generation: u64,
+        size_bytes: u64,
+        ranges: &[Range],
+    ) -> Result<Self, HeaderError> {
+        if schema_version == 0 {
+            return Err(HeaderError::Schema);
+        }
+        let mut header = Self::empty(ranges.len())?;
+        header.schema_version = schema_version;
+        header.generation = generation;
+        header.size_bytes = size_bytes;
         for (index, range) in ranges.iter().enumerate() {
             header.put(index, *range).map_err(|error| HeaderError::Range { index, error })?;
         }
@@ -56,17 +69,27 @@ impl Header {
             return Err(HeaderError::Magic { found });
         }
         let version = u32_at(bytes, 8);
-        if version != VERSION {
-            return Err(HeaderError::Version { found: version });
-        }
+        let reserved_from = match version {
+            1 => SCHEMA_AT,
+            VERSION => SCHEMA_AT + 4,
+            found => return Err(HeaderError::Version { found }),
+        };
         let found = u32_at(bytes, 12);
         let count = usize::try_from(found).map_err(|_| HeaderError::RangeCount { found })?;
-        let mut header = Self::empty(u64_at(bytes, 24), u64_at(bytes, 16), count)?;
-        zeros(bytes, 32, RANGES_AT)?;
+        let mut header = Self::empty(count)?;
+        header.version = version;
+        header.size_bytes = u64_at(bytes, 16);
+        header.generation = u64_at(bytes, 24);
+        header.schema_version = u32_at(bytes, SCHEMA_AT);
+        if version > 1 && header.schema_version == 0 {
+            return Err(HeaderError::Schema);
+        }
+        zeros(bytes, reserved_from, RANGES_AT)?;
         for index in 0..count {
             let at = RANGES_AT + index * RANGE_BYTES;
             let code = u32_at(bytes, at + 16);
             MergeType::from_code(code)
+                .filter(|merge_type| version > 1 || *merge_type != MergeType::AppendLog)
                 .ok_or(RangeError::MergeType { code })
                 .and_then(|merge_type| {
                     let offset = u64_at(bytes, at);
@@ -87,10 +110,11 @@ impl Header {
         // `count` is at most MAX_RANGES.
         let count = u32::try_from(self.count).unwrap_or(u32::MAX);
         out[..8].copy_from_slice(&MAGIC);
-        out[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        out[8..12].copy_from_slice(&self.version.to_le_bytes());
         out[12..16].copy_from_slice(&count.to_le_bytes());
         out[16..24].copy_from_slice(&self.size_bytes.to_le_bytes());
         out[24..32].copy_from_slice(&self.generation.to_le_bytes());
+        out[SCHEMA_AT..SCHEMA_AT + 4].copy_from_slice(&self.schema_version.to_le_bytes());
         for (range, slot) in
             self.ranges().iter().zip(out[RANGES_AT..].chunks_exact_mut(RANGE_BYTES))
         {
@@ -99,6 +123,18 @@ impl Header {
             slot[16..20].copy_from_slice(&range.merge_type.code().to_le_bytes());
             slot[20..24].copy_from_slice(&range.width.to_le_bytes());
         }
+    }
+
+    /// The service's own number for the format of what it keeps in the region; 0 in a region of layout version 1.
+    #[must_use]
+    pub const fn schema_version(&self) -> u32 {
+        self.schema_version
+    }
+
+    /// The service's own number for the content: another one each time it begins anew.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Size of the whole region in bytes, header included.
@@ -113,12 +149,20 @@ impl Header {
         &self.ranges[..self.count]
     }
 
-    fn empty(generation: u64, size_bytes: u64, count: usize) -> Result<Self, HeaderError> {
+    /// A header whose numbers and ranges are to be filled in.
+    fn empty(count: usize) -> Result<Self, HeaderError> {
         if count == 0 || count > MAX_RANGES {
             let found = u32::try_from(count).unwrap_or(u32::MAX);
             return Err(HeaderError::RangeCount { found });
         }
-        Ok(Self { generation, size_bytes, count, ranges: [FILLER; MAX_RANGES] })
+        Ok(Self {
+            version: VERSION,
+            schema_version: 0,
+            generation: 0,
+            size_bytes: 0,
+            count,
+            ranges: [FILLER; MAX_RANGES],
+        })
     }
 
     /// Check `range` by itself, against the bounds and against the one before it, then keep it.
@@ -142,6 +186,8 @@ impl Header {
 impl fmt::Debug for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Header")
+            .field("version", &self.version)
+            .field("schema_version", &self.schema_version)
             .field("generation", &self.generation)
             .field("size_bytes", &self.size_bytes)
             .field("ranges", &self.ranges())

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::error::RangeError;
+use crate::{error::RangeError, log::LOG_HEAD_BYTES};
 
 /// How bytes that changed on both sides since T0 are merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,11 +21,13 @@ pub enum MergeType {
     DestinationWins,
     /// No merge is possible: both sides changing a byte fails the migration.
     Abort,
+    /// What the destination has appended since T0, then what the source has; see [`crate::log`].
+    AppendLog,
 }
 
 impl MergeType {
     /// Every merge type.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Sum,
         Self::Max,
         Self::Min,
@@ -33,6 +35,7 @@ impl MergeType {
         Self::SourceWins,
         Self::DestinationWins,
         Self::Abort,
+        Self::AppendLog,
     ];
 
     /// The number that stands for it in a region.
@@ -46,6 +49,7 @@ impl MergeType {
             Self::SourceWins => 5,
             Self::DestinationWins => 6,
             Self::Abort => 7,
+            Self::AppendLog => 8,
         }
     }
 
@@ -60,6 +64,7 @@ impl MergeType {
             5 => Self::SourceWins,
             6 => Self::DestinationWins,
             7 => Self::Abort,
+            8 => Self::AppendLog,
             _ => return None,
         })
     }
@@ -68,6 +73,15 @@ impl MergeType {
     #[must_use]
     pub const fn is_arithmetic(self) -> bool {
         matches!(self, Self::Sum | Self::Max | Self::Min | Self::Or)
+    }
+
+    /// The widths a range of this type can have.
+    #[must_use]
+    pub const fn widths(self) -> &'static [u32] {
+        match self {
+            Self::Sum | Self::Max | Self::Min | Self::Or | Self::AppendLog => &[1, 2, 4, 8],
+            Self::SourceWins | Self::DestinationWins | Self::Abort => &[1],
+        }
     }
 
     /// Its name in messages and documentation.
@@ -81,6 +95,7 @@ impl MergeType {
             Self::SourceWins => "source-wins",
             Self::DestinationWins => "destination-wins",
             Self::Abort => "abort",
+            Self::AppendLog => "append-log",
         }
     }
 }
@@ -100,7 +115,7 @@ pub struct Range {
     pub len_bytes: u64,
     /// How it is merged.
     pub merge_type: MergeType,
-    /// Bytes of one value.
+    /// Bytes of one value; of a log, what the length of every record is a multiple of.
     pub width: u32,
 }
 
@@ -113,20 +128,21 @@ impl Range {
 
     /// What can be checked about a range without its region.
     pub(crate) fn check(&self) -> Result<(), RangeError> {
-        let widths: &[u32] = if self.merge_type.is_arithmetic() { &[1, 2, 4, 8] } else { &[1] };
-        if !widths.contains(&self.width) {
-            return Err(RangeError::Width { merge_type: self.merge_type, width: self.width });
+        let Self { offset, len_bytes, merge_type, width } = *self;
+        if !merge_type.widths().contains(&width) {
+            return Err(RangeError::Width { merge_type, width });
         }
-        if self.len_bytes == 0 {
+        if len_bytes == 0 {
             return Err(RangeError::Empty);
         }
-        let width = u64::from(self.width);
-        if !self.offset.is_multiple_of(width) || !self.len_bytes.is_multiple_of(width) {
-            return Err(RangeError::Misaligned {
-                offset: self.offset,
-                len_bytes: self.len_bytes,
-                width: self.width,
-            });
+        let is_log = merge_type == MergeType::AppendLog;
+        // A log's length is a number of 8 bytes at its start.
+        let unit = if is_log { LOG_HEAD_BYTES } else { u64::from(width) };
+        if !offset.is_multiple_of(unit) || !len_bytes.is_multiple_of(unit) {
+            return Err(RangeError::Misaligned { offset, len_bytes, unit });
+        }
+        if is_log && len_bytes == LOG_HEAD_BYTES {
+            return Err(RangeError::NoRoom { len_bytes });
         }
         Ok(())
     }

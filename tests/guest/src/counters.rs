@@ -106,7 +106,7 @@ impl Counters {
 pub fn header(size_bytes: u64, merge_type: MergeType) -> Result<Header, HeaderError> {
     let range =
         Range { offset: HEADER_BYTES as u64, len_bytes: COUNTERS_BYTES, merge_type, width: 8 };
-    Header::new(1, size_bytes, &[range])
+    Header::new(1, 1, size_bytes, &[range])
 }
 
 /// Zeros first, magic last: whoever sees the magic sees a complete region.

@@ -6,6 +6,7 @@
 //! closed its side; after `LINGER <ms>` it does so only that much later.
 #![forbid(unsafe_code)]
 
+pub mod checksum;
 pub mod counters;
 pub mod identity;
 pub mod protocol;

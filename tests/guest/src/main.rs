@@ -1,4 +1,4 @@
-//! Serve in a guest: `tidegate-guest-service <merge type> <address to listen at>`.
+//! Serve in a guest: `tidegate-guest-service <merge type> <address to listen at> [<MiB to keep checksums of>]`.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -6,10 +6,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
 };
 
 use tidegate_guest_service::{
     PORT, READY,
+    checksum::Checked,
     counters::{Counters, CountersError},
     identity::{self, Identity},
     server::{Service, serve},
@@ -24,6 +26,8 @@ enum Error {
     MergeType(String),
     #[error("`{0}` is not an address to listen at")]
     Listen(String),
+    #[error("`{0}` is not a number of mebibytes")]
+    Checksums(String),
     #[error("no ivshmem device under {DEVICES}: the guest has no region")]
     NoRegion,
     #[error("{path}: {source}")]
@@ -56,6 +60,11 @@ fn run() -> Result<(), Error> {
         Some(text) => text.parse::<IpAddr>().map_err(|_| Error::Listen(text))?,
     };
 
+    let checked = match env::args().nth(3) {
+        None => None,
+        Some(text) => Some(text.parse::<usize>().map_err(|_| Error::Checksums(text))?),
+    };
+
     let device = region_device()?;
     // Memory access of a device without driver is off until asked for.
     let enable = device.join("enable");
@@ -71,6 +80,9 @@ fn run() -> Result<(), Error> {
     let name = identity.read().map_err(in_file(path))?;
     let listener = TcpListener::bind((listen, PORT)).map_err(Error::Serve)?;
     println!("{READY}, {name} serves on port {PORT}, region {attached:?} ({merge_type})");
+    if let Some(mib) = checked.filter(|mib| *mib > 0) {
+        thread::spawn(move || Checked::new(mib).run());
+    }
     serve(&listener, Service { identity, counters }).map_err(Error::Serve)
 }
 

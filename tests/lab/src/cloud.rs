@@ -12,6 +12,7 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
+    apart::{self, Apart},
     data_proxy::DataProxy,
     family::Family,
     lab::Lab,
@@ -39,6 +40,8 @@ pub struct Cloud {
     pub switch: String,
     /// Counts what hosts send each other.
     pub data: DataProxy,
+    /// The hosts, if they are apart; `host` is the source's then.
+    pub apart: Option<Apart>,
     dir: PathBuf,
     twin_dir: PathBuf,
 }
@@ -50,6 +53,8 @@ pub struct CloudOptions {
     pub twin_dir: Option<PathBuf>,
     /// More of `manager.toml`.
     pub inventory: String,
+    /// Two hosts with namespaces of their own, instead of one in the manager.
+    pub apart: bool,
 }
 
 impl Cloud {
@@ -60,7 +65,17 @@ impl Cloud {
     pub fn start(lab: &Lab, switch: &str, options: &CloudOptions) -> anyhow::Result<Self> {
         let dir = lab.dir().to_owned();
         let unix = |name: &str| format!("unix:{}", dir.join(name).display());
-        let (manager, host) = (unix("manager.sock"), unix("host.sock"));
+        let (manager, mut host) = (unix("manager.sock"), unix("host.sock"));
+        let mut inventory = options.inventory.clone();
+        let mut apart = None;
+        if options.apart {
+            apart = Some(Apart::start(lab)?);
+            host = apart::endpoint(&dir, 0);
+            for (number, name) in apart::HOSTS.iter().enumerate() {
+                let endpoint = apart::endpoint(&dir, number);
+                inventory += &format!("\n[[host]]\nname = \"{name}\"\nendpoint = \"{endpoint}\"\n");
+            }
+        }
         let twin_dir = options.twin_dir.clone().unwrap_or_else(|| dir.join("twin"));
         for sub in [&twin_dir, &dir.join("memory"), &dir.join("host"), &dir.join("manager")] {
             fs::create_dir_all(sub).with_context(|| format!("create {}", sub.display()))?;
@@ -79,7 +94,7 @@ name = "edge"
 endpoint = "{switch}"
 {}"#,
             under("manager"),
-            options.inventory
+            inventory
         );
         fs::write(&manager_toml, text)?;
         let text = format!(
@@ -104,8 +119,9 @@ binary = "qemu-system-x86_64"
             data.address()
         );
         fs::write(&hostd_toml, text)?;
-        let process = start_manager(&dir)?;
-        Ok(Self { process, manager, host, switch: switch.to_owned(), data, dir, twin_dir })
+        let process = start_manager(&dir, apart.is_none())?;
+        let switch = switch.to_owned();
+        Ok(Self { process, manager, host, switch, data, apart, dir, twin_dir })
     }
 
     /// Start the manager again, after it has ended.
@@ -113,7 +129,7 @@ binary = "qemu-system-x86_64"
     /// # Errors
     /// When it does not become ready.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        self.process = start_manager(&self.dir)?;
+        self.process = start_manager(&self.dir, self.apart.is_none())?;
         Ok(())
     }
 
@@ -125,8 +141,20 @@ binary = "qemu-system-x86_64"
         &self,
         arguments: impl IntoIterator<Item = S>,
     ) -> anyhow::Result<Command> {
+        self.tidegate_on(&self.host, arguments)
+    }
+
+    /// The same, for the host at `host`.
+    ///
+    /// # Errors
+    /// As [`Self::tidegate`].
+    pub fn tidegate_on<S: AsRef<OsStr>>(
+        &self,
+        host: &str,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> anyhow::Result<Command> {
         let mut command = Command::new(built("tidegate")?);
-        command.args(["--manager", &self.manager, "--switch", &self.switch, "--host", &self.host]);
+        command.args(["--manager", &self.manager, "--switch", &self.switch, "--host", host]);
         command.args(arguments);
         Ok(command)
     }
@@ -156,11 +184,13 @@ binary = "qemu-system-x86_64"
     }
 }
 
-/// With the configurations in `dir`.
-fn start_manager(dir: &Path) -> anyhow::Result<Process> {
+/// With the configurations in `dir`; `embedding` a host.
+fn start_manager(dir: &Path, embedding: bool) -> anyhow::Result<Process> {
     let mut command = Command::new(built("tidegate-manager")?);
     command.arg("--config").arg(dir.join("manager.toml"));
-    command.arg("--embedded-host").arg(dir.join("hostd.toml"));
+    if embedding {
+        command.arg("--embedded-host").arg(dir.join("hostd.toml"));
+    }
     let mut process = Process::start("manager", &mut command, dir)?;
     process.wait_for("serving on unix:", READY)?;
     Ok(process)
@@ -176,6 +206,8 @@ pub struct GuestFile<'a> {
     pub family: Family,
     /// Whether its RAM is in a file, without which it cannot be cloned.
     pub memory_shared: bool,
+    /// More of its kernel command line.
+    pub cmdline: &'a str,
     /// Where its network card meets the box; none: it has no card.
     pub vhost_socket: Option<&'a Path>,
 }
@@ -209,7 +241,7 @@ size_bytes = {REGION_BYTES}
             self.memory_shared,
             kernel.display(),
             initrd.display(),
-            self.mode.cmdline(self.family, 0),
+            self.mode.cmdline(self.family, 0) + self.cmdline,
             monitor.display(),
         );
         if let Some(socket) = self.vhost_socket {

@@ -4,6 +4,7 @@
 //! have one of their own, with the box's uplink in it. See [`Lab`].
 #![forbid(unsafe_code)]
 
+pub mod apart;
 pub mod api;
 pub mod client;
 pub mod clients;

@@ -27,7 +27,7 @@ pub fn arguments(rig: &Rig) -> Vec<String> {
     let words = ["migrate", "--address", rig.managed(), "--guest", SOURCE, "--to", DESTINATION];
     let mut words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     let mut add = |more: &[&str]| words.extend(more.iter().map(|word| (*word).to_owned()));
-    add(&["--port", "vm1", "--vhost-socket", &socket, "--finish", "merge"]);
+    add(&["--port", "vm1", "--vhost-socket", &socket]);
     match rig.mode {
         Mode::L2 => add(&["--clone"]),
         Mode::Nat => add(&[

@@ -51,6 +51,13 @@ impl Monitor {
         Ok(Self { events })
     }
 
+    /// How often it stopped.
+    #[must_use]
+    pub fn stops(&self) -> usize {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.iter().filter(|(happening, _)| *happening == Happening::Stop).count()
+    }
+
     /// The pauses that are over, in order.
     #[must_use]
     pub fn pauses(&self) -> Vec<Pause> {

@@ -88,6 +88,8 @@ pub struct Options {
     pub memory_shared: bool,
     /// Processors of the box's workers.
     pub cpus: &'static [u32],
+    /// More of the source's kernel command line.
+    pub cmdline: &'static str,
     /// How long the box keeps an established TCP session that is silent, in seconds, if not as usual.
     pub silence_s: Option<u32>,
     /// What differs at the manager and host.
@@ -103,6 +105,7 @@ impl Options {
             family: Family::V4,
             memory_shared: true,
             cpus: ONE_WORKER,
+            cmdline: "",
             silence_s: None,
             cloud: CloudOptions::default(),
         }
@@ -144,6 +147,7 @@ impl Rig {
             mode,
             family,
             memory_shared,
+            cmdline: options.cmdline,
             vhost_socket: Some(&vhost_socket),
         })?;
         rig.serves(SOURCE, BOOT)?;

@@ -118,7 +118,14 @@ fn killed() -> anyhow::Result<()> {
         let vhost_socket = Some(socket.as_path());
         let Rig { mode, family, .. } = rig;
         let (name, memory_shared) = (SOURCE, true);
-        rig.cloud.start_guest(&GuestFile { name, mode, family, memory_shared, vhost_socket })?;
+        rig.cloud.start_guest(&GuestFile {
+            name,
+            mode,
+            family,
+            memory_shared,
+            cmdline: "",
+            vhost_socket,
+        })?;
         rig.serves(SOURCE, LIMIT)?;
         pulse.end()?;
         rig.answered_by(&mut clients, SOURCE, 100 * round)?;

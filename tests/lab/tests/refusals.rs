@@ -92,13 +92,15 @@ fn what_cannot_be_migrated_is_refused_and_serves_on() {
     mount(&small, ROOM);
     let nobody = "unix:/run/lab/nobody.sock";
     let inventory = format!("\n[[host]]\nname = \"h2\"\nendpoint = \"{nobody}\"\n");
-    let cloud = CloudOptions { twin_dir: Some(small.clone()), inventory };
+    let twin_dir = Some(small.clone());
+    let cloud = CloudOptions { twin_dir, inventory, ..CloudOptions::default() };
     let rig = Rig::start(&Options { cloud, ..Options::new(Mode::L2) }).expect("a rig");
     let private = GuestFile {
         name: "vm-p",
         mode: Mode::L2,
         family: Family::V4,
         memory_shared: false,
+        cmdline: "",
         vhost_socket: None,
     };
     rig.cloud.start_guest(&private).expect("a guest without a RAM file");

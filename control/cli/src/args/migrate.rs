@@ -3,7 +3,9 @@
 use std::{net::IpAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
-use tidegate_api::manager::{DestinationKind, FinishMode, MigrationSpec, SessionList};
+use tidegate_api::manager::{
+    self as proto, DestinationKind, FinishMode, MigrationSpec, SessionList,
+};
 
 use super::{PolicyArgs, TunnelArgs};
 
@@ -65,6 +67,21 @@ pub struct Migrate {
     /// What happens at the end to what the source changed since it was captured.
     #[arg(long, value_enum, default_value_t = Finish::Merge)]
     pub finish: Finish,
+    /// With --finish mirror: who gets sessions that begin before the destination is the source's image; left out: hold.
+    #[arg(long, value_enum)]
+    pub new_sessions: Option<NewSessions>,
+    /// When the source is paused for good.
+    #[arg(long, value_enum, default_value_t = Quiesce::Stop)]
+    pub quiesce: Quiesce,
+    /// With --quiesce settle: how long its memory must not have changed; left out: 1000.
+    #[arg(long, value_name = "MILLISECONDS")]
+    pub settle_ms: Option<u32>,
+    /// With --quiesce settle: how long that is waited for; left out: 60.
+    #[arg(long, value_name = "SECONDS")]
+    pub settle_deadline_s: Option<u32>,
+    /// With --quiesce settle: what happens when its memory goes on changing until the deadline; left out: abort.
+    #[arg(long, value_enum)]
+    pub unsettled: Option<Unsettled>,
     /// Regions to carry over, separated by commas; left out: all.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub regions: Vec<String>,
@@ -142,8 +159,37 @@ impl FromStr for Sessions {
 pub enum Finish {
     /// It is merged into the destination's regions.
     Merge,
+    /// The destination becomes byte-identical to the source and goes on as it; a clone in l2 only.
+    Mirror,
     /// It is dropped.
     None,
+}
+
+/// Who gets sessions that begin before the destination is the source's image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NewSessions {
+    /// The source, like all others; none is cut.
+    Hold,
+    /// A clone, while the source's drain; they are cut at the end, and counted.
+    Cut,
+}
+
+/// When the source is paused for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Quiesce {
+    /// At once.
+    Stop,
+    /// When its memory has not changed for a while: the regions, with mirror all of it.
+    Settle,
+}
+
+/// What happens when the source's memory goes on changing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Unsettled {
+    /// The source gets everything back.
+    Abort,
+    /// It is paused all the same.
+    Stop,
 }
 
 impl Migrate {
@@ -153,7 +199,22 @@ impl Migrate {
         let kind = if self.kind.clone { DestinationKind::Clone } else { DestinationKind::Boot };
         let finish = match self.finish {
             Finish::Merge => FinishMode::Merge,
+            Finish::Mirror => FinishMode::Mirror,
             Finish::None => FinishMode::None,
+        };
+        let new_sessions = match self.new_sessions {
+            Some(NewSessions::Hold) => proto::NewSessions::Hold,
+            Some(NewSessions::Cut) => proto::NewSessions::Cut,
+            None => proto::NewSessions::Unspecified,
+        };
+        let quiesce = match self.quiesce {
+            Quiesce::Stop => proto::Quiesce::Stop,
+            Quiesce::Settle => proto::Quiesce::Settle,
+        };
+        let unsettled = match self.unsettled {
+            Some(Unsettled::Abort) => proto::Unsettled::Abort,
+            Some(Unsettled::Stop) => proto::Unsettled::Stop,
+            None => proto::Unsettled::Unspecified,
         };
         let (list, path) = match &self.sessions {
             Sessions::From(list) => (*list, String::new()),
@@ -186,6 +247,11 @@ impl Migrate {
             unknown_quic: self.policies.unknown_quic.wire().into(),
             datagram_max_age_s: self.policies.datagram_max_age,
             ignore_begun_by_source: self.policies.ignore_begun_by_source,
+            new_sessions: new_sessions.into(),
+            quiesce: quiesce.into(),
+            settle_ms: self.settle_ms.unwrap_or_default(),
+            settle_deadline_s: self.settle_deadline_s.unwrap_or_default(),
+            unsettled: unsettled.into(),
         }
     }
 }

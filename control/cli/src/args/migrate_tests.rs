@@ -43,6 +43,21 @@ fn everything_reaches_the_order() {
 }
 
 #[test]
+fn a_mirror_and_its_quiescence_reach_the_order() {
+    let plain = order(&format!("{CLONE} --finish mirror"));
+    assert_eq!(plain.finish(), FinishMode::Mirror);
+    assert_eq!(plain.new_sessions(), proto::NewSessions::Unspecified);
+    assert_eq!(plain.quiesce(), proto::Quiesce::Stop);
+    let all = order(&format!(
+        "{CLONE} --finish mirror --new-sessions cut --quiesce settle --settle-ms 250 \
+         --settle-deadline-s 9 --unsettled stop"
+    ));
+    assert_eq!(all.new_sessions(), proto::NewSessions::Cut);
+    assert_eq!((all.quiesce(), all.unsettled()), (proto::Quiesce::Settle, proto::Unsettled::Stop));
+    assert_eq!((all.settle_ms, all.settle_deadline_s), (250, 9));
+}
+
+#[test]
 fn a_booted_destination_is_given_time_or_says_that_it_is_ready() {
     let line = CLONE.replace("--clone", "--boot --mac 02:00:00:00:00:02");
     let order_of = |more: &str| order(&format!("{line} {more}"));

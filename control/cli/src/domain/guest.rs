@@ -37,6 +37,30 @@ pub struct GuestSpec {
     /// A guest without it cannot be asked for its sessions.
     #[serde(default)]
     pub guest_agent: bool,
+    #[serde(default)]
+    pub disks: Vec<Disk>,
+    /// A UUID; left out: a new one.
+    #[serde(default)]
+    pub generation_id: String,
+    /// What it reads as its own name; left out: `name`.
+    #[serde(default)]
+    pub identity: String,
+}
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // the fields of Disk in host.proto
+pub struct Disk {
+    pub path: String,
+    #[serde(default)]
+    pub format: String,
+    #[serde(default)]
+    pub read_only: bool,
+    #[serde(default)]
+    pub shared_safe: bool,
+    #[serde(default)]
+    pub overlay: bool,
 }
 
 /// A network card.
@@ -80,6 +104,10 @@ impl GuestSpec {
         let nic = |nic: Nic| proto::Nic { vhost_socket: nic.vhost_socket, mac: nic.mac };
         let region =
             |region: Region| proto::Region { name: region.name, size_bytes: region.size_bytes };
+        let disk = |disk: Disk| {
+            let Disk { path, format, read_only, shared_safe, overlay } = disk;
+            proto::Disk { path, format, read_only, shared_safe, overlay }
+        };
         proto::GuestSpec {
             name: self.name,
             memory_mib: self.memory_mib,
@@ -93,6 +121,9 @@ impl GuestSpec {
             regions: self.regions.into_iter().map(region).collect(),
             extra_args: self.extra_args,
             guest_agent: self.guest_agent,
+            disks: self.disks.into_iter().map(disk).collect(),
+            generation_id: self.generation_id,
+            identity: self.identity,
         }
     }
 
@@ -100,6 +131,10 @@ impl GuestSpec {
         let nic = |nic: proto::Nic| Nic { vhost_socket: nic.vhost_socket, mac: nic.mac };
         let region =
             |region: proto::Region| Region { name: region.name, size_bytes: region.size_bytes };
+        let disk = |disk: proto::Disk| {
+            let proto::Disk { path, format, read_only, shared_safe, overlay } = disk;
+            Disk { path, format, read_only, shared_safe, overlay }
+        };
         Self {
             name: spec.name,
             memory_mib: spec.memory_mib,
@@ -113,6 +148,9 @@ impl GuestSpec {
             regions: spec.regions.into_iter().map(region).collect(),
             extra_args: spec.extra_args,
             guest_agent: spec.guest_agent,
+            disks: spec.disks.into_iter().map(disk).collect(),
+            generation_id: spec.generation_id,
+            identity: spec.identity,
         }
     }
 }
@@ -236,10 +274,16 @@ mac = "02:00:00:00:00:01"
 [[regions]]
 name = "counts"
 size_bytes = 1048576
+
+[[disks]]
+path = "/srv/a.raw"
+overlay = true
 "#;
         let spec: GuestSpec = tidegate_config::parse(Path::new("a.toml"), text).expect("good");
         assert!(spec.memory_shared && spec.cpus == 1 && spec.guest_agent);
         assert_eq!(GuestSpec::from_proto(spec.clone().into_proto()), spec);
+
+        assert!(spec.disks[0].overlay && !spec.disks[0].read_only);
 
         let wrong = text.replace("size_bytes", "size");
         let error = tidegate_config::parse::<GuestSpec>(Path::new("a.toml"), &wrong);

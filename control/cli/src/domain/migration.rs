@@ -53,9 +53,12 @@ fn phase_name(value: i32) -> Result<&'static str, Invalid> {
         Ok(Phase::Destination) => "destination",
         Ok(Phase::Cutover) => "cutover",
         Ok(Phase::Drain) => "drain",
+        Ok(Phase::Settle) => "settle",
         Ok(Phase::Quiesce) => "quiesce",
         Ok(Phase::Diff) => "diff",
         Ok(Phase::Merge) => "merge",
+        Ok(Phase::Mirror) => "mirror",
+        Ok(Phase::Continue) => "continue",
         Ok(Phase::Release) => "release",
         Ok(Phase::Cleanup) => "cleanup",
         _ => return Err(Invalid::Unknown { field: "phase", value }),
@@ -162,6 +165,10 @@ pub struct Figures {
     pub forgotten_sessions: u64,
     pub imported_sessions: u64,
     pub session_list_missing: String,
+    pub image_pause_ns: u64,
+    pub image_digest: String,
+    pub kept_sessions: u64,
+    pub cut_sessions: u64,
 }
 
 impl TryFrom<proto::Migration> for Migration {
@@ -197,6 +204,10 @@ impl TryFrom<proto::Migration> for Migration {
                 forgotten_sessions: figures.forgotten_sessions,
                 imported_sessions: figures.imported_sessions,
                 session_list_missing: figures.session_list_missing,
+                image_pause_ns: figures.image_pause_ns,
+                image_digest: figures.image_digest,
+                kept_sessions: figures.kept_sessions,
+                cut_sessions: figures.cut_sessions,
             },
         })
     }
@@ -211,6 +222,7 @@ impl From<proto::MigrationSpec> for Spec {
         };
         let finish = match spec.finish() {
             FinishMode::None => "none",
+            FinishMode::Mirror => "mirror",
             FinishMode::Merge | FinishMode::Unspecified => "merge",
         };
         Self {
@@ -251,6 +263,8 @@ pub enum Happening {
     Finished { elapsed_us: u64, detail: String },
     /// The twin is on its way.
     Copy { sent_bytes: u64, covered_bytes: u64, total_bytes: u64 },
+    /// The source's memory is watched.
+    Settle { unchanged_ms: u64, settle_ms: u64, changed_pages: u64, watched_pages: u64 },
     /// Sessions are draining.
     Drain { old_sessions: u64, new_sessions: u64 },
     /// Everything goes back to the source.
@@ -270,7 +284,7 @@ impl Happening {
     /// Whether the journal has a record of it.
     #[must_use]
     pub fn is_recorded(&self) -> bool {
-        !matches!(self, Self::Copy { .. } | Self::Drain { .. })
+        !matches!(self, Self::Copy { .. } | Self::Settle { .. } | Self::Drain { .. })
     }
 }
 
@@ -288,6 +302,12 @@ impl TryFrom<proto::MigrationEvent> for Event {
                 sent_bytes: copy.sent_bytes,
                 covered_bytes: copy.covered_bytes,
                 total_bytes: copy.total_bytes,
+            },
+            What::Settle(settle) => Happening::Settle {
+                unchanged_ms: settle.unchanged_ms,
+                settle_ms: settle.settle_ms,
+                changed_pages: settle.changed_pages,
+                watched_pages: settle.watched_pages,
             },
             What::Drain(drain) => Happening::Drain {
                 old_sessions: drain.old_sessions,

@@ -400,6 +400,7 @@ fn guest() -> Guest {
 #[tonic::async_trait]
 impl Host for FakeHost {
     type SendTwinStream = Stream<host::SendProgress>;
+    type SettleStream = Stream<host::SettleProgress>;
     type ListSocketsStream = Stream<host::Socket>;
 
     async fn list_sockets(
@@ -492,6 +493,27 @@ impl Host for FakeHost {
         &self,
         _: Request<host::PrepareReceiveRequest>,
     ) -> Result<Response<host::PrepareReceiveResponse>, Status> {
+        unscripted()
+    }
+
+    async fn settle(
+        &self,
+        _: Request<host::SettleRequest>,
+    ) -> Result<Response<Self::SettleStream>, Status> {
+        unscripted()
+    }
+
+    async fn send_image(
+        &self,
+        _: Request<host::SendImageRequest>,
+    ) -> Result<Response<host::ImageReport>, Status> {
+        unscripted()
+    }
+
+    async fn apply_image(
+        &self,
+        _: Request<host::ApplyImageRequest>,
+    ) -> Result<Response<host::ImageApplied>, Status> {
         unscripted()
     }
 

@@ -163,6 +163,7 @@ async fn every_event_is_an_object_and_the_last_is_the_migration() {
                 "old_sessions_at_cutover": 0, "cutover_ns": 0, "epoch": 0, "conflicts": 0,
                 "forgotten_sessions": 3, "imported_sessions": 20,
                 "session_list_missing": "2 refused: the table is full",
+                "image_pause_ns": 0, "image_digest": "", "kept_sessions": 0, "cut_sessions": 0,
             },
         })
     );

@@ -143,7 +143,7 @@ pub(crate) fn spec(name: &str) -> api::GuestSpec {
 pub(crate) fn format_region(path: &Path, merge_type: MergeType) {
     let width = if merge_type.is_arithmetic() { 8 } else { 1 };
     let range = Range { offset: COUNTER, len_bytes: 64, merge_type, width };
-    let header = Header::new(1, REGION_BYTES, &[range]).expect("header");
+    let header = Header::new(1, 1, REGION_BYTES, &[range]).expect("header");
     let mut bytes = [0; HEADER_BYTES];
     header.encode(&mut bytes);
     write(path, 0, &bytes);

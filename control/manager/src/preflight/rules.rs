@@ -5,7 +5,10 @@ use tidegate_api::{
     switch::{self as switch_proto, Rewrite},
 };
 
-use crate::spec::{DestinationKind, Mac, Spec};
+use crate::{
+    guest::GuestSpec,
+    spec::{DestinationKind, FinishMode, Mac, NewSessions, Spec},
+};
 
 pub(super) fn regions(order: &Spec, spec: &host_proto::GuestSpec) -> Result<String, String> {
     let there: Vec<_> = spec.regions.iter().map(|region| region.name.as_str()).collect();
@@ -20,6 +23,25 @@ pub(super) fn regions(order: &Spec, spec: &host_proto::GuestSpec) -> Result<Stri
         return Err("a clone needs all of the source's regions; name all or none".to_owned());
     }
     Ok(there.join(", "))
+}
+
+/// Whether the destination's host has room for its RAM and regions, and for what is kept of T0 beside them.
+pub(super) fn room(
+    order: &Spec,
+    destination: &GuestSpec,
+    host: &host_proto::Status,
+) -> Result<String, String> {
+    let copies = if order.finish == FinishMode::Mirror(NewSessions::Cut) { 2 } else { 1 };
+    let needed = destination.memory_bytes().saturating_mul(copies);
+    let free = host.memory_free_bytes;
+    if needed <= free {
+        return Ok(format!("{needed} of {free} bytes free"));
+    }
+    let name = &order.destination_host;
+    Err(format!(
+        "the destination needs {needed} bytes, host `{name}` has {free} free for guests' memory; make room in its \
+         memory directory, or choose another host"
+    ))
 }
 
 /// A clone's device state fits only the devices it was saved from.

@@ -4,7 +4,9 @@ use std::{net::IpAddr, path::PathBuf};
 
 use tidegate_api::manager as proto;
 
-use super::{DestinationKind, Encap, FinishMode, InvalidSpec, Mac, Names, Policies, Spec};
+use super::{
+    DestinationKind, Encap, FinishMode, InvalidSpec, Mac, Names, Policies, Quiesce, Spec,
+};
 use crate::sessions::SessionList;
 
 /// How long a booted destination is given when the order does not say.
@@ -22,7 +24,8 @@ impl Spec {
         let spec = spec.ok_or(InvalidSpec::Missing)?;
         let policies = Policies::from_proto(&spec)?;
         let kind = kind(spec.kind)?;
-        let finish = finish(spec.finish)?;
+        let finish = FinishMode::from_proto(&spec)?;
+        let quiesce = Quiesce::from_proto(&spec)?;
         let source_host = names.host_name("source_host", &spec.source_host)?;
         let destination_host = if spec.destination_host.is_empty() {
             source_host.clone()
@@ -81,6 +84,7 @@ impl Spec {
             ready_text,
             session_list,
             policies,
+            quiesce,
             drain_deadline_s: Some(spec.drain_deadline_s).filter(|&seconds| seconds > 0),
         })
     }
@@ -92,10 +96,7 @@ impl Spec {
             DestinationKind::Clone => proto::DestinationKind::Clone,
             DestinationKind::Boot => proto::DestinationKind::Boot,
         };
-        let finish = match self.finish {
-            FinishMode::Merge => proto::FinishMode::Merge,
-            FinishMode::None => proto::FinishMode::None,
-        };
+        let (finish, new_sessions) = self.finish.to_proto();
         let (list, path) = match &self.session_list {
             SessionList::Auto => (proto::SessionList::Auto, String::new()),
             SessionList::Agent => (proto::SessionList::Agent, String::new()),
@@ -103,7 +104,7 @@ impl Spec {
             SessionList::File(path) => (proto::SessionList::File, path.display().to_string()),
             SessionList::None => (proto::SessionList::None, String::new()),
         };
-        proto::MigrationSpec {
+        let mut order = proto::MigrationSpec {
             address: self.address.to_string(),
             switch_name: self.switch.clone(),
             source_host: self.source_host.clone(),
@@ -130,7 +131,11 @@ impl Spec {
             unknown_quic: self.policies.unknown_quic.to_proto().into(),
             datagram_max_age_s: self.policies.datagram_max_age_s,
             ignore_begun_by_source: self.policies.ignore_begun_by_source,
-        }
+            new_sessions: new_sessions.into(),
+            ..proto::MigrationSpec::default()
+        };
+        self.quiesce.tell(&mut order);
+        order
     }
 }
 
@@ -179,18 +184,6 @@ fn kind(value: i32) -> Result<DestinationKind, InvalidSpec> {
         Err(_) => {
             let reason = format!("{value} is unknown; say CLONE or BOOT");
             Err(InvalidSpec::Value { field, reason })
-        }
-    }
-}
-
-/// A mode of a later version must not become another one of this.
-fn finish(value: i32) -> Result<FinishMode, InvalidSpec> {
-    match proto::FinishMode::try_from(value) {
-        Ok(proto::FinishMode::Unspecified | proto::FinishMode::Merge) => Ok(FinishMode::Merge),
-        Ok(proto::FinishMode::None) => Ok(FinishMode::None),
-        Err(_) => {
-            let reason = format!("{value} is unknown; say MERGE or NONE");
-            Err(InvalidSpec::Value { field: "finish", reason })
         }
     }
 }

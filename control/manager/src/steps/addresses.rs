@@ -2,11 +2,13 @@
 
 use tidegate_api::switch::{self as proto, AddressState, Rewrite};
 
-use super::{Work, import::import};
-use crate::{error::Error, pace::CALL, phase::Phase, record::Outcome};
+use super::{Work, import::import, memory};
+use crate::{error::Error, pace::CALL, phase::Phase, record::Outcome, spec::FinishMode};
 
 /// Host the address and tell the switch the destination.
 pub(super) async fn takeover(work: &Work) -> Result<Outcome, Error> {
+    // Nothing is changed yet: a host without room says so in time.
+    memory::prepare(work).await?;
     let (peer, mut switch, found) = work.steering().await?;
     let address = work.address();
     if !found.hosted {
@@ -92,13 +94,18 @@ pub(super) async fn release(work: &Work) -> Result<Outcome, Error> {
     let spec = &work.progress.spec;
     let home = found.home.as_ref().map(|home| home.name.as_str());
     if found.destination.is_none() && home == Some(spec.destination_guest.as_str()) {
-        return Ok(Outcome::Release { forgotten_sessions: 0 });
+        return Ok(Outcome::Release { forgotten_sessions: 0, kept_sessions: 0, cut_sessions: 0 });
     }
     let request = proto::ReleaseRequest {
         address: work.address(),
         keep_tracking: spec.keep_tracking,
         force: false,
+        with_sessions: matches!(spec.finish, FinishMode::Mirror(_)),
     };
     let answer = peer.answer("Release", CALL, switch.release(request)).await?;
-    Ok(Outcome::Release { forgotten_sessions: answer.forgotten_sessions })
+    Ok(Outcome::Release {
+        forgotten_sessions: answer.forgotten_sessions,
+        kept_sessions: answer.kept_sessions,
+        cut_sessions: answer.cut_sessions,
+    })
 }

@@ -8,10 +8,12 @@ use tonic::transport::Channel;
 use super::Work;
 use crate::{
     error::Error,
+    journal::unix_us,
     pace::{CALL, MEMORY_CALL},
     peers::Peer,
     preflight::state_word,
     record::Outcome,
+    spec::{FinishMode, NewSessions},
 };
 
 /// Between looks at a guest.
@@ -37,11 +39,13 @@ pub(super) async fn destination(work: &Work) -> Result<Outcome, Error> {
     let spec = &work.progress.spec;
     let name = &spec.destination_guest;
     let (peer, mut host) = work.destination_host().await?;
+    let await_image = spec.finish == FinishMode::Mirror(NewSessions::Hold);
     let request = proto::StartDestinationRequest {
         migration_id: work.id.to_string(),
         paused: false,
         ready_text: spec.ready_text.clone().unwrap_or_default(),
         ready_timeout_s: whole_seconds(work.pace.boot),
+        await_image,
     };
     // Idempotent: a host that has started it before answers with that one, and waits for what is not there yet.
     let call = host.start_destination(request);
@@ -51,6 +55,10 @@ pub(super) async fn destination(work: &Work) -> Result<Outcome, Error> {
         found,
         remedy: "look at its console on that host",
     };
+    if await_image {
+        // It serves nobody before it is the source's image.
+        return Ok(Outcome::Destination { pid: guest.pid });
+    }
     let deadline = tokio::time::Instant::now() + work.pace.boot;
     while guest.state() != GuestState::Running {
         let state = guest.state();
@@ -87,14 +95,28 @@ pub(super) async fn quiesce(work: &Work) -> Result<Outcome, Error> {
     let name = &work.progress.spec.source_guest;
     let (peer, mut host) = work.source_host().await?;
     let there = find(peer, &mut host, name).await?;
-    // One that has ended changes nothing any more, either: its regions are files, and still there.
-    let at_rest = [GuestState::Paused, GuestState::Exited];
-    if there.is_some_and(|guest| at_rest.contains(&guest.state())) {
-        return Ok(Outcome::Quiesce);
-    }
-    let request = proto::PauseGuestRequest { name: name.clone() };
-    peer.answer("PauseGuest", CALL, host.pause_guest(request)).await?;
-    Ok(Outcome::Quiesce)
+    let state = there.map(|guest| guest.state());
+    let begun_us = work.progress.started.map_or(0, |(_, since_ms)| since_ms * 1000);
+    let asked_unix_us = match (state, work.progress.spec.finish) {
+        // By a manager that did not live to read the answer.
+        (Some(GuestState::Paused), _) => begun_us,
+        // One that has ended changes nothing any more, either: its regions are files, and still there.
+        (Some(GuestState::Exited), FinishMode::Merge | FinishMode::None) => begun_us,
+        (Some(GuestState::Exited), FinishMode::Mirror(_)) => {
+            return Err(Error::Unexpected {
+                peer: peer.title().clone(),
+                found: format!("source `{name}` has ended, and its devices' state with it"),
+                remedy: "it cannot be mirrored any more; start it again",
+            });
+        }
+        _ => {
+            let asked_unix_us = unix_us();
+            let request = proto::PauseGuestRequest { name: name.clone() };
+            peer.answer("PauseGuest", CALL, host.pause_guest(request)).await?;
+            asked_unix_us
+        }
+    };
+    Ok(Outcome::Quiesce { asked_unix_us })
 }
 
 /// Delete the source, and let both hosts forget the migration. The service has moved by now: what cannot be

@@ -10,7 +10,7 @@ use crate::{
     pace::{CALL, COPY_SILENCE, MEMORY_CALL},
     phase::Phase,
     record::Outcome,
-    spec::DestinationKind,
+    spec::{DestinationKind, FinishMode, NewSessions, Spec},
 };
 
 /// T0.
@@ -28,6 +28,7 @@ pub(super) async fn capture(work: &Work) -> Result<Outcome, Error> {
         guest: work.progress.spec.source_guest.clone(),
         clone,
         regions: regions.clone(),
+        clone_use: clone_use(&work.progress.spec).into(),
     };
     let report = peer.answer("Capture", MEMORY_CALL, host.capture(request)).await?;
     Ok(Outcome::Capture {
@@ -48,25 +49,38 @@ async fn source_is_linked(work: &Work) -> Result<(), Error> {
     }
 }
 
-/// Send the twin to the destination's host.
-pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
+/// Have the destination's host make room for the guest; where it takes memory.
+pub(super) async fn prepare(work: &Work) -> Result<String, Error> {
     let Outcome::Preflight { destination, .. } = work.outcome(Phase::Preflight)? else {
         return Err(Error::Missing { phase: Phase::Preflight });
     };
+    let spec = &work.progress.spec;
     let (receiver, mut host) = work.destination_host().await?;
     let request = proto::PrepareReceiveRequest {
         migration_id: work.id.to_string(),
         spec: Some(destination.to_proto()),
-        clone: work.progress.spec.kind == DestinationKind::Clone,
+        clone: spec.kind == DestinationKind::Clone,
+        // What a clone changes while it serves must be undone before it becomes the source's image.
+        keep_t0: spec.finish == FinishMode::Mirror(NewSessions::Cut),
     };
-    let ready =
-        receiver.answer("PrepareReceive", MEMORY_CALL, host.prepare_receive(request)).await?;
+    let call = host.prepare_receive(request);
+    Ok(receiver.answer("PrepareReceive", MEMORY_CALL, call).await?.data_endpoint)
+}
 
+/// Whether the clone runs while the source does.
+pub(crate) fn clone_use(order: &Spec) -> proto::CloneUse {
+    match order.finish {
+        FinishMode::Mirror(NewSessions::Hold) => proto::CloneUse::Instead,
+        _ => proto::CloneUse::Beside,
+    }
+}
+
+/// Send the twin to the destination's host.
+pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
+    // Again, for a destination's host that has forgotten it, and for migrations that an earlier version began.
+    let data_endpoint = prepare(work).await?;
     let (sender, mut host) = work.source_host().await?;
-    let request = proto::SendTwinRequest {
-        migration_id: work.id.to_string(),
-        data_endpoint: ready.data_endpoint,
-    };
+    let request = proto::SendTwinRequest { migration_id: work.id.to_string(), data_endpoint };
     let mut stream = sender.answer("SendTwin", CALL, host.send_twin(request)).await?;
     loop {
         let message = tokio::time::timeout(COPY_SILENCE, stream.message()).await;
@@ -103,11 +117,7 @@ pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
 
 /// Send what the source changed since T0.
 pub(super) async fn diff(work: &Work) -> Result<Outcome, Error> {
-    // Asked anew: a host that was started again during the drain may listen elsewhere than at the copy.
-    let (peer, mut host) = work.destination_host().await?;
-    let request = proto::GetStatusRequest {};
-    let data_endpoint =
-        peer.answer("GetStatus", MEMORY_CALL, host.get_status(request)).await?.data_endpoint;
+    let data_endpoint = work.data_endpoint().await?;
     let (peer, mut host) = work.source_host().await?;
     let request = proto::SendDiffRequest { migration_id: work.id.to_string(), data_endpoint };
     let report = peer.answer("SendDiff", MEMORY_CALL, host.send_diff(request)).await?;

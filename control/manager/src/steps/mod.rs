@@ -7,12 +7,15 @@ pub mod drain;
 mod guests;
 mod import;
 mod memory;
+mod mirror;
+mod settle;
 pub mod undo;
 
 use std::sync::Arc;
 
+pub(crate) use memory::clone_use;
 use tidegate_api::{
-    host::host_client::HostClient,
+    host::{self as host_proto, host_client::HostClient},
     switch::{self as proto, switch_client::SwitchClient},
 };
 use tonic::transport::Channel;
@@ -26,6 +29,7 @@ use crate::{
     phase::Phase,
     preflight,
     record::{MigrationId, Outcome},
+    spec::FinishMode,
 };
 
 /// What a step works with.
@@ -34,6 +38,8 @@ pub struct Work {
     pub id: MigrationId,
     /// Its state before the step.
     pub progress: Progress,
+    /// No manager has begun the step before.
+    pub is_first: bool,
     /// Switches and hosts.
     pub inventory: Arc<Inventory>,
     /// Limits.
@@ -58,9 +64,15 @@ pub async fn run(work: &Work, phase: Phase) -> Result<Outcome, Error> {
         Phase::Destination => guests::destination(work).await,
         Phase::Cutover => addresses::cutover(work).await,
         Phase::Drain => drain::drain(work).await,
+        Phase::Settle => settle::settle(work).await,
         Phase::Quiesce => guests::quiesce(work).await,
-        Phase::Diff => memory::diff(work).await,
+        Phase::Diff => match work.progress.spec.finish {
+            FinishMode::Mirror(_) => mirror::diff(work).await,
+            FinishMode::Merge | FinishMode::None => memory::diff(work).await,
+        },
         Phase::Merge => memory::merge(work).await,
+        Phase::Mirror => mirror::mirror(work).await,
+        Phase::Continue => mirror::go_on(work).await,
         Phase::Release => addresses::release(work).await,
         Phase::Cleanup => guests::cleanup(work).await,
     }
@@ -93,6 +105,13 @@ impl Work {
     fn outcome(&self, phase: Phase) -> Result<&Outcome, Error> {
         let done = self.progress.done(phase).ok_or(Error::Missing { phase })?;
         Ok(&done.outcome)
+    }
+
+    /// Where the destination's host takes memory. Asked anew: one that was started again may listen elsewhere than at the copy.
+    async fn data_endpoint(&self) -> Result<String, Error> {
+        let (peer, mut host) = self.destination_host().await?;
+        let request = host_proto::GetStatusRequest {};
+        Ok(peer.answer("GetStatus", CALL, host.get_status(request)).await?.data_endpoint)
     }
 
     /// The address as the switch has it now.

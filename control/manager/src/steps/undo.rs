@@ -6,7 +6,12 @@ use tidegate_api::{
 };
 
 use super::{Work, guests};
-use crate::{error::Error, pace::CALL, phase::Phase};
+use crate::{
+    error::Error,
+    pace::CALL,
+    phase::Phase,
+    spec::{FinishMode, NewSessions},
+};
 
 /// Undo what the migration's phases did, as far as they have begun. Answers what could not be tidied up.
 ///
@@ -28,10 +33,11 @@ pub async fn undo(work: &Work) -> Result<Vec<String>, Error> {
     if progress.has_begun(Phase::Destination) {
         note(delete_destination(work).await, &mut left_behind);
     }
-    if progress.has_begun(Phase::Capture) {
+    // The takeover has the destination's host make room first.
+    if progress.has_begun(Phase::Takeover) {
         note(guests::forget(work, &spec.source_host).await, &mut left_behind);
     }
-    if progress.has_begun(Phase::Copy) && spec.destination_host != spec.source_host {
+    if progress.has_begun(Phase::Takeover) && spec.destination_host != spec.source_host {
         note(guests::forget(work, &spec.destination_host).await, &mut left_behind);
     }
     Ok(left_behind)
@@ -43,7 +49,12 @@ pub async fn undo(work: &Work) -> Result<Vec<String>, Error> {
 /// # Errors
 /// [`Error::SourceGone`], or what its host says.
 pub async fn needs_source(work: &Work) -> Result<(), Error> {
-    if !work.progress.has_begun(Phase::Cutover) {
+    let from = match work.progress.spec.finish {
+        // It has no sessions yet, but may be all that is left of the source.
+        FinishMode::Mirror(NewSessions::Hold) => Phase::Quiesce,
+        _ => Phase::Cutover,
+    };
+    if !work.progress.has_begun(from) {
         return Ok(());
     }
     let guest = &work.progress.spec.source_guest;

@@ -5,6 +5,7 @@ mod fakes;
 mod families;
 mod link;
 mod migrations;
+mod mirror;
 mod policies;
 mod preflight;
 mod process;

@@ -53,6 +53,7 @@ async fn a_plan_lists_every_check_and_step() {
             "network card",
             "rewrite",
             "policies",
+            "destination memory",
         ]
     );
     let harmless = ["GetAddress", "GetGuest", "CheckCapture", "ListSockets"];

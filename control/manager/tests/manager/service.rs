@@ -50,7 +50,7 @@ async fn a_choice_that_is_unknown_is_refused_by_its_field() {
     type Change = fn(&mut MigrationSpec);
     let cases: [(&str, Change); 5] = [
         ("kind: 99 is unknown; say CLONE or BOOT", |it| it.kind = 99),
-        ("finish: 99 is unknown; say MERGE or NONE", |it| it.finish = 99),
+        ("finish: 99 is unknown; say MERGE, MIRROR or NONE", |it| it.finish = 99),
         ("session_list: 99 is unknown; say", |it| it.session_list = 99),
         ("unknown_tcp: 99 is unknown; say", |it| it.unknown_tcp = 99),
         ("unknown_quic: 99 is unknown; say", |it| it.unknown_quic = 99),

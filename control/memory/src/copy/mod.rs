@@ -85,7 +85,7 @@
 //! HELLO's and VERSIONS' layouts are the same in all versions. Types 16 to 19 go over data streams only, the others
 //! over the control stream, WELCOME and REFUSE over both.
 //!
-//! Object kinds: 1 RAM, 2 device state, 3 region (the only one with a name, of 1 to 64 bytes), 4 diff. A size is
+//! Object kinds: 1 RAM, 2 device state, 3 region (the only one with a name, of 1 to 64 bytes), 4 diff, 5 diff of a dry run. A size is
 //! 1 byte to 16 TiB, all objects have at most 2^20 sections. No object appears twice. An object's sections start at
 //! multiples of 64 MiB, and are numbered through all objects. What a CHUNK, PACKED or ZERO is for starts at
 //! a page (4096 bytes), ends at a page or the object's end, and lies in one section.

@@ -1,5 +1,7 @@
 //! Copies between two ends in one process, over streams that tests can cut, shorten and damage.
 
+#[path = "../../examples/authority/mod.rs"]
+mod authority;
 mod broken;
 mod doubles;
 mod faults;

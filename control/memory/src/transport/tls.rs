@@ -465,27 +465,3 @@ impl Stream for Tls {
         stream::cut(&self.socket)
     }
 }
-
-/// A certificate for 127.0.0.1 from an authority of this name, which is made when it is not there yet.
-#[cfg(test)]
-pub(crate) fn test_authority(dir: &Path, host: &str, authority: &str) -> TlsFiles {
-    use std::fs::write;
-
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-
-    let path = |name: &str| dir.join(format!("{authority}-{name}.pem"));
-    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-    params.distinguished_name.push(DnType::CommonName, authority);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key"));
-    let issuer = issuer.expect("authority");
-    let key = KeyPair::generate().expect("key");
-    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
-    let certificate = params.signed_by(&key, &issuer).expect("certificate");
-    let files =
-        TlsFiles { certificate: path(host), key: path(&format!("{host}-key")), ca: path("ca") };
-    write(&files.certificate, certificate.pem()).expect("write");
-    write(&files.key, key.serialize_pem()).expect("write");
-    write(&files.ca, issuer.as_ref().pem()).expect("write");
-    files
-}

@@ -84,6 +84,17 @@ pub struct CutoverReport {
     pub elapsed: Duration,
 }
 
+/// What a release with sessions came to.
+#[derive(Clone, Debug)]
+pub struct HandoverReport {
+    /// The address as it is now.
+    pub address: AddressReport,
+    /// Live sessions of the source, which go on at the destination.
+    pub kept_sessions: u64,
+    /// Live sessions of the destination, which are cut.
+    pub cut_sessions: u64,
+}
+
 /// How long after a failed publication the workers are told again.
 const RESYNC_AFTER: Duration = Duration::from_secs(1);
 /// Tick while something is going on.
@@ -269,6 +280,28 @@ impl Core {
             Progress { old_sessions: 0, new_sessions: progress.old_sessions, ..progress };
         self.migrations.end(address, progress);
         Ok((self.address(address)?, forgotten))
+    }
+
+    /// Make the destination, which goes on as the source, the home with all of the source's sessions.
+    pub fn release_with_sessions(
+        &mut self,
+        address: IpAddr,
+        keep_tracking: bool,
+    ) -> Result<HandoverReport, CoreError> {
+        let mut next = self.settled()?.clone();
+        let handover = next.release_with_sessions(address, keep_tracking)?;
+        let acknowledged = self.publish(&next, vec![handover.kept, handover.given_up])?;
+        self.steering = next;
+        self.announcer.cancel(address);
+        let kept_sessions = counted(&acknowledged, handover.kept, false);
+        let progress = self.progress(address, MigrationState::Released)?;
+        let progress = Progress { old_sessions: 0, new_sessions: kept_sessions, ..progress };
+        self.migrations.end(address, progress);
+        Ok(HandoverReport {
+            address: self.address(address)?,
+            kept_sessions,
+            cut_sessions: counted(&acknowledged, handover.given_up, false),
+        })
     }
 
     /// Its ports, routes and neighbours.

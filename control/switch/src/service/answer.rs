@@ -11,7 +11,7 @@ use tidegate_dataplane::{
 use super::{BoxInfo, encap};
 use crate::{
     core::{
-        AddressReport, CountersReport, CutoverReport, MigrationState, PortReport, Progress,
+        AddressReport, CountersReport, CutoverReport, HandoverReport, MigrationState, PortReport, Progress,
         SessionReport, StatusReport,
     },
     steering::{AddressState, BackendSpec, NO_MAC, Network},
@@ -111,6 +111,15 @@ pub(super) fn cutover(report: &CutoverReport) -> proto::CutoverResponse {
         old_sessions: report.old_sessions,
         workers: report.workers as u32,
         elapsed_ns: u64::try_from(report.elapsed.as_nanos()).unwrap_or(u64::MAX),
+    }
+}
+
+pub(super) fn handover(report: &HandoverReport, network: &Network) -> proto::ReleaseResponse {
+    proto::ReleaseResponse {
+        address: Some(address(&report.address, network)),
+        forgotten_sessions: 0,
+        kept_sessions: report.kept_sessions,
+        cut_sessions: report.cut_sessions,
     }
 }
 

@@ -224,15 +224,22 @@ impl Switch for SwitchService {
         &self,
         request: Request<proto::ReleaseRequest>,
     ) -> Answer<proto::ReleaseResponse> {
-        let proto::ReleaseRequest { address, keep_tracking, force } = request.into_inner();
+        let proto::ReleaseRequest { address, keep_tracking, force, with_sessions } =
+            request.into_inner();
         let address = request::address(&address)?;
         let released = self.ask(move |core| {
+            if with_sessions {
+                let report = core.release_with_sessions(address, keep_tracking)?;
+                return Ok(answer::handover(&report, core.network()));
+            }
             let (report, forgotten_sessions) = core.release(address, keep_tracking, force)?;
             let address = Some(answer::address(&report, core.network()));
-            Ok(proto::ReleaseResponse { address, forgotten_sessions })
+            Ok(proto::ReleaseResponse { address, forgotten_sessions, ..Default::default() })
         });
         let released = released.await?;
-        tracing::info!(%address, forgotten_sessions = released.forgotten_sessions, "released");
+        let proto::ReleaseResponse { forgotten_sessions, kept_sessions, cut_sessions, .. } =
+            released;
+        tracing::info!(%address, forgotten_sessions, kept_sessions, cut_sessions, "released");
         Ok(Response::new(released))
     }
 

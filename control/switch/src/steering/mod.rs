@@ -9,6 +9,8 @@
 //!    set_destination └─ BOUND ◀────────── release ───────────────────────────────────────────────────────┘
 //! ```
 //!
+//! A release with sessions is possible in any state with a destination, and ends where other releases do.
+//!
 //! Every method either changes the state as a whole or refuses and changes nothing. Callers work on a clone and
 //! keep it once every worker has acknowledged its [`Snapshot`](tidegate_dataplane::steering::Snapshot).
 
@@ -42,6 +44,15 @@ use tunnels::TunnelPorts;
 
 /// Whether any shard still has entries that name the slot.
 pub type SlotInUse<'a> = &'a dyn Fn(BackendSlot) -> bool;
+
+/// What became of the numbers of both backends in a release with sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handover {
+    /// Names the home, before and after.
+    pub kept: BackendSlot,
+    /// Named the destination.
+    pub given_up: BackendSlot,
+}
 
 /// All managed addresses of the box.
 #[derive(Clone, Debug, Default)]
@@ -244,6 +255,36 @@ impl Steering {
         record.tracked = keep_tracking;
         self.displace(&source);
         Ok(source.slot)
+    }
+
+    /// Make the destination the address's home, with all of the source's sessions, and stop hosting: it goes on as the
+    /// source. The home keeps its slot, by which its sessions name their owner; only where that is changes.
+    /// Gives that slot and the destination's, whose sessions are forgotten.
+    ///
+    /// # Errors
+    /// The address is unknown, has no destination, or one of the two has an address of its own.
+    pub fn release_with_sessions(
+        &mut self,
+        address: IpAddr,
+        keep_tracking: bool,
+    ) -> Result<Handover, Refused> {
+        let record = self.get_mut(address)?;
+        let Some(target) = &record.destination else {
+            return Err(Refused::NoDestination { address, state: record.state() });
+        };
+        let both = [&record.home.spec, &target.placed.spec];
+        if both.iter().any(|spec| spec.rewrite != Rewrite::L2) {
+            return Err(Refused::SessionsStay { address });
+        }
+        let Placed { slot: given_up, port, spec } = target.placed.clone();
+        record.destination = None;
+        let kept = record.home.slot;
+        let source = std::mem::replace(&mut record.home, Placed { slot: kept, port, spec });
+        record.hosted = false;
+        record.tracked = keep_tracking;
+        // The source's place and the destination's number are what is left over.
+        self.displace(&Placed { slot: given_up, ..source });
+        Ok(Handover { kept, given_up })
     }
 
     fn get_mut(&mut self, address: IpAddr) -> Result<&mut Address, Refused> {

@@ -26,6 +26,7 @@ enum Command {
     Drained(u32),
     Abort(u32),
     Release(u32, bool, bool),
+    ReleaseWithSessions(u32, bool),
     /// The shards forget what no address names any more.
     Sweep,
 }
@@ -42,6 +43,8 @@ fn command() -> impl Strategy<Value = Command> {
         address.clone().prop_map(Command::Cutover),
         address.clone().prop_map(Command::Drained),
         address.clone().prop_map(Command::Abort),
+        (address.clone(), any::<bool>())
+            .prop_map(|(address, keep)| Command::ReleaseWithSessions(address, keep)),
         (address, any::<bool>(), any::<bool>())
             .prop_map(|(a, keep, force)| Command::Release(a, keep, force)),
         Just(Command::Sweep),
@@ -128,6 +131,11 @@ fn expected(model: Option<&Model>, command: &Command) -> Option<Option<Model>> {
         {
             next = Model { hosted: false, tracked: *keep, home: place, destination: None, ..next };
         }
+        (Command::ReleaseWithSessions(_, keep), Some((place, _)))
+            if place.is_multiple_of(2) && next.home.is_multiple_of(2) =>
+        {
+            next = Model { hosted: false, tracked: *keep, home: place, destination: None, ..next };
+        }
         _ => return None,
     }
     Some(Some(next))
@@ -153,6 +161,9 @@ fn apply(steering: &mut Steering, command: &Command, in_use: SlotInUse<'_>) -> b
         Command::Abort(address) => steering.abort(address.ip()).is_ok(),
         Command::Release(address, keep, force) => {
             steering.release(address.ip(), keep, force).is_ok()
+        }
+        Command::ReleaseWithSessions(address, keep) => {
+            steering.release_with_sessions(address.ip(), keep).is_ok()
         }
         Command::Sweep => true,
     }
@@ -197,7 +208,8 @@ proptest! {
         for command in commands {
             let address = match command {
                 Command::Add(a, _) | Command::Remove(a) | Command::Takeover(a) | Command::SetDestination(a, _)
-                | Command::Cutover(a) | Command::Drained(a) | Command::Abort(a) | Command::Release(a, ..) => a,
+                | Command::Cutover(a) | Command::Drained(a) | Command::Abort(a) | Command::Release(a, ..)
+                | Command::ReleaseWithSessions(a, _) => a,
                 Command::Sweep => {
                     let live: BTreeSet<_> = steering.addresses().filter(|record| record.tracked)
                         .flat_map(Address::backends).map(|placed| placed.slot).collect();
@@ -208,6 +220,7 @@ proptest! {
             let before = format!("{steering:?}");
             let owned_before: BTreeMap<_, _> = steering.get(address.ip()).into_iter().flat_map(Address::backends)
                 .map(|placed| (placed.slot, placed.spec.clone())).collect();
+            let home_before = steering.get(address.ip()).ok().map(|record| record.home.slot);
             let stale = entries.borrow().clone();
             let accepted = apply(&mut steering, &command, &|slot| entries.borrow().contains(&slot));
             let wanted = expected(models.get(&address), &command);
@@ -223,9 +236,13 @@ proptest! {
                 let number = u32::of(record.address).expect("IPv4");
                 prop_assert_eq!(&seen(record), &models[&number]);
                 prop_assert_eq!(record.state(), state(&models[&number]));
+                let goes_on = number == address && matches!(command, Command::ReleaseWithSessions(..));
+                if goes_on {
+                    prop_assert_eq!(Some(record.home.slot), home_before, "its sessions know it by that");
+                }
                 for placed in record.backends() {
                     prop_assert!(slots.insert(placed.slot), "one slot, one backend");
-                    let is_new = number == address
+                    let is_new = number == address && !goes_on
                         && owned_before.get(&placed.slot).is_none_or(|spec| *spec != placed.spec);
                     prop_assert!(!(is_new && stale.contains(&placed.slot)), "no entry changes its owner");
                     if record.tracked {

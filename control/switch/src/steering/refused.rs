@@ -106,6 +106,12 @@ pub enum Refused {
          or set force to forget them"
     )]
     NotDrained { address: IpAddr, state: AddressState },
+    /// A guest with another address has not the source's sockets.
+    #[error(
+        "sessions of {address} cannot go over to its destination: with rewrite NAT a guest has an address of its own, and \
+         other sockets; release without with_sessions, or use rewrite L2 on both sides"
+    )]
+    SessionsStay { address: IpAddr },
     /// There is nothing to give back.
     #[error(
         "address {address} is {state}: no migration to abort; call Takeover or SetDestination to begin one"

@@ -171,6 +171,65 @@ async fn release_before_drained_is_refused_or_forced() {
 }
 
 #[tokio::test]
+async fn sessions_go_over_with_the_address() {
+    let mut tested = TestBox::start().await;
+    tested.add(east()).await.expect("add");
+    tested.takeover().await.expect("takeover");
+    for port in 1..=5 {
+        assert_eq!(tested.tcp(port).open(), EAST);
+    }
+    tested.tcp(5).close(EAST);
+    tested.set_destination(west()).await.expect("destination");
+    let mut events = tested.watch(1).await.expect("watch");
+    let (released, kept, cut) = tested.release_with_sessions(true).await.expect("released");
+    assert_eq!((kept, cut), (4, 0), "a closed one is over");
+    assert_eq!(
+        (released.state(), released.hosted, released.epoch),
+        (AddressState::Tracked, false, 1)
+    );
+    assert_eq!(released.home.expect("home").name, "green");
+    assert_eq!((released.destination, released.home_sessions), (None, 4));
+    assert!(!answers_arp(&tested));
+    for port in 1..=4 {
+        assert_eq!(tested.tcp(port).talk(), Ok(WEST), "it goes on at the destination");
+        tested.tcp(port).close(WEST);
+    }
+    assert_eq!(tested.tcp(9).open(), WEST);
+    assert_eq!(tested.get().await.expect("known").home_sessions, 1);
+    let mut last = None;
+    while let Some(event) = events.message().await.expect("event") {
+        last = Some((event.state(), event.new_sessions));
+    }
+    assert_eq!(last, Some((proto::MigrationState::Released, 4)));
+
+    // And back again: the place it left can be a destination.
+    tested.takeover().await.expect("takeover");
+    tested.set_destination(east()).await.expect("destination");
+    let (_, kept, _) = tested.release_with_sessions(false).await.expect("released");
+    assert_eq!(kept, 1);
+    assert_eq!(tested.tcp(9).talk(), Ok(EAST), "without tracking, too");
+    assert_eq!(tested.get().await.expect("known").state(), AddressState::Bound);
+    tested.stop().await;
+}
+
+#[tokio::test]
+async fn the_destinations_own_sessions_are_cut_and_counted_when_the_sources_go_over() {
+    let mut tested = TestBox::start().await;
+    tested.drain(3).await;
+    for port in 20..27 {
+        assert_eq!(tested.tcp(port).open(), WEST);
+    }
+    tested.tcp(26).close(WEST);
+    let (released, kept, cut) = tested.release_with_sessions(true).await.expect("released");
+    assert_eq!((kept, cut), (3, 6));
+    assert_eq!((released.state(), released.home_sessions), (AddressState::Tracked, 3));
+    assert_eq!(tested.tcp(1).talk(), Ok(WEST), "an old one goes on");
+    // Its ports are not known any more; what speaks there is the guest's to reset.
+    assert_eq!(tested.tcp(20).talk(), Ok(WEST));
+    tested.stop().await;
+}
+
+#[tokio::test]
 async fn without_tracking_nothing_is_left_of_sessions() {
     let mut tested = TestBox::start().await;
     tested.drain(0).await;

@@ -188,6 +188,8 @@ async fn steps_out_of_order_say_what_comes_first() {
     refused(tested.release(true, true).await, failed, &["TRACKED", "SetDestination"]);
     refused(tested.abort().await, failed, &["TRACKED", "no migration"]);
     refused(tested.watch(0).await.map(drop), failed, &["TRACKED", "SetDestination"]);
+    let with_sessions = tested.release_with_sessions(true).await;
+    refused(with_sessions, failed, &["TRACKED", "SetDestination"]);
     tested.set_destination(west()).await.expect("destination");
     refused(tested.cutover().await, failed, &["TRACKED", "Takeover"]);
     tested.takeover().await.expect("takeover");
@@ -195,6 +197,18 @@ async fn steps_out_of_order_say_what_comes_first() {
     refused(tested.release(true, true).await, failed, &["HOSTED", "Cutover first"]);
     tested.cutover().await.expect("cutover");
     refused(tested.cutover().await, failed, &["DRAINING", "cut over already", "Abort"]);
+    tested.stop().await;
+}
+
+#[tokio::test]
+async fn sessions_do_not_go_over_to_a_guest_with_another_address() {
+    let mut tested = TestBox::start().await;
+    tested.add(east()).await.expect("add");
+    tested.takeover().await.expect("takeover");
+    tested.set_destination(nat("green", "west", 0x0c)).await.expect("destination");
+    let refusal = tested.release_with_sessions(true).await;
+    refused(refusal, Code::FailedPrecondition, &["rewrite NAT", "sockets", "use rewrite L2"]);
+    assert_eq!(tested.get().await.expect("known").home.expect("home").name, "blue");
     tested.stop().await;
 }
 

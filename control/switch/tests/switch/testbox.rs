@@ -172,9 +172,24 @@ impl TestBox {
         keep_tracking: bool,
         force: bool,
     ) -> Result<(Address, u64), Status> {
-        let request = proto::ReleaseRequest { address: ADDRESS.into(), keep_tracking, force };
+        let address = ADDRESS.into();
+        let request =
+            proto::ReleaseRequest { address, keep_tracking, force, with_sessions: false };
         let answer = self.client.release(request).await?.into_inner();
         Ok((answer.address.expect("an address"), answer.forgotten_sessions))
+    }
+
+    /// Release with the source's sessions: the address, how many go on, how many are cut.
+    pub(crate) async fn release_with_sessions(
+        &mut self,
+        keep_tracking: bool,
+    ) -> Result<(Address, u64, u64), Status> {
+        let address = ADDRESS.into();
+        let request =
+            proto::ReleaseRequest { address, keep_tracking, force: false, with_sessions: true };
+        let answer = self.client.release(request).await?.into_inner();
+        let address = answer.address.expect("an address");
+        Ok((address, answer.kept_sessions, answer.cut_sessions))
     }
 
     pub(crate) async fn get(&mut self) -> Result<Address, Status> {

@@ -18,6 +18,9 @@ pub(super) struct FakeHost {
     pub(super) name: String,
 }
 
+/// What the source sees as its generation.
+pub(crate) const GENERATION: &str = "324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87";
+
 /// A running guest with 64 MiB and one region.
 pub(crate) fn guest(name: &str) -> Guest {
     let spec = GuestSpec {
@@ -74,6 +77,7 @@ fn no_guest(name: &str) -> Status {
 impl Host for FakeHost {
     type SendTwinStream = Iter<std::vec::IntoIter<Result<proto::SendProgress, Status>>>;
     type ListSocketsStream = Iter<std::vec::IntoIter<Result<proto::Socket, Status>>>;
+    type SettleStream = Iter<std::vec::IntoIter<Result<proto::SettleProgress, Status>>>;
 
     async fn list_sockets(
         &self,
@@ -99,6 +103,7 @@ impl Host for FakeHost {
             qemu_version: world.qemu_versions[&self.name].clone(),
             data_endpoint: "127.0.0.1:7433".to_owned(),
             twin_free_bytes: world.twin_free_bytes,
+            memory_free_bytes: world.memory_free_bytes,
         }))
     }
 
@@ -171,7 +176,10 @@ impl Host for FakeHost {
                 ram_bytes: if request.clone { u64::from(spec.memory_mib) << 20 } else { 0 },
                 region_bytes: 1 << 20,
                 regions: spec.regions.iter().map(file).collect(),
+                clone_disks: spec.disks.clone(),
                 spec: Some(spec),
+                safety: world.safety.clone(),
+                generation_id: GENERATION.to_owned(),
             })
         })
     }
@@ -198,6 +206,7 @@ impl Host for FakeHost {
     ) -> Result<Response<proto::PrepareReceiveResponse>, Status> {
         let request = request.into_inner();
         self.act("PrepareReceive", |world| {
+            world.keeps_t0 = request.keep_t0;
             world.prepared.insert(request.migration_id, request.spec.expect("spec"));
             Ok(proto::PrepareReceiveResponse { data_endpoint: "127.0.0.1:7433".to_owned() })
         })
@@ -236,7 +245,8 @@ impl Host for FakeHost {
             let guests = world.guests.get_mut(&self.name).expect("host");
             let started = guests.entry(spec.name.clone()).or_insert_with(|| {
                 world.destinations_started += 1;
-                Guest { spec: Some(spec), ..guest("") }
+                let waits = if request.await_image { GuestState::Paused } else { GuestState::Running };
+                Guest { spec: Some(spec), state: waits.into(), ..guest("") }
             });
             Ok(started.clone())
         });
@@ -286,6 +296,74 @@ impl Host for FakeHost {
                 pause_ns: 1_000_000,
                 ..proto::MergeReport::default()
             })
+        })
+    }
+
+    async fn settle(
+        &self,
+        request: Request<proto::SettleRequest>,
+    ) -> Result<Response<Self::SettleStream>, Status> {
+        let request = request.into_inner();
+        self.act("Settle", |world| {
+            world.settles.push(request);
+            let seen = |changed_pages, done, settled| {
+                let watched_ms = 40;
+                Ok(proto::SettleProgress {
+                    changed_pages,
+                    watched_pages: 256,
+                    done,
+                    settled,
+                    watched_ms,
+                    ..Default::default()
+                })
+            };
+            let left = if world.settles_at_last { 0 } else { 5 };
+            Ok(iter(vec![seen(9, false, false), seen(left, true, world.settles_at_last)]))
+        })
+    }
+
+    async fn send_image(
+        &self,
+        request: Request<proto::SendImageRequest>,
+    ) -> Result<Response<proto::ImageReport>, Status> {
+        let id = request.into_inner().migration_id;
+        self.act("SendImage", |world| {
+            assert!(world.captured.contains(&id), "an image needs the twin");
+            let source = &world.guests[&self.name]["vm-a"];
+            assert_eq!(source.state(), GuestState::Paused, "an image of a source that runs");
+            world.image_sent = true;
+            Ok(proto::ImageReport {
+                compared_bytes: 65 << 20,
+                changed_bytes: 8192,
+                sent_bytes: 700_200,
+                device_state_bytes: 700_000,
+                digest: "d2".to_owned(),
+                disks: Vec::new(),
+            })
+        })
+    }
+
+    async fn apply_image(
+        &self,
+        request: Request<proto::ApplyImageRequest>,
+    ) -> Result<Response<proto::ImageApplied>, Status> {
+        let request = request.into_inner();
+        self.act("ApplyImage", |world| {
+            assert!(world.image_sent && world.prepared.contains_key(&request.migration_id));
+            assert_eq!((request.digest.as_str(), request.identity.as_str()), ("d2", "vm-a"));
+            assert_eq!(request.generation_id, GENERATION);
+            let guests = world.guests.get_mut(&self.name).expect("host");
+            let destination = guests.get_mut("vm-b").ok_or_else(|| no_guest("vm-b"))?;
+            // What served new sessions ends; what goes on as the source waits.
+            destination.set_state(GuestState::Paused);
+            if world.destination_dies_after.as_deref() == Some("ApplyImage") {
+                world.guests.get_mut(&self.name).expect("host").remove("vm-b");
+            }
+            if let Some(socket) = world.goes_with_image.take() {
+                std::fs::remove_file(socket).expect("socket");
+            }
+            let digest = world.image_digest.clone();
+            Ok(proto::ImageApplied { applied_bytes: 8192, digest })
         })
     }
 

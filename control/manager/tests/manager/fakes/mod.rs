@@ -28,7 +28,7 @@ use tidegate_manager::{
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::service::Routes;
 
-pub(crate) use host::guest;
+pub(crate) use host::{GENERATION, guest};
 
 /// How an injected failure happens.
 #[derive(Clone, Debug)]
@@ -59,6 +59,21 @@ pub(crate) struct World {
     pub(crate) merges_applied: u32,
     pub(crate) qemu_versions: BTreeMap<String, String>,
     pub(crate) twin_free_bytes: u64,
+    pub(crate) memory_free_bytes: u64,
+    pub(crate) safety: Vec<tidegate_api::host::Safety>,
+    pub(crate) keeps_t0: bool,
+    pub(crate) settles: Vec<tidegate_api::host::SettleRequest>,
+    /// Whether the source's memory comes to rest.
+    pub(crate) settles_at_last: bool,
+    pub(crate) image_sent: bool,
+    /// The destination's process ends with this call.
+    pub(crate) destination_dies_after: Option<String>,
+    /// The destination's host takes no connections any more once it has applied an image: its socket, which goes.
+    pub(crate) goes_with_image: Option<PathBuf>,
+    /// What the destination says it has.
+    pub(crate) image_digest: String,
+    /// What a release with sessions said.
+    pub(crate) handovers: u32,
     pub(crate) capture_refusal: Option<Status>,
     /// The source's.
     pub(crate) sockets: Vec<tidegate_api::host::Socket>,
@@ -107,7 +122,12 @@ pub(crate) const PACE: Pace = Pace {
 impl Lab {
     /// A switch `edge` with address 10.0.0.1 at home `vm-a`, and hosts `h1` (with guest `vm-a`) and `h2`.
     pub(crate) async fn new() -> Self {
-        let mut world = World { twin_free_bytes: 1 << 30, ..World::default() };
+        let mut world = World {
+            twin_free_bytes: 1 << 30,
+            memory_free_bytes: 1 << 30,
+            image_digest: "d2".to_owned(),
+            ..World::default()
+        };
         world.address = switch::tracked_address();
         for host in ["h1", "h2"] {
             world.guests.insert(host.to_owned(), BTreeMap::new());

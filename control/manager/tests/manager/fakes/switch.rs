@@ -6,6 +6,7 @@ use std::{
 
 use tidegate_api::{
     Request, Response, Status,
+    host::GuestState,
     switch::{
         self as proto, Address, AddressState, Backend, MigrationEvent, MigrationState, Rewrite,
         switch_server::Switch,
@@ -265,15 +266,26 @@ impl Switch for FakeSwitch {
         &self,
         request: Request<proto::ReleaseRequest>,
     ) -> Result<Response<proto::ReleaseResponse>, Status> {
-        self.act("Release", &request.into_inner().address, |world| {
-            if world.address.state() != AddressState::Drained {
+        let request = request.into_inner();
+        self.act("Release", &request.address, |world| {
+            if request.with_sessions {
+                let source = world.guests["h1"]["vm-a"].state();
+                assert_ne!(source, GuestState::Running, "its sessions go while it runs");
+                world.handovers += 1;
+            } else if world.address.state() != AddressState::Drained {
                 return Err(Status::failed_precondition("not drained"));
             }
             world.address.home = world.address.destination.take();
             world.address.set_state(AddressState::Bound);
             world.address.hosted = false;
             let address = Some(world.address.clone());
-            Ok(proto::ReleaseResponse { address, forgotten_sessions: world.forgotten_sessions })
+            let (kept, cut) = if request.with_sessions { (7, 3) } else { (0, 0) };
+            Ok(proto::ReleaseResponse {
+                address,
+                forgotten_sessions: world.forgotten_sessions,
+                kept_sessions: kept,
+                cut_sessions: cut,
+            })
         })
     }
 

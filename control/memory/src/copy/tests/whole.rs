@@ -5,10 +5,7 @@ use std::{net::TcpListener, sync::Arc, thread, time::Instant};
 use super::*;
 use crate::{
     PageHashes,
-    transport::{
-        DialPlain, DialTls, Plain, TlsIdentity,
-        tls::{TlsFiles, test_authority},
-    },
+    transport::{DialPlain, DialTls, Plain, TlsIdentity, tls::TlsFiles},
 };
 
 /// Serve what connects to a port of this machine.
@@ -182,9 +179,11 @@ fn a_cancelled_copy_ends_and_says_why() {
 #[test]
 fn tls_carries_a_copy_between_those_who_trust_each_other_only() {
     let dir = tempfile::tempdir().expect("dir");
-    let files =
-        |name: &str, authority: &str| -> TlsFiles { test_authority(dir.path(), name, authority) };
-    let ours = TlsIdentity::load(&files("h1", "ours")).expect("identity");
+    let identity = |authority: &str| {
+        let [certificate, key, ca] = authority::make(dir.path(), authority);
+        TlsIdentity::load(&TlsFiles { certificate, key, ca }).expect("identity")
+    };
+    let (ours, strangers) = (identity("ours"), identity("strangers"));
     let host = Arc::new(Host::new(dir.path()));
     let address = listen(&host, Some(ours.clone()));
     let dial: Arc<dyn Dial> =
@@ -194,7 +193,6 @@ fn tls_carries_a_copy_between_those_who_trust_each_other_only() {
     assert_eq!(host.outcome().expect("received").digest, sent.digest);
     assert_arrived(dir.path(), &host.shelf, 3);
 
-    let strangers = TlsIdentity::load(&files("h2", "strangers")).expect("identity");
     let dial: Arc<dyn Dial> = Arc::new(DialTls { address: address.clone(), identity: strangers });
     let error = send_over(&dial, 1, "m1", sources(dir.path())).expect_err("stranger");
     assert!(error.to_string().contains("UnknownIssuer"), "{error}");

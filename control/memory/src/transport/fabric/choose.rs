@@ -20,12 +20,14 @@ pub enum Wanted {
     Fabric(Provider),
 }
 
-/// Whether guest memory must be encrypted on its way.
+/// Whether guest memory is to be encrypted on its way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encryption {
-    /// It may be.
+    /// The hosts have no certificates: nothing is.
     #[default]
-    Optional,
+    None,
+    /// The hosts speak TLS: it is not given up, unless a path without is asked for by its name.
+    Preferred,
     /// It must be: nothing that does not encrypt may carry it.
     Required,
 }
@@ -107,7 +109,10 @@ pub fn candidates(wanted: Wanted, situation: &Situation) -> Result<Candidates, M
         Wanted::Auto => {
             let mut paths = Vec::new();
             let verbs = Wanted::Fabric(Provider::Verbs);
-            let said = match obstacle(Provider::Verbs, situation) {
+            let tls = situation.encryption == Encryption::Preferred;
+            let tls =
+                tls.then(|| "it does not encrypt; ask for it by its name to do without".into());
+            let said = match obstacle(Provider::Verbs, situation).or(tls) {
                 Some(reason) => format!("{verbs} is not proposed: {reason}"),
                 None => {
                     paths.push(verbs);
@@ -154,7 +159,7 @@ mod tests {
 
     const HERE: Situation = Situation {
         local: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        encryption: Encryption::Optional,
+        encryption: Encryption::None,
         memory_bytes: 1 << 30,
     };
 
@@ -203,6 +208,14 @@ mod tests {
         }
         assert_eq!(candidates(Wanted::Auto, &strict).expect("choice").paths, [Wanted::Tcp]);
         candidates(Wanted::Tcp, &strict).expect("TLS is the dial's matter");
+    }
+
+    #[test]
+    fn tls_is_not_given_up_unless_somebody_says_so() {
+        let tls = Situation { encryption: Encryption::Preferred, ..HERE };
+        assert_eq!(candidates(Wanted::Auto, &tls).expect("choice").paths, [Wanted::Tcp]);
+        let named = Wanted::Fabric(Provider::Tcp);
+        assert_eq!(candidates(named, &tls).expect("choice").paths, [named]);
     }
 
     #[test]
