@@ -4,6 +4,7 @@ use std::{
     env, fs,
     io::{BufRead as _, BufReader},
     net::{IpAddr, Ipv4Addr, TcpListener},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     slice,
@@ -14,7 +15,7 @@ use std::{
 
 use tidegate_fabric::Provider;
 use tidegate_memory::{
-    Mapping, MemoryError, Object, ObjectKind,
+    Mapping, MemoryError, Object, ObjectKind, PageHashes,
     copy::{Controls, Landing, Place, Received, Receiver, SECTION_BYTES, Sending, Source, Stretch},
     transport::{
         DialPlain, Plain, Transport,
@@ -230,6 +231,25 @@ fn a_sender_that_gives_up_leaves_a_receiver_that_goes_on(provider: Provider) {
     drop(sending);
     begin(&host, provider, sources).expect("begin").finish(&mut |_| ()).expect("finish");
     assert_arrived(dir.path());
+}
+
+/// A section whose digest is never right is given up, and is cleared where it is: a hole would leave memory behind that a device
+/// has pinned.
+#[test]
+fn a_damaged_section_is_cleared_in_place() {
+    let dir = tmpfs();
+    let host = Host::start(dir.path(), Provider::Tcp);
+    let mut sources = sources(dir.path(), 1);
+    let mut hashes = PageHashes::of(&sources[0].memory).expect("hash");
+    hashes.hashes_mut()[5] ^= 1;
+    sources[0].hashes = Some(Arc::new(hashes));
+    let sending = begin(&host, Provider::Tcp, sources).expect("begin");
+    let error = sending.finish(&mut |_| ()).expect_err("damaged");
+    assert!(matches!(error, MemoryError::Section { section: 0, .. }), "{error}");
+    let file = dir.path().join("received-0");
+    let meta = fs::metadata(&file).expect("received");
+    assert!(meta.blocks() * 512 >= meta.len(), "{} blocks of {} bytes", meta.blocks(), meta.len());
+    assert!(fs::read(&file).expect("received")[..SECTION_BYTES as usize].iter().all(|b| *b == 0));
 }
 
 /// Where the receiver has another idea of the path, both say which they have.
