@@ -191,10 +191,11 @@ impl Target {
         let (what, argument) = question.split_once(' ').unwrap_or((question, ""));
         match what {
             // The next so many events, in the order in which they came.
-            "events" => {
+            "events" | "events-soon" => {
                 let count = argument.parse().expect("count");
+                let limit = if what == "events" { DEADLINE / 2 } else { Duration::from_secs(1) };
                 let clock = Instant::now();
-                while self.events.len() < count && clock.elapsed() < DEADLINE / 2 {
+                while self.events.len() < count && clock.elapsed() < limit {
                     self.poll();
                 }
                 self.events.drain(..).collect::<Vec<_>>().join(" ")
@@ -204,11 +205,9 @@ impl Target {
                 let whole = bytes_of(&self.into, 0, WINDOW) == bytes_of(&expected, 0, WINDOW);
                 whole.to_string()
             }
-            "zero" => bytes_of(&self.into, 0, WINDOW).iter().all(|byte| *byte == 0).to_string(),
-            // How many of the first bytes are not zero.
-            "head" => {
-                let head = bytes_of(&self.into, 0, argument.parse().expect("length"));
-                head.iter().filter(|byte| **byte != 0).count().to_string()
+            "not-zero" => {
+                let bytes = bytes_of(&self.into, 0, WINDOW);
+                bytes.iter().filter(|byte| **byte != 0).count().to_string()
             }
             "close" => {
                 self.endpoint =
