@@ -58,6 +58,11 @@ pub(crate) fn check(provider: Provider, format: u32, address: &[u8]) -> Result<(
 pub(crate) fn process_of(address: &[u8]) -> Option<i32> {
     let name = address.strip_prefix(SHM_PREFIX)?.strip_suffix(&[0])?;
     let name = str::from_utf8(name).ok().filter(|_| address.len() <= MAX_ADDRESS_BYTES)?;
+    process_in_name(name)
+}
+
+/// The process in the name of a queue of `shm`: `PROCESS:USER:NUMBER`.
+pub(crate) fn process_in_name(name: &str) -> Option<i32> {
     let mut parts = name.split(':').map(|part| {
         part.parse::<u32>().ok().filter(|_| part.bytes().all(|byte| byte.is_ascii_digit()))
     });

@@ -63,6 +63,7 @@ mod address;
 mod endpoint;
 mod error;
 mod info;
+mod leftovers;
 mod library;
 mod memlock;
 mod object;

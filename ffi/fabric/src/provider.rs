@@ -12,7 +12,7 @@ use crate::{Errno, info::Info, library::Library};
 /// Where the kernel lists RDMA devices.
 const RDMA_DEVICES: &str = "/sys/class/infiniband";
 /// Where `shm` has its queues.
-const SHARED_MEMORY: &str = "/dev/shm";
+pub(crate) const SHARED_MEMORY: &str = "/dev/shm";
 
 /// A way for bytes to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -8,6 +8,7 @@ use std::ffi::c_void;
 use std::mem;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +19,9 @@ use vm_memory::MmapRegion;
 
 use crate::address::{self, MAX_ADDRESS_BYTES};
 use crate::info::Offer;
+use crate::leftovers;
 use crate::object::Owned;
+use crate::provider::SHARED_MEMORY;
 use crate::{Errno, Error, Provider};
 
 /// Most bytes of one write.
@@ -178,6 +181,9 @@ impl Endpoint {
     pub fn open(provider: Provider, local: IpAddr) -> Result<Self, Error> {
         let info =
             provider.info(Some(local)).map_err(|missing| Error::Missing { provider, missing })?;
+        if provider == Provider::Shm {
+            leftovers::remove(Path::new(SHARED_MEMORY));
+        }
         let offer = info.offer();
         let call = |call: &'static str, answer: i32| match answer {
             0 => Ok(()),

@@ -1,5 +1,6 @@
 //! One process dies in the middle: the other says so within bounded time, and does not hang.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tidegate_fabric::{Endpoint, Error, PATIENCE, Provider};
@@ -57,6 +58,20 @@ fn over_shm_a_target_sees_its_writer_die() {
     assert!(matches!(error, Error::PeerGone { .. }), "{error}");
     let error = target.connect(&address).expect_err("a dead process");
     assert!(matches!(error, Error::PeerGone { .. }), "{error}");
+}
+
+/// A process that is killed leaves its queue; the next endpoint takes it away.
+#[test]
+fn what_a_killed_process_leaves_is_removed() {
+    let mut child = Child::start("idle shm", &[]);
+    let address = unhex(&child.line("address "));
+    let name = str::from_utf8(&address).expect("text").trim_end_matches('\0');
+    let queue = Path::new("/dev/shm").join(name.trim_start_matches("fi_shm://"));
+    assert!(queue.exists(), "{}", queue.display());
+    child.kill();
+    assert!(queue.exists(), "{}", queue.display());
+    drop(Endpoint::open(Provider::Shm, LOOPBACK).expect("endpoint"));
+    assert!(!queue.exists(), "{}", queue.display());
 }
 
 /// Where one process may not reach into the other's memory, `shm` has to take another way.
