@@ -165,7 +165,9 @@ impl From<HostError> for Status {
                 MemoryError::Mismatch { .. }
                 | MemoryError::Header { .. }
                 | MemoryError::Refused(_)
-                | MemoryError::Version { .. },
+                | MemoryError::DataPath { .. }
+                | MemoryError::Version { .. }
+                | MemoryError::Tls(_),
             ) => Code::FailedPrecondition,
             HostError::NotReady { .. } => Code::DeadlineExceeded,
             // Nothing was merged, and merging again would end the same: the migration can be given up.

@@ -113,15 +113,15 @@ impl Provider {
     }
 
     pub(crate) fn info(self, local: Option<IpAddr>) -> Result<Info, Missing> {
-        let library = Library::load()?;
         let devices = rdma_devices(Path::new(RDMA_DEVICES));
+        // Before the library is loaded: a host without devices has no use for it.
         if self == Self::Verbs && devices.is_empty() {
             return Err(Missing::NoRdmaDevice);
         }
         if self == Self::Shm && access(SHARED_MEMORY, Access::WRITE_OK).is_err() {
             return Err(Missing::NoSharedMemory);
         }
-        Info::ask(library, self, local).map_err(|errno| {
+        Info::ask(Library::load()?, self, local).map_err(|errno| {
             let local = local.map_or_else(|| "any address".to_owned(), |ip| ip.to_string());
             match self {
                 Self::Verbs => Missing::NotOnDevice { local, devices },

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use tidegate_fabric::{Lockable, Provider, lockable};
 
-use super::name_of;
+use super::{local_towards, name_of};
 use crate::{MemoryError, transport::tcp};
 
 /// What is asked for.
@@ -52,6 +52,20 @@ pub struct Candidates {
     pub reasons: Vec<String>,
 }
 
+impl Situation {
+    /// That of a host which is to send so many bytes of memory to `peer`.
+    ///
+    /// # Errors
+    /// [`MemoryError::Connection`] when there is no way to it.
+    pub fn towards(
+        peer: IpAddr,
+        encryption: Encryption,
+        memory_bytes: u64,
+    ) -> Result<Self, MemoryError> {
+        Ok(Self { local: local_towards(peer)?, encryption, memory_bytes })
+    }
+}
+
 impl Wanted {
     /// The name of the path.
     #[must_use]
@@ -84,7 +98,7 @@ impl FromStr for Wanted {
             ("auto", _) => Ok(Self::Auto),
             ("tcp", _) => Ok(Self::Tcp),
             _ => Err(format!(
-                "`{text}` is no data path; there are auto, tcp, fabric:verbs, fabric:tcp and fabric:shm"
+                "`{text}` is no transport; use auto, tcp, fabric:verbs, fabric:tcp or fabric:shm"
             )),
         }
     }

@@ -69,6 +69,16 @@ pub struct FabricReceiver {
     pub local: IpAddr,
 }
 
+/// The receiving ends that a host has, which is reached at `local`. Those that senders take by themselves are there only if they
+/// can be used; the others say what is missing when they are asked for.
+#[must_use]
+pub fn receivers(local: IpAddr) -> Vec<Arc<dyn Transport>> {
+    let usable =
+        |provider: &Provider| *provider != Provider::Verbs || provider.probe(Some(local)).is_ok();
+    let receiver = |provider| Arc::new(FabricReceiver { provider, local }) as Arc<dyn Transport>;
+    Provider::ALL.into_iter().filter(usable).map(receiver).collect()
+}
+
 impl Transport for FabricSender {
     fn name(&self) -> String {
         name_of(self.provider)
