@@ -21,7 +21,7 @@ use crate::data::Choice;
 /// [data]
 /// listen = "127.0.0.1:0"
 /// advertise = "127.0.0.1:7432"            # what other hosts connect to, when it is not `listen`
-/// transport = "auto"                      # or "tcp", "fabric:PROVIDER"
+/// transport = "auto"                      # or "tcp", "fabric:verbs", "fabric:tcp", "fabric:shm"
 /// streams = 4                             # TCP connections a copy's bytes take
 /// bandwidth_mbps = 0                      # cap of what is sent, for each copy; 0: none
 /// compression = "auto"                    # or "on", "off": LZ4 while it is measured to be faster

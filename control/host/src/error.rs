@@ -166,6 +166,7 @@ impl From<HostError> for Status {
                 | MemoryError::Schema { .. }
                 | MemoryError::Header { .. }
                 | MemoryError::Refused(_)
+                | MemoryError::DataPath { .. }
                 | MemoryError::Version { .. }
                 | MemoryError::Tls(_),
             ) => Code::FailedPrecondition,

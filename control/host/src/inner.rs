@@ -46,7 +46,7 @@ impl Inner {
         let inner = Self {
             migrations: Migrations::load(config.state_dir.join("migrations"))?,
             connections: Connections::default(),
-            data: Data::load(&config.data)?,
+            data: Data::load(&config.data, &data_endpoint)?,
             copies: Copies::default(),
             data_endpoint,
             guests: Mutex::default(),

@@ -39,7 +39,7 @@ pub(crate) struct How {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Way {
     pub(crate) transport: String,
-    pub(crate) reason: &'static str,
+    pub(crate) reason: String,
     /// Of guest memory, that earlier attempts have brought over.
     pub(crate) resumed_bytes: u64,
 }
@@ -140,8 +140,11 @@ impl Inner {
             migration: id.to_owned(),
             listed: Mutex::default(),
         });
-        let choice = how.transport.as_ref().unwrap_or(&config.transport);
-        let Chosen { transports, reason } = self.data.choose(choice, &dial, &running.controls)?;
+        let choice = how.transport.unwrap_or(config.transport);
+        let bytes = sources.iter().map(|source| source.object.size_bytes).sum();
+        let controls = &running.controls;
+        let chosen = self.data.choose(choice, data_endpoint, bytes, &dial, controls)?;
+        let Chosen { transports, reason } = chosen;
         let unreachable = |error| match error {
             MemoryError::Connection { during: CONNECTING | CONNECTING_TLS, source } => {
                 HostError::Unreachable { address: data_endpoint.to_owned(), source }
@@ -157,7 +160,7 @@ impl Inner {
             resumed_bytes: sending.resumed_bytes(),
         };
         let security = self.data.security();
-        let Way { transport, resumed_bytes, .. } = &way;
+        let Way { transport, reason, resumed_bytes } = &way;
         info!(
             migration = id,
             to = data_endpoint,

@@ -442,7 +442,7 @@ fn describe(way: &Way, progress: Progress) -> api::SendProgress {
         total_bytes: progress.total_bytes,
         rate_bytes_per_s: progress.rate_bytes_per_s,
         transport: way.transport.clone(),
-        transport_reason: way.reason.to_owned(),
+        transport_reason: way.reason.clone(),
         resumed_bytes: way.resumed_bytes,
         ..api::SendProgress::default()
     }

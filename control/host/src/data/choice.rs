@@ -1,40 +1,33 @@
 //! Which transport carries a copy, and why.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, ToSocketAddrs as _},
+    str::FromStr,
+    sync::Arc,
+};
 
 use serde::Deserialize;
 use tidegate_memory::{
     copy::Controls,
-    transport::{Dial, TcpSender, Transport},
+    transport::{
+        Dial, TcpSender, Transport,
+        fabric::{Candidates, Encryption, FabricSender, Situation, Wanted, candidates},
+    },
 };
 
 use crate::{HostError, data::Data};
 
-/// What was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+/// What was asked for: `auto`, `tcp` or `fabric:PROVIDER`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub enum Choice {
-    /// The best that both hosts have.
-    #[default]
-    Auto,
-    /// TCP.
-    Tcp,
-    /// libfabric with this provider.
-    Fabric(String),
-}
+pub struct Choice(Wanted);
 
 impl FromStr for Choice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            None if text == "auto" => Ok(Self::Auto),
-            None if text == "tcp" => Ok(Self::Tcp),
-            Some(("fabric", provider)) if !provider.is_empty() => {
-                Ok(Self::Fabric(provider.to_owned()))
-            }
-            _ => Err(format!("`{text}` is no transport; use auto, tcp or fabric:PROVIDER")),
-        }
+        text.parse().map(Self)
     }
 }
 
@@ -48,50 +41,54 @@ impl TryFrom<String> for Choice {
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Tcp => f.write_str("tcp"),
-            Self::Fabric(provider) => write!(f, "fabric:{provider}"),
-        }
+        self.0.fmt(f)
     }
 }
 
 /// Transports to propose to the receiver, the best first.
 pub(crate) struct Chosen {
     pub(crate) transports: Vec<Arc<dyn Transport>>,
-    pub(crate) reason: &'static str,
+    pub(crate) reason: String,
 }
 
 impl Data {
-    /// The transports a choice allows.
+    /// The transports a choice allows for so many bytes of memory to a host.
     pub(crate) fn choose(
         &self,
-        choice: &Choice,
+        choice: Choice,
+        address: &str,
+        memory_bytes: u64,
         dial: &Arc<dyn Dial>,
         controls: &Arc<Controls>,
     ) -> Result<Chosen, HostError> {
-        let tcp = || -> Arc<dyn Transport> {
-            Arc::new(TcpSender {
-                dial: dial.clone(),
-                streams: self.streams,
-                compression: self.compression,
-                controls: controls.clone(),
-            })
+        let peer = ip_of(address)?;
+        let encryption = match dial.is_encrypted() {
+            _ if self.require_encryption => Encryption::Required,
+            true => Encryption::Preferred,
+            false => Encryption::None,
         };
-        match choice {
-            Choice::Auto => {
-                let reason = "the only one this host has";
-                Ok(Chosen { transports: vec![tcp()], reason })
+        let situation = Situation::towards(peer, encryption, memory_bytes)?;
+        let Candidates { paths, reasons } = candidates(choice.0, &situation)?;
+        let transport = |path| -> Arc<dyn Transport> {
+            match path {
+                Wanted::Fabric(provider) => Arc::new(FabricSender { provider, peer }),
+                Wanted::Tcp | Wanted::Auto => Arc::new(TcpSender {
+                    dial: dial.clone(),
+                    streams: self.streams,
+                    compression: self.compression,
+                    controls: controls.clone(),
+                }),
             }
-            Choice::Tcp => Ok(Chosen { transports: vec![tcp()], reason: "asked for" }),
-            // RDMA carries no TLS.
-            Choice::Fabric(_) if self.require_encryption => Err(HostError::Precondition(format!(
-                "transport {choice} sends guest memory in the clear, and `[data] require_encryption` is set; \
-                 use tcp"
-            ))),
-            Choice::Fabric(_) => Err(HostError::Precondition(format!(
-                "transport {choice} is not available on this host; use auto or tcp"
-            ))),
-        }
+        };
+        let transports = paths.into_iter().map(transport).collect();
+        Ok(Chosen { transports, reason: reasons.join("; ") })
     }
+}
+
+/// The first address of `host:port`.
+pub(super) fn ip_of(address: &str) -> Result<IpAddr, HostError> {
+    let unreachable = |source| HostError::Unreachable { address: address.to_owned(), source };
+    let none = || std::io::Error::other("the name has no address");
+    let found = address.to_socket_addrs().map_err(unreachable)?.next();
+    Ok(found.ok_or_else(none).map_err(unreachable)?.ip())
 }

@@ -14,7 +14,9 @@ use std::{
 
 use tidegate_memory::{
     copy::Receiver,
-    transport::{Compression, Dial, DialPlain, DialTls, Plain, Stream, TlsIdentity, tls::TlsFiles},
+    transport::{
+        Compression, Dial, DialPlain, DialTls, Plain, Stream, TlsIdentity, fabric, tls::TlsFiles,
+    },
 };
 
 pub use choice::Choice;
@@ -47,16 +49,20 @@ enum Security {
 }
 
 impl Data {
-    pub(crate) fn load(config: &DataConfig) -> Result<Self, HostError> {
+    /// `endpoint`: where other hosts reach this one.
+    pub(crate) fn load(config: &DataConfig, endpoint: &str) -> Result<Self, HostError> {
         if !(1..=MAX_STREAMS).contains(&config.streams) {
             let reason = format!("{} is not 1 to {MAX_STREAMS}", config.streams);
             return Err(HostError::Invalid { field: "[data] streams", reason });
         }
         let security = security(config)?;
         let encrypted = matches!(security, Security::Tls(_));
+        // What does not encrypt is not even offered where the policy forbids it. A name that is not known yet has none.
+        let local = choice::ip_of(endpoint).ok().filter(|_| !config.require_encryption);
+        let others = local.map_or_else(Vec::new, fabric::receivers);
         Ok(Self {
             security,
-            receiver: Receiver::new(encrypted, Vec::new()),
+            receiver: Receiver::new(encrypted, others),
             streams: config.streams.into(),
             compression: match config.compression {
                 Compressing::Off => Compression::Off,
@@ -147,7 +153,7 @@ mod tests {
     fn load(listen: &str, change: impl FnOnce(&mut DataConfig)) -> Result<Data, String> {
         let mut config = DataConfig { listen: listen.to_owned(), ..DataConfig::default() };
         change(&mut config);
-        Data::load(&config).map_err(|error| error.to_string())
+        Data::load(&config, listen).map_err(|error| error.to_string())
     }
 
     #[test]

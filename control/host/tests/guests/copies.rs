@@ -84,9 +84,11 @@ async fn a_transport_that_is_not_there_is_refused() {
     captured(&mut a).await;
     let data = b.prepare(spec("web-2"), true).await;
     for (transport, expected) in [
-        ("pigeon", "transport: `pigeon` is no transport; use auto, tcp or fabric:PROVIDER"),
+        ("pigeon", "transport: `pigeon` is no transport; use auto, tcp, fabric:verbs"),
         ("fabric:", "transport: `fabric:` is no transport"),
-        ("fabric:nonsense", "transport fabric:nonsense is not available on this host"),
+        ("fabric:nonsense", "transport: `fabric:nonsense` is no transport"),
+        // Both hosts are this process.
+        ("fabric:shm", "shm is for two"),
     ] {
         let request = api::SendTwinRequest { transport: transport.to_owned(), ..slowly(&data, 0) };
         let told = async {
@@ -96,13 +98,20 @@ async fn a_transport_that_is_not_there_is_refused() {
         let message = told.await.expect_err("refused").message().to_owned();
         assert!(message.contains(expected), "`{expected}` in `{message}`");
     }
-    let request = api::SendTwinRequest { transport: "tcp".to_owned(), ..slowly(&data, 0) };
-    let mut stream = a.client.send_twin(request).await.expect("begins").into_inner();
-    let mut last = api::SendProgress::default();
-    while let Some(progress) = stream.message().await.expect("goes on") {
-        last = progress;
+    for (transport, path, reason) in [
+        ("fabric:tcp", "fabric:tcp;ofi_rxm", "does not encrypt"),
+        ("tcp", "tcp", "asked for"),
+    ] {
+        let request = api::SendTwinRequest { transport: transport.to_owned(), ..slowly(&data, 0) };
+        let mut stream = a.client.send_twin(request).await.expect("begins").into_inner();
+        let mut last = api::SendProgress::default();
+        while let Some(progress) = stream.message().await.expect("goes on") {
+            last = progress;
+        }
+        assert_eq!((last.done, &*last.transport), (true, path));
+        assert!(last.transport_reason.contains(reason), "{}", last.transport_reason);
+        assert_same(&a, &b.config.memory_dir);
     }
-    assert_eq!((last.done, &*last.transport_reason), (true, "asked for"));
 }
 
 /// A host in a process of its own that can be killed.
@@ -233,5 +242,5 @@ async fn hosts_prove_to_each_other_who_they_are() {
         api::SendTwinRequest { transport: "fabric:tcp".to_owned(), ..slowly(&endpoint, 0) };
     let mut stream = a.client.send_twin(request).await.expect("begins").into_inner();
     let message = stream.message().await.expect_err("in the clear").message().to_owned();
-    assert!(message.contains("require_encryption"), "{message}");
+    assert!(message.contains("take tcp with TLS"), "{message}");
 }
