@@ -77,7 +77,7 @@ outcomes! {
     UnknownTcp "unknown_tcp" true "TCP without session after cutover, dropped by policy.",
     UnknownQuic "unknown_quic" true "QUIC without session after cutover, of a connection nobody knows, dropped by policy.",
     AdoptionLimited "adoption_limited" true "TCP or QUIC without session; adopting it would exceed the rate limit.",
-    HalfOpenLimited "half_open_limited" true "A new session, while a quarter of the room is taken by sessions only begun, all of them older than the cutover.",
+    HalfOpenLimited "half_open_limited" true "A new session, while more sessions are only begun than may be, and none was found that may go: those looked at were from before a cutover, or are over and were not forgotten yet.",
     TableFull "table_full" true "A new session, and no room for it.",
     NoHeadroom "no_headroom" true "The packet's buffer has no room before the packet for the headers it needs.",
     PortGone "port_gone" true "The port it came from or was to leave by has been removed.",
