@@ -230,6 +230,16 @@ impl<A: Family> Sessions<A> {
         }
     }
 
+    /// See [`Shard::assert_half_open_counts`](super::Shard::assert_half_open_counts).
+    pub(super) fn assert_half_open_counts(&self) {
+        let mut counts = [0; 3];
+        let sessions = (0..self.table.places()).filter_map(|at| self.table.get(at));
+        for standing in sessions.filter_map(|session| session.life().half_open()) {
+            counts[standing as usize] += 1;
+        }
+        assert_eq!(self.half_open.counts(), counts, "half-open sessions by standing");
+    }
+
     /// Count a session out that is over, and let it linger.
     pub(super) fn end(&mut self, desk: &mut Desk, at: u32, now_ms: u64) {
         let session = &mut self.table[at];

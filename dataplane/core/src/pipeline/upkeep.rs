@@ -34,6 +34,15 @@ impl Shard {
         self.v6.fragments.sweep(now_ms, budget);
     }
 
+    /// Compare what is counted of half-open sessions with what is in the tables. It looks at all of them: for tests.
+    ///
+    /// # Panics
+    /// When the two differ.
+    pub fn assert_half_open_counts(&self) {
+        self.v4.sessions.assert_half_open_counts();
+        self.v6.sessions.assert_half_open_counts();
+    }
+
     /// A frame that is held no more; those whose wait ended well in order of their arrival. To be called after
     /// [`Shard::process`] and [`Shard::sweep`] until there is none.
     #[inline]

@@ -132,6 +132,11 @@ impl<A: Address> HalfOpen<A> {
         self.limit = left.clamp(self.quota / LEFT, self.quota);
     }
 
+    /// Sessions of each standing.
+    pub(crate) fn counts(&self) -> [u32; 3] {
+        self.counts
+    }
+
     /// Whose oldest makes room for another, and whose if there is none.
     pub(crate) fn first_to_go(&self) -> [Standing; 2] {
         let [unanswered, answered, _] = self.counts;

@@ -214,6 +214,7 @@ impl RealBox {
     pub(crate) fn sessions(&self, now_ms: u64) -> BTreeMap<Tuple, SessionRecord> {
         let mut all = BTreeMap::new();
         for shard in &self.shards {
+            shard.assert_half_open_counts();
             let mut from = Some(0);
             while let Some(at) = from {
                 let mut piece = Vec::with_capacity(256);

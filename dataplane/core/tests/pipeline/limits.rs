@@ -1,11 +1,16 @@
 //! Floods: of new sessions, of stray segments.
 
-use tidegate_dataplane::{pipeline::Outcome, session::SessionState, steering::Unknown};
+use tidegate_dataplane::{
+    pipeline::Outcome,
+    session::SessionState,
+    steering::{ManagedAddress, Unknown},
+};
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
+    carrier::VLAN,
     traffic::{ACK, Body, Flow, GIVEN_UP, Packet, RST, SYN, SYN_ACK, segment, tcp},
-    world::{CLIENT, CLIENT_2, FAR_CLIENT, Mode, OLD_PORT, Vm, ip},
+    world::{CLIENT, CLIENT_2, FAR_CLIENT, Mode, OLD_PORT, SECOND, Vm, ip, managed},
 };
 
 /// Sessions a shard adopts at once, and per millisecond.
@@ -246,6 +251,39 @@ fn a_cutover_behind_an_aborted_one_refuses_nobody() {
         assert_eq!(switch_box.live(old), 64);
     }
     assert_moved!(switch_box, ToSource 1200, ToDestination 900, ToClient 2100);
+}
+
+/// What an abort makes current again exceeds the quota beside another address's; its clients must not pay for that.
+#[test]
+fn an_abort_refuses_nobody_of_another_address() {
+    let (old, new) = (Vm::old(1, Mode::L2), Vm::new(2, Mode::L2));
+    let other = Vm::behind(VLAN, 3, Mode::L2);
+    let mut switch_box = SwitchBox::with_capacity(1, 1024, old);
+    let beside = ManagedAddress { address: ip(SECOND), ..managed(other) };
+    switch_box.install_beside(Some(beside));
+    let to_second = |ports| {
+        let begun = flows(CLIENT_2, ports).map(|flow| {
+            let begins = flow.to(SECOND, tcp(SYN));
+            [begins, Packet { source: SECOND, ..flow.sent_by(other, segment(SYN_ACK, 499, 1001)) }]
+        });
+        begun.flatten().collect::<Vec<_>>()
+    };
+    switch_box.feed(&each(flows(CLIENT, 0..256), Body::Udp));
+    switch_box
+        .feed(&flows(CLIENT, 0..256).map(|it| it.sent_by(old, Body::Udp)).collect::<Vec<_>>());
+    switch_box.set_destination(new);
+    assert_eq!(switch_box.cutover(Unknown::Source), 256);
+    switch_box.feed(&to_second(0..300));
+    // Some of them wait for an answer.
+    let waiting = flows(CLIENT, 1000..1100).map(|flow| flow.to(SECOND, tcp(SYN)));
+    switch_box.feed(&waiting.collect::<Vec<_>>());
+    assert_eq!((switch_box.live(old), switch_box.live(other)), (256, 256));
+    switch_box.abort();
+    switch_box.sweep();
+    switch_box.moved();
+    switch_box.feed(&to_second(300..600));
+    assert_moved!(switch_box, ToSource 300, ToClient 300);
+    assert_eq!(switch_box.live(old) + switch_box.live(other), 256);
 }
 
 #[test]
