@@ -34,6 +34,12 @@ impl Outbox {
         Self { port, queue, burst: Burst::new(), runs: ArrayVec::new() }
     }
 
+    /// Whether nothing waits here.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.burst.is_empty()
+    }
+
     /// Add a packet; a full burst is sent at once.
     #[inline]
     pub(crate) fn push(&mut self, mbuf: Mbuf, outcome: Outcome, counters: &ShardCounters) {

@@ -1,7 +1,8 @@
 //! One worker: a loop on one CPU that owns its queues and its shard.
 //!
-//! A round: orders of the control core, bursts from the ports, packets from other workers, transmit, upkeep. Nothing in
-//! it waits, locks or allocates; the one system call is the sleep of an idle worker.
+//! A round: orders of the control core, a burst from each port, packets from other workers, upkeep. What came from one
+//! port leaves before the next one's burst is taken: it does not wait for a port that is flooded. Nothing in a round
+//! waits, locks or allocates; the one system call is the sleep of an idle worker.
 
 use std::{mem, sync::Arc};
 
@@ -42,6 +43,8 @@ pub(crate) struct Worker {
     pub(crate) entries: Vec<(PortId, RxQueue)>,
     /// By port, as many as there may be.
     pub(crate) exits: Vec<Exit>,
+    /// Ports whose own exit has packets that are not sent yet; room for as many as there may be.
+    pub(crate) waiting: Vec<PortId>,
     pub(crate) idler: Idler,
     pub(crate) listing: Option<Box<Listing>>,
     pub(crate) importing: Option<Box<ImportList>>,
@@ -59,11 +62,6 @@ impl Worker {
             let now_ms = self.clock.now_ms();
             self.take_orders();
             let packets = self.receive(now_ms) + self.take_parcels(now_ms);
-            for exit in &mut self.exits {
-                if let Exit::Own(outbox) = exit {
-                    outbox.flush(self.shard.counters());
-                }
-            }
             rounds = rounds.wrapping_add(1);
             self.shard.counters().polls.add(1);
             if packets > 0 {
@@ -79,8 +77,14 @@ impl Worker {
                 self.go_on_importing(now_ms);
             }
         }
-        for exit in &mut self.exits {
-            if let Exit::Own(outbox) = exit {
+        self.flush();
+    }
+
+    /// Send what waits at this worker's own exits.
+    #[inline]
+    fn flush(&mut self) {
+        for port in self.waiting.drain(..) {
+            if let Some(Exit::Own(outbox)) = self.exits.get_mut(usize::from(port.0)) {
                 outbox.flush(self.shard.counters());
             }
         }
@@ -146,6 +150,7 @@ impl Worker {
                     self.join_segments(&mut burst);
                 }
                 self.process(Origin::Port, &mut [port; BURST], &mut burst, now_ms);
+                self.flush();
                 total += count;
             }
         }
@@ -197,6 +202,8 @@ impl Worker {
                 self.process(Origin::Worker, &mut ports, &mut burst, now_ms);
             }
         }
+        // Also what orders and expired holds have left.
+        self.flush();
         total
     }
 
@@ -310,7 +317,12 @@ impl Worker {
     #[inline]
     fn leave_all(&mut self, port: PortId, outcome: Outcome, mbufs: Drain<'_>) {
         match self.exits.get_mut(usize::from(port.0)) {
-            Some(Exit::Own(outbox)) => outbox.extend(mbufs, outcome, self.shard.counters()),
+            Some(Exit::Own(outbox)) => {
+                if outbox.is_empty() {
+                    self.waiting.push(port);
+                }
+                outbox.extend(mbufs, outcome, self.shard.counters());
+            }
             _ => mbufs.for_each(|mbuf| self.leave(port, outcome, mbuf)),
         }
     }
@@ -319,7 +331,12 @@ impl Worker {
     #[inline]
     fn leave(&mut self, port: PortId, outcome: Outcome, mbuf: Mbuf) {
         match self.exits.get_mut(usize::from(port.0)) {
-            Some(Exit::Own(outbox)) => outbox.push(mbuf, outcome, self.shard.counters()),
+            Some(Exit::Own(outbox)) => {
+                if outbox.is_empty() {
+                    self.waiting.push(port);
+                }
+                outbox.push(mbuf, outcome, self.shard.counters());
+            }
             Some(&mut Exit::Worker(owner)) => {
                 self.hand_over(owner, Parcel::Transmit(port, outcome, mbuf));
             }

@@ -213,6 +213,7 @@ impl Workers {
             held: Held::new(),
             entries: Vec::with_capacity(self.slots.len()),
             exits: self.slots.iter().map(|_| Exit::None).collect(),
+            waiting: Vec::with_capacity(self.slots.len()),
             idler: Idler::new(config.idle),
             listing: None,
             importing: None,
