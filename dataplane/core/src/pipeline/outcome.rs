@@ -60,6 +60,7 @@ outcomes! {
     NoRoute "no_route" true "No route to the destination, and the sender is not told: the route says so, there is no way back, it must not be, or too many were.",
     NoRouteAnswered "no_route_answered" false "No route to the destination; the sender is told by an ICMP destination unreachable in the packet's place.",
     NeighbourUnknown "neighbour_unknown" true "The next hop's MAC is not known yet; it is being asked for.",
+    LinkLocalSource "link_local_source" true "To another link, from an address that means something on its own only.",
     Spoofed "spoofed" true "A managed address or locator as source, from a port none of its backends is behind.",
     FragmentTiny "fragment_tiny" true "A first fragment without the whole transport header, or a later one inside of it.",
     FragmentConflict "fragment_conflict" true "A second first fragment of a datagram, with other ports.",

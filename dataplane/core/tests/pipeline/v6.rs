@@ -21,6 +21,7 @@ mod half_open_model;
 mod icmp_errors;
 mod imported;
 mod limits;
+mod link_local;
 mod migration;
 mod ndp;
 mod new_sessions;
