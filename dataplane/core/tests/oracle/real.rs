@@ -179,6 +179,7 @@ impl RealBox {
             for _ in 0..pieces {
                 shard.sweep(&self.snapshot, now_ms, piece);
             }
+            shard.assert_half_open_counts();
         }
     }
 
@@ -214,7 +215,6 @@ impl RealBox {
     pub(crate) fn sessions(&self, now_ms: u64) -> BTreeMap<Tuple, SessionRecord> {
         let mut all = BTreeMap::new();
         for shard in &self.shards {
-            shard.assert_half_open_counts();
             let mut from = Some(0);
             while let Some(at) = from {
                 let mut piece = Vec::with_capacity(256);
