@@ -224,6 +224,7 @@ impl FuzzedBox {
             let slots = || (0..SLOTS).map(tidegate_dataplane::steering::BackendSlot);
             let entries: u32 = slots().map(|slot| counters.entries(slot)).sum();
             assert_eq!(u64::from(entries), counters.sessions.get());
+            shard.assert_half_open_counts();
             for slot in slots() {
                 assert!(counters.live(slot) <= counters.entries(slot));
                 assert!(counters.live_begun_by_vm(slot) <= counters.live(slot));

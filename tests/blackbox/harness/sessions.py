@@ -90,3 +90,14 @@ class Echo:
         self.sends(self.service.client).reaches(vm)
         self.sends(vm, b"an odd pong").reaches(self.service.client)
         return self
+
+
+class Other:
+    """A protocol whose ports the box does not know: all of it between two addresses is one conversation."""
+
+    def __init__(self, service, number):
+        self.service, self.number = service, number
+
+    def sends(self, sender, payload):
+        field = "proto" if self.service.family == 4 else "nh"
+        return self.service.sends(sender, Raw(payload), **{field: self.number})

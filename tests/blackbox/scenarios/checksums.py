@@ -1,9 +1,13 @@
 """Checksums after rewriting, where arithmetic has its corners."""
 
+import socket
+import unittest
+
 from harness.judge import summed
 from harness.scenario import Scenario, Service, everywhere
 from harness.sessions import Echo, Tcp, Udp
 from harness.summed import Dccp, UdpLite
+from harness.town import Town
 from scapy.layers.inet import IP, UDP, IPOption_Router_Alert
 from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop
 from scapy.packet import Raw
@@ -85,3 +89,43 @@ class Checksums(Scenario):
             packet = service.packet(service.client, udp, id=identification)
             self.assertIn(packet.chksum, (wanted, wanted - 1, wanted + 1))
             service.sends(service.client, packet).reaches(service.source)
+
+
+#: RFC 3828 in Linux: the protocol, and how much of what is sent the checksum covers.
+UDP_LITE, SEND_COVERAGE = 136, 10
+
+
+class UdpLiteBetweenKernels(unittest.TestCase):
+    """The layers for UDP-Lite and DCCP above are our own; of UDP-Lite the kernel judges, too. Of DCCP none does: Linux has it no
+    more since 6.16."""
+
+    def both_ways(self, family):
+        town = Town(family, "nat", {})
+        self.addCleanup(town.end)
+        kind = socket.AF_INET if family == 4 else socket.AF_INET6
+
+        def made(machine):
+            with machine.inside():
+                made = socket.socket(kind, socket.SOCK_DGRAM, UDP_LITE)
+            self.addCleanup(made.close)
+            made.settimeout(5)
+            return made
+
+        client, server = made(town.near), made(town.vms["source"])
+        server.bind(("", 9000))
+        client.connect((town.address, 9000))
+        for coverage in (0, 8, 11):
+            for each in (client, server):
+                each.setsockopt(UDP_LITE, SEND_COVERAGE, coverage)
+            for question in (b"odd", b"partially covered"):
+                client.send(question)
+                received, asker = server.recvfrom(4096)
+                server.sendto(received + b", answered", asker)
+                # What has a wrong checksum is dropped by the kernel, and nothing comes.
+                self.assertEqual(client.recv(4096), question + b", answered")
+
+    def test_over_ipv4(self):
+        self.both_ways(4)
+
+    def test_over_ipv6(self):
+        self.both_ways(6)

@@ -2,7 +2,7 @@
 
 from harness.judge import readdressed
 from harness.scenario import Scenario, everywhere
-from harness.sessions import Echo, Tcp, Udp
+from harness.sessions import Echo, Other, Tcp, Udp
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
@@ -14,6 +14,8 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
+#: GRE and ESP, with the first bytes of each.
+UNKNOWN = {47: bytes.fromhex("0000 6558"), 50: bytes.fromhex("0000 1001 0000 0001")}
 ROUTER = {4: "192.0.2.99", 6: "2001:db8:ffff::99"}
 INNER_ROUTER = {4: "10.8.255.1", 6: "2001:db8:8:ffff::1"}
 
@@ -90,6 +92,12 @@ class IcmpErrors(Scenario):
             yield (
                 session.sends(service.client, b"question").reaches(service.source),
                 session.sends(service.source, b"a long answer" * 20).reaches(service.client),
+            )
+        for number, header in UNKNOWN.items():
+            session = Other(service, number)
+            yield (
+                session.sends(service.client, header + b"question").reaches(service.source),
+                session.sends(service.source, header + b"a long answer" * 20).reaches(service.client),
             )
 
     # RFC 4787, REQ-12b.

@@ -83,7 +83,7 @@ pub trait Address: Copy + Ord + Hash + Debug + Send + Sync + 'static {
     /// # Panics
     /// When there is no whole header.
     fn set_traffic_class(ip: &mut [u8], class: u8);
-    /// Whether the header in `ip` is a fragment's; of IPv6, whether a fragment header is the first behind it.
+    /// Whether the packet in `ip` is a fragment.
     ///
     /// # Panics
     /// When there is no whole header.
@@ -296,7 +296,7 @@ impl Address for u128 {
     }
 
     fn is_fragment(ip: &[u8]) -> bool {
-        ip[6] == super::protocol::FRAGMENT
+        v6::is_fragment(ip)
     }
 
     #[inline]

@@ -38,7 +38,11 @@ pub(super) fn complain<A: Family, B: PacketBuf>(
     // It was parsed before; what is needed here was not kept.
     let Ok(parsed) = A::parse(packet.as_ref()) else { return Verdict::Drop(dropped) };
     let back = way_back(packet, &parsed, hearer, on, desk);
-    let Some((link, name)) = back.filter(|_| desk.complaints.take(desk.now_ms)) else {
+    let limit = match complaint {
+        Complaint::TooBig { .. } => &mut desk.too_big,
+        Complaint::TimeExceeded | Complaint::NoRoute => &mut desk.complaints,
+    };
+    let Some((link, name)) = back.filter(|_| limit.take(desk.now_ms)) else {
         return Verdict::Drop(dropped);
     };
     let (snapshot, _) = on;

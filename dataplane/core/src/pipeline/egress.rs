@@ -123,6 +123,24 @@ pub(super) fn route<A: Family, B: PacketBuf>(
     route_by(packet, headers, (destination, on.0.route(destination)), Hearer::Anyone, on, desk)
 }
 
+/// A packet to `destination` whose source means something on its link only: it goes no further than to the box itself, and no
+/// answer could find back from anywhere else (RFC 4291, section 2.5.6).
+#[cold]
+#[inline(never)]
+pub(super) fn from_the_link<A: Family, B: PacketBuf>(
+    packet: &mut B,
+    destination: A,
+    on: (&Snapshot, PortId),
+) -> Verdict {
+    if destination.is_group() || destination.is_link_local() {
+        return to_host(packet, on, Outcome::Group);
+    }
+    match on.0.route(destination) {
+        Hop::Host => to_host(packet, on, Outcome::ForHost),
+        _ => Verdict::Drop(Outcome::LinkLocalSource),
+    }
+}
+
 /// Route a packet to `destination` by `hop`; it arrived on this port.
 #[inline]
 pub(super) fn route_by<A: Family, B: PacketBuf>(

@@ -129,6 +129,9 @@ impl<A: Family> Lane<A> {
         let headers = parsed.headers;
         let (source, destination) = (parsed.source(), parsed.destination());
         let direction = snapshot.plane::<A>().direction(id, source, destination, recent);
+        if source.is_link_local() && !matches!(direction, Direction::ToTunnel) {
+            return Directed::Ended(egress::from_the_link(packet, destination, (snapshot, id)));
+        }
         let (service, sender) = match direction {
             Direction::Plain if headers.transport == Transport::IcmpError => {
                 return self.direct_error(desk, arrival, packet);

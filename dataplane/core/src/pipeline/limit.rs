@@ -15,7 +15,7 @@ impl RateLimit {
         Self::new(10, 20_000)
     }
 
-    /// ICMP errors a shard may send: at once, one for each of many sessions whose path has become narrower.
+    /// ICMP errors of a kind that a shard may send: at once, one for each of many sessions whose path has become narrower.
     pub(super) fn of_complaints() -> Self {
         Self::new(10, 1_000)
     }

@@ -125,6 +125,7 @@ impl<A: Family> Sessions<A> {
     }
 
     /// Forget the oldest of the half-open sessions that go first, but none that a cutover has made old, until nothing lacks.
+    /// Where that takes longer, one that has gone is room for the one that comes.
     #[cold]
     fn evict_half_open(
         &mut self,
@@ -132,18 +133,19 @@ impl<A: Family> Sessions<A> {
         snapshot: &Snapshot,
         lacks: impl Fn(&Self) -> bool,
     ) -> Room {
+        let mut has_gone = false;
         for standing in self.half_open.first_to_go() {
             let mut tries = 0..TRIES;
             while lacks(self) {
                 if tries.next().is_none() {
                     // Rather none for a moment than that of one who has precedence.
-                    return Room::SoughtFor;
+                    return if has_gone { Room::Made } else { Room::SoughtFor };
                 }
                 let Some(key) = self.half_open.take_oldest(standing) else { break };
-                self.dismiss(desk, snapshot, standing, &key);
+                has_gone |= self.dismiss(desk, snapshot, standing, &key);
             }
         }
-        if lacks(self) { Room::None } else { Room::Made }
+        if has_gone || !lacks(self) { Room::Made } else { Room::None }
     }
 
     /// See to it that not all of this standing are forgotten, one by one, for others like `next`: the oldest goes then.
@@ -163,7 +165,7 @@ impl<A: Family> Sessions<A> {
         }
     }
 
-    /// Forget a session if it is still of this standing, and not one that a cutover has made old.
+    /// Forget a session if it is still of this standing, and not one that a cutover has made old. Whether it has gone.
     #[cold]
     fn dismiss(
         &mut self,
@@ -171,20 +173,32 @@ impl<A: Family> Sessions<A> {
         snapshot: &Snapshot,
         standing: Standing,
         key: &SessionKey<A>,
-    ) {
-        let Some(at) = self.table.find(key, self.table.hash(key)) else { return };
+    ) -> bool {
+        let Some(at) = self.table.find(key, self.table.hash(key)) else { return false };
         let session = &mut self.table[at];
         if session.life().half_open() != Some(standing) {
-            return;
+            return false;
         }
         let service = snapshot.plane::<A>().service(key.address());
         if service.is_some_and(|service| service.is_old(session.birth_epoch())) {
             session.pass_over();
             self.half_open.change(key, standing, Standing::PassedOver);
-            return;
+            return false;
         }
         self.remove(desk, at);
         desk.counters.half_open_evicted.add(1);
+        true
+    }
+
+    /// A session that was passed over is not old any more, as after an abort.
+    #[cold]
+    pub(super) fn take_back(&mut self, desk: &mut Desk, snapshot: &Snapshot, at: u32) {
+        let session = &mut self.table[at];
+        session.take_back();
+        let key = session.key();
+        let Some(standing) = session.life().half_open() else { return };
+        self.keep_in_sight(desk, snapshot, standing, &key);
+        self.half_open.change(&key, Standing::PassedOver, standing);
     }
 
     /// Forget the oldest unconfirmed session, but none that would then lose its old owner. Whether there was one.
@@ -214,6 +228,16 @@ impl<A: Family> Sessions<A> {
             }
             desk.entry_removed(session.owner(), session.is_begun_by_vm(), session.is_live());
         }
+    }
+
+    /// See [`Shard::assert_half_open_counts`](super::Shard::assert_half_open_counts).
+    pub(super) fn assert_half_open_counts(&self) {
+        let mut counts = [0; 3];
+        let sessions = (0..self.table.places()).filter_map(|at| self.table.get(at));
+        for standing in sessions.filter_map(|session| session.life().half_open()) {
+            counts[standing as usize] += 1;
+        }
+        assert_eq!(self.half_open.counts(), counts, "half-open sessions by standing");
     }
 
     /// Count a session out that is over, and let it linger.

@@ -32,6 +32,8 @@ pub(super) struct Desk {
     pub(super) selector: ShardSelector,
     pub(super) counters: Arc<ShardCounters>,
     pub(super) adoption: RateLimit,
+    /// Of errors that sessions hang without; others have a limit of their own, which a scan may use up.
+    pub(super) too_big: RateLimit,
     pub(super) complaints: RateLimit,
     /// Of the burst that is being processed.
     pub(super) now_ms: u64,
@@ -102,6 +104,7 @@ impl Shard {
                 selector,
                 counters,
                 adoption: RateLimit::of_adoption(),
+                too_big: RateLimit::of_complaints(),
                 complaints: RateLimit::of_complaints(),
                 now_ms: 0,
                 punts,

@@ -6,7 +6,7 @@ use super::{Capacity, Outcome, Released, Shard, lane::Lane, shard::Desk};
 use crate::{
     fragments::WAITING,
     packet::protocol,
-    session::{Session, SessionRecord, SessionState},
+    session::{Session, SessionRecord, SessionState, Standing},
     steering::{Family, Service, Snapshot},
 };
 
@@ -21,7 +21,8 @@ impl Shard {
     }
 
     /// Look at up to `budget` places of each family from where the last sweep stopped, and forget sessions that are
-    /// expired, whose address is no longer tracked, or whose owner is no longer a backend of it.
+    /// expired, whose address is no longer tracked, or whose owner is no longer a backend of it. Half-open ones that are old
+    /// no more make room for others again.
     ///
     /// The more sessions have begun since the last sweep, the more places: what fills the table must not outrun it.
     ///
@@ -31,6 +32,15 @@ impl Shard {
         self.v6.sweep(&mut self.desk, snapshot, now_ms, budget);
         self.v4.fragments.sweep(now_ms, budget);
         self.v6.fragments.sweep(now_ms, budget);
+    }
+
+    /// Compare what is counted of half-open sessions with what is in the tables. It looks at all of them: for tests.
+    ///
+    /// # Panics
+    /// When the two differ.
+    pub fn assert_half_open_counts(&self) {
+        self.v4.sessions.assert_half_open_counts();
+        self.v6.sessions.assert_half_open_counts();
     }
 
     /// A frame that is held no more; those whose wait ended well in order of their arrival. To be called after
@@ -106,6 +116,10 @@ impl<A: Family> Lane<A> {
                 self.sessions.end(desk, at, now_ms);
             } else if is_expired || is_over_age(session, service, now_ms) {
                 self.sessions.remove(desk, at);
+            } else if session.life().half_open() == Some(Standing::PassedOver)
+                && !service.is_old(session.birth_epoch())
+            {
+                self.sessions.take_back(desk, snapshot, at);
             }
         }
     }

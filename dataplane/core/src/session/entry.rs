@@ -196,6 +196,11 @@ impl<A: Address> Session<A> {
         self.life.pass_over();
     }
 
+    /// It is only begun, and may have to make room for others again.
+    pub(crate) fn take_back(&mut self) {
+        self.life.take_back();
+    }
+
     /// Follow a TCP segment of this session.
     pub fn follow_tcp(&mut self, segment: &TcpSegment, from_client: bool) {
         self.life.follow_tcp(&mut self.marks, segment, from_client);

@@ -7,13 +7,14 @@
 //! |---|---|---|
 //! | unanswered | the VM, which is near | first, while they have more than a quarter of what is taken |
 //! | answered | the client, which may be far away | only then |
-//! | passed over | either; a cutover has made it old | never |
+//! | passed over | either; a cutover has made it old | not while it is old |
 //!
 //! So a flood that the VM does not answer takes nothing from those whom it has answered. One that the VM does answer must
 //! not make every first packet push out the one before, ahead of its answer: the quarter is for these.
 //!
 //! There may be a whole quota of old ones, a flood's or a name server's, so what begins after the cutover has a quota beside
-//! them.
+//! them. Where several cutovers follow each other it has what is left of two, and never less than a quarter of one: on the
+//! shard are other addresses too, and nobody is kept out by their cutovers.
 //!
 //! All of it takes the same time however many there are: an order of keys is never searched, and what is in it without
 //! need is dropped when its turn comes.
@@ -33,6 +34,8 @@ const LEAST: u32 = 64;
 const MARGIN: u32 = 8;
 /// Share of them that unanswered ones keep from answered ones; see the module.
 const KEPT: u32 = 4;
+/// Share of the quota that those passed over leave to others, however many they are.
+const LEFT: u32 = 4;
 
 /// The youngest of the sessions that may make room for others, in the order in which they began. Many of them need not do so
 /// any more.
@@ -117,16 +120,21 @@ impl<A: Address> HalfOpen<A> {
 
     /// Whether there are more than may be even for a moment, while those who may go are looked for.
     pub(crate) fn is_overfull(&self) -> bool {
-        let [unanswered, answered, passed_over] = self.counts;
+        let [unanswered, answered, _] = self.counts;
         unanswered + answered >= self.limit + self.quota / MARGIN
-            || unanswered + answered + passed_over >= 2 * self.quota
     }
 
-    /// Those passed over leave others a quota, up to a second one in all.
+    /// Those passed over leave others a quota, up to a second one in all, and always some.
     #[cold]
     fn set_limit(&mut self) {
         let [.., passed_over] = self.counts;
-        self.limit = (2 * self.quota).saturating_sub(passed_over).min(self.quota);
+        let left = (2 * self.quota).saturating_sub(passed_over);
+        self.limit = left.clamp(self.quota / LEFT, self.quota);
+    }
+
+    /// Sessions of each standing.
+    pub(crate) fn counts(&self) -> [u32; 3] {
+        self.counts
     }
 
     /// Whose oldest makes room for another, and whose if there is none.
@@ -212,6 +220,20 @@ mod tests {
         assert!(!half_open.is_full());
         begin(&mut half_open, 0..1);
         assert!(half_open.is_full(), "nothing is left of the second quota");
+    }
+
+    #[test]
+    fn however_many_are_old_some_room_is_left() {
+        let mut half_open = HalfOpen::new(0).expect("memory");
+        for n in 0..3 * LEAST {
+            assert!(!half_open.is_full(), "{n} are old");
+            begin(&mut half_open, n..n + 1);
+            half_open.change(&key(n), Standing::Unanswered, Standing::PassedOver);
+        }
+        begin(&mut half_open, 0..LEAST / LEFT - 1);
+        assert!(!half_open.is_full());
+        begin(&mut half_open, 0..1);
+        assert!(half_open.is_full());
     }
 
     #[test]

@@ -210,6 +210,11 @@ impl Life {
         self.0 |= PASSED_OVER;
     }
 
+    /// While opening: it may have to make room for others again.
+    pub(super) fn take_back(&mut self) {
+        self.0 &= !PASSED_OVER;
+    }
+
     /// While closing: whether nothing but acknowledgements is to come.
     pub(super) fn is_ending(self) -> bool {
         match self.0 & STATE {

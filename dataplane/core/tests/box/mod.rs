@@ -412,6 +412,7 @@ impl SwitchBox {
     /// Each shard's counters say what its table holds.
     fn check_counts(&self) {
         for shard in &self.shards {
+            shard.assert_half_open_counts();
             let (counters, listed) = (shard.counters(), sessions(shard, &[], self.now_ms));
             assert_eq!(counters.sessions.get(), listed.len() as u64);
             for slot in (0..SLOTS).map(BackendSlot) {

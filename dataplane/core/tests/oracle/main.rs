@@ -50,7 +50,7 @@ fn run(seed: u64) -> Pair {
 }
 
 /// Outcomes that the streams reach; what they never reach is not compared.
-const REACHED: [Outcome; 21] = [
+const REACHED: [Outcome; 22] = [
     Outcome::ToSource,
     Outcome::ToDestination,
     Outcome::ToClient,
@@ -60,6 +60,7 @@ const REACHED: [Outcome; 21] = [
     Outcome::ForHost,
     Outcome::TtlExpired,
     Outcome::TtlExpiredAnswered,
+    Outcome::NoRoute,
     Outcome::NoRouteAnswered,
     Outcome::NeighbourUnknown,
     Outcome::Spoofed,

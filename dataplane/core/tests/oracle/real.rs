@@ -179,6 +179,7 @@ impl RealBox {
             for _ in 0..pieces {
                 shard.sweep(&self.snapshot, now_ms, piece);
             }
+            shard.assert_half_open_counts();
         }
     }
 

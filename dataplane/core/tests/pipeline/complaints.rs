@@ -252,12 +252,31 @@ fn errors_are_limited() {
     let packet = Flow::new(CLIENT, 7).to(BYSTANDER, Body::Udp);
     switch_box.feed(&vec![packet.clone().with_ttl(1); 1100]);
     assert_moved!(switch_box, TtlExpiredAnswered 1000, TtlExpired 100);
-    switch_box.advance(3);
-    switch_box.feed(&vec![long(packet, MTU + 1); 100]);
-    assert_moved!(switch_box, TooBigAnswered 30, TooBig 70);
     switch_box.advance(2);
     switch_box.feed(&vec![Flow::new(CLIENT, 7).to(UNROUTED, Body::Udp); 100]);
     assert_moved!(switch_box, NoRouteAnswered 20, NoRoute 80);
+    switch_box.feed(&vec![long(packet.clone(), MTU + 1); 1100]);
+    assert_moved!(switch_box, TooBigAnswered 1000, TooBig 100);
+    switch_box.advance(3);
+    switch_box.feed(&vec![long(packet, MTU + 1); 100]);
+    assert_moved!(switch_box, TooBigAnswered 30, TooBig 70);
+}
+
+/// Sessions hang whose senders do not hear that their packets are too big; a scan must not take that from them.
+#[test]
+fn what_nobody_depends_on_takes_nothing_from_too_big() {
+    let vm = Vm::old(1, Mode::L2);
+    let mut switch_box = SwitchBox::new(1, vm);
+    let flow = Flow::new(CLIENT, 7);
+    let scan = vec![flow.to(UNROUTED, Body::Udp); 10_000];
+    switch_box.feed(&scan);
+    switch_box.feed(&vec![flow.to(BYSTANDER, Body::Udp).with_ttl(1); 10_000]);
+    assert_moved!(switch_box, NoRouteAnswered 1000, NoRoute 9000, TtlExpired 10_000);
+    let too_big = long(flow.to_service(Body::Udp), MTU + 1);
+    assert_complains(&mut switch_box, &too_big, SERVICE, About::TooBig(MTU));
+    let too_big = long(flow.sent_by(vm, Body::Udp), MTU + 1);
+    assert_complains(&mut switch_box, &too_big, BOX, About::TooBig(MTU));
+    assert_moved!(switch_box, TooBigAnswered 2);
 }
 
 /// A sender that lets its packets be fragmented is told, too: nothing is lost by that, and a piece more would need a

@@ -82,7 +82,7 @@ fn conversation(shards: u16, mode: Mode, bodies: [Body; 2]) -> Conversation {
     Conversation { switch_box, vm, flow, from_client, from_vm }
 }
 
-pub(crate) const CONVERSATIONS: [[Body; 2]; 6] = [
+pub(crate) const CONVERSATIONS: [[Body; 2]; 8] = [
     [
         Body::Tcp { flags: SYN, sequence: 1, acknowledgement: 0 },
         Body::Tcp { flags: SYN_ACK, sequence: 9, acknowledgement: 2 },
@@ -90,6 +90,9 @@ pub(crate) const CONVERSATIONS: [[Body; 2]; 6] = [
     [Body::Udp, Body::Udp],
     [Body::EchoRequest, Body::EchoReply],
     [Body::Protocol(132), Body::Protocol(132)],
+    // IPv4 and IPv6 in IP: no tunnel of the box's.
+    [Body::Protocol(4), Body::Protocol(4)],
+    [Body::Protocol(41), Body::Protocol(41)],
     [Body::Summed { protocol: UDP_LITE, covered: 8 }; 2],
     [Body::Summed { protocol: DCCP, covered: 0 }; 2],
 ];

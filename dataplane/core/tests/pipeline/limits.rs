@@ -1,11 +1,16 @@
 //! Floods: of new sessions, of stray segments.
 
-use tidegate_dataplane::{pipeline::Outcome, session::SessionState, steering::Unknown};
+use tidegate_dataplane::{
+    pipeline::Outcome,
+    session::SessionState,
+    steering::{ManagedAddress, Unknown},
+};
 
 use crate::switch_box::{
     SwitchBox, assert_moved,
+    carrier::VLAN,
     traffic::{ACK, Body, Flow, GIVEN_UP, Packet, RST, SYN, SYN_ACK, segment, tcp},
-    world::{CLIENT, CLIENT_2, Mode, OLD_PORT, Vm, ip},
+    world::{CLIENT, CLIENT_2, FAR_CLIENT, Mode, OLD_PORT, SECOND, Vm, ip, managed},
 };
 
 /// Sessions a shard adopts at once, and per millisecond.
@@ -190,22 +195,95 @@ fn a_flood_followed_by_honest_clients_does_not_take_the_quota_for_good() {
     }
 }
 
+/// Whatever cutovers have made old, of whichever address, the others of the shard still begin sessions.
 #[test]
-fn half_open_sessions_of_two_cutovers_leave_no_room() {
+fn half_open_sessions_of_two_cutovers_leave_some_room() {
     let (old, new) = (Vm::old(1, Mode::L2), Vm::new(2, Mode::L2));
-    let mut switch_box = SwitchBox::with_capacity(1, 256, old);
-    switch_box.feed(&each(flows(CLIENT, 0..64), Body::Udp));
+    let mut switch_box = SwitchBox::with_capacity(1, 1024, old);
+    // The quota is 256.
+    switch_box.feed(&each(flows(CLIENT, 0..256), Body::Udp));
     switch_box.set_destination(new);
     switch_box.cutover(Unknown::Source);
-    switch_box.feed(&each(flows(CLIENT_2, 0..64), Body::Udp));
+    switch_box.feed(&each(flows(CLIENT_2, 0..256), Body::Udp));
     switch_box.cutover(Unknown::Source);
     switch_box.moved();
-    switch_box.feed(&each(flows(CLIENT_2, 100..110), tcp(SYN)));
-    assert_moved!(switch_box, HalfOpenLimited 10);
+    switch_box.feed(&each(flows(CLIENT_2, 1000..3000), tcp(SYN)));
+    assert_moved!(switch_box, ToDestination 2000);
+    // They make room for each other in a quarter of the quota.
+    assert_eq!((switch_box.live(old), switch_box.live(new)), (256, 256 + 64));
+    let newest = flows(CLIENT_2, 2970..3000);
+    switch_box
+        .feed(&newest.map(|it| it.sent_by(new, segment(SYN_ACK, 499, 1001))).collect::<Vec<_>>());
+    assert_moved!(switch_box, ToClient 30);
+    switch_box.feed(&each(flows(CLIENT, 0..256), Body::Udp));
+    assert_moved!(switch_box, ToSource 256);
+    switch_box.feed(&each(flows(CLIENT_2, 0..256), Body::Udp));
+    assert_moved!(switch_box, ToDestination 256);
     // Adopted sessions are not half open.
-    switch_box.feed(&each(flows(CLIENT_2, 100..110), tcp(ACK)));
+    switch_box.feed(&each(flows(CLIENT_2, 5000..5010), tcp(ACK)));
     assert_moved!(switch_box, ToSource 10);
-    assert_eq!((switch_box.live(old), switch_box.live(new)), (74, 64));
+}
+
+/// A name server's clients ask once each, so the quota is always full. A migration of it is aborted and begun anew.
+#[test]
+fn a_cutover_behind_an_aborted_one_refuses_nobody() {
+    let (old, new) = (Vm::old(1, Mode::L2), Vm::new(2, Mode::L2));
+    let mut switch_box = SwitchBox::with_capacity(1, 256, old);
+    let clients: Vec<_> = (0..2100).map(|n| Flow::new((FAR_CLIENT & !0xffff) + n, 7)).collect();
+    let mut groups = clients.chunks(10);
+    let mut ask = |switch_box: &mut SwitchBox| {
+        let vm = if switch_box.address.destination.is_some() { new } else { old };
+        for group in groups.by_ref().take(30) {
+            switch_box.feed(&each(group.iter().copied(), Body::Udp));
+            let answers = group.iter().map(|flow| flow.sent_by(vm, Body::Udp));
+            switch_box.feed(&answers.collect::<Vec<_>>());
+        }
+    };
+    ask(&mut switch_box);
+    for _ in 0..3 {
+        switch_box.set_destination(new);
+        assert_eq!(switch_box.cutover(Unknown::Source), 64);
+        ask(&mut switch_box);
+        switch_box.abort();
+        switch_box.sweep();
+        // They are old no more, and take from nobody.
+        ask(&mut switch_box);
+        assert_eq!(switch_box.live(old), 64);
+    }
+    assert_moved!(switch_box, ToSource 1200, ToDestination 900, ToClient 2100);
+}
+
+/// What an abort makes current again exceeds the quota beside another address's; its clients must not pay for that.
+#[test]
+fn an_abort_refuses_nobody_of_another_address() {
+    let (old, new) = (Vm::old(1, Mode::L2), Vm::new(2, Mode::L2));
+    let other = Vm::behind(VLAN, 3, Mode::L2);
+    let mut switch_box = SwitchBox::with_capacity(1, 1024, old);
+    let beside = ManagedAddress { address: ip(SECOND), ..managed(other) };
+    switch_box.install_beside(Some(beside));
+    let to_second = |ports| {
+        let begun = flows(CLIENT_2, ports).map(|flow| {
+            let begins = flow.to(SECOND, tcp(SYN));
+            [begins, Packet { source: SECOND, ..flow.sent_by(other, segment(SYN_ACK, 499, 1001)) }]
+        });
+        begun.flatten().collect::<Vec<_>>()
+    };
+    switch_box.feed(&each(flows(CLIENT, 0..256), Body::Udp));
+    switch_box
+        .feed(&flows(CLIENT, 0..256).map(|it| it.sent_by(old, Body::Udp)).collect::<Vec<_>>());
+    switch_box.set_destination(new);
+    assert_eq!(switch_box.cutover(Unknown::Source), 256);
+    switch_box.feed(&to_second(0..300));
+    // Some of them wait for an answer.
+    let waiting = flows(CLIENT, 1000..1100).map(|flow| flow.to(SECOND, tcp(SYN)));
+    switch_box.feed(&waiting.collect::<Vec<_>>());
+    assert_eq!((switch_box.live(old), switch_box.live(other)), (256, 256));
+    switch_box.abort();
+    switch_box.sweep();
+    switch_box.moved();
+    switch_box.feed(&to_second(300..600));
+    assert_moved!(switch_box, ToSource 300, ToClient 300);
+    assert_eq!(switch_box.live(old) + switch_box.live(other), 256);
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod fragments;
 mod from_vm;
 mod hairpin;
 mod hairpin_errors;
+mod half_open_model;
 mod icmp_errors;
 mod imported;
 mod limits;

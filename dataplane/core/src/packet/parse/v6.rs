@@ -113,6 +113,12 @@ fn walk(first: u8, at: usize, bytes: &[u8]) -> Option<Walked> {
     None
 }
 
+/// Whether the packet in `ip` is a fragment, whatever headers are before the one that says so.
+pub(in crate::packet) fn is_fragment(ip: &[u8]) -> bool {
+    let next = ip[6];
+    is_extension(next) && walk(next, IPV6_LEN, ip).is_some_and(|walked| walked.fragment.is_some())
+}
+
 /// See [`super::quoted_header`].
 pub(super) fn quoted_header(quote: &[u8]) -> Option<(u8, usize)> {
     let ip = quote.first_chunk::<IPV6_LEN>().filter(|ip| ip[0] >> 4 == 6)?;

@@ -6,11 +6,14 @@ use super::Stream;
 use crate::{
     model::{Model, Side, backends, speaks_as},
     packet::{Body, Kind, Packet, Quote, ip_len},
-    world::{bystander, clients, family, is_client, port_of, router},
+    world::{bystander, clients, family, is_client, port_of, router, unrouted},
 };
 
 impl Stream {
     pub(super) fn error(&mut self, model: &Model) -> Option<Packet> {
+        if self.chance.one_in(24) {
+            return Some(self.error_to_nowhere());
+        }
         let (tuple, side) = match self.known(model) {
             Some((tuple, _)) if !is_client(tuple.client) => {
                 return self.error_between(model, &tuple);
@@ -41,6 +44,15 @@ impl Stream {
         let by = self.chance.weighted(&[(3, speaks_as(address, &vm)), (1, bystander(family))]);
         debug_assert!(backends(address).any(|it| it == vm));
         Some(self.error_about(about, by, vm.port, tuple.client))
+    }
+
+    /// About what was sent by whom no route leads to; nobody is told of that.
+    fn error_to_nowhere(&mut self) -> Packet {
+        let to = self.plain();
+        let family = family(to.source);
+        let (nowhere, router) = (unrouted(family), router(family));
+        let about = Packet { source: nowhere, ..to };
+        self.error_about(about, router, port_of(router), nowhere)
     }
 
     pub(super) fn error_about(

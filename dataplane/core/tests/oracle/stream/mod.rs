@@ -27,8 +27,8 @@ use between::{Ends, Way, is_between};
 /// Ports of clients and of services: few, so that sessions meet again.
 const CLIENT_PORTS: [u16; 3] = [0, 40_000, u16::MAX];
 const SERVICE_PORTS: [u16; 2] = [80, 443];
-/// SCTP, GRE, ESP; and what has a checksum over the addresses, UDP-Lite and DCCP.
-const OTHER_PROTOCOLS: [u8; 5] = [132, 47, 50, UDP_LITE, DCCP];
+/// SCTP, GRE, ESP, IPv4 and IPv6 in IP; and what has a checksum over the addresses, UDP-Lite and DCCP.
+const OTHER_PROTOCOLS: [u8; 7] = [132, 47, 50, 4, 41, UDP_LITE, DCCP];
 
 /// Of a packet between VMs.
 const HOPS_THROUGH_TWO: u8 = 2;
