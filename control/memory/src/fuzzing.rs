@@ -10,9 +10,9 @@ pub fn merge(diff: &Diff, regions: &[(String, Mapping)]) {
     let Ok(computed) = merge::compute(diff, regions) else { return };
     for (name, writes) in &computed.redo.regions {
         let region = regions.iter().find(|(other, _)| other == name).expect("its region");
-        for write in writes {
-            let end = write.offset.checked_add(write.bytes.len() as u64).expect("no overflow");
-            assert!(end <= region.1.size_bytes() && !write.bytes.is_empty());
+        for (offset, bytes) in writes.iter() {
+            let end = offset.checked_add(bytes.len() as u64).expect("no overflow");
+            assert!(end <= region.1.size_bytes() && !bytes.is_empty());
         }
     }
     let written = redo::encode(&computed.redo);

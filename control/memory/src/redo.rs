@@ -38,18 +38,51 @@ const DIGEST_BYTES: usize = 32;
 const REDO: &str = "merge.redo";
 const DONE: &str = "merge.done";
 
-/// Bytes to put at an offset.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Write {
-    pub(crate) offset: u64,
-    pub(crate) bytes: Vec<u8>,
+/// Longest write: neighbours are put together up to this.
+const MAX_WRITE_BYTES: usize = 1 << 20;
+
+/// Bytes to put at offsets, in this order, packed: most are one value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Writes {
+    /// Offset and length.
+    places: Vec<(u64, u32)>,
+    bytes: Vec<u8>,
+}
+
+impl Writes {
+    pub(crate) fn push(&mut self, offset: u64, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        match self.places.last_mut() {
+            Some((last, len))
+                if *last + u64::from(*len) == offset
+                    && *len as usize + bytes.len() <= MAX_WRITE_BYTES =>
+            {
+                *len += bytes.len() as u32;
+            }
+            // Pieces of runs and logs are far below 4 GiB.
+            _ => self.places.push((offset, bytes.len() as u32)),
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let mut left = &self.bytes[..];
+        self.places.iter().map(move |(offset, len)| {
+            let (bytes, rest) = left.split_at(*len as usize);
+            left = rest;
+            (*offset, bytes)
+        })
+    }
+
+    fn len(&self) -> usize {
+        self.places.len()
+    }
 }
 
 /// A merge that was computed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Redo {
     pub(crate) report: Report,
-    pub(crate) regions: Vec<(String, Vec<Write>)>,
+    pub(crate) regions: Vec<(String, Writes)>,
 }
 
 /// How far the merge in a directory is.
@@ -117,8 +150,8 @@ pub(crate) fn encode(redo: &Redo) -> Vec<u8> {
     out.len(redo.regions.len());
     for (name, writes) in &redo.regions {
         out.name(name).u64(writes.len() as u64);
-        for write in writes {
-            out.u64(write.offset).len(write.bytes.len()).bytes(&write.bytes);
+        for (offset, bytes) in writes.iter() {
+            out.u64(offset).len(bytes.len()).bytes(bytes);
         }
     }
     let digest = blake3::hash(&out.0);
@@ -149,11 +182,13 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Redo, String> {
     for _ in 0..reader.len().map_err(short)? {
         let name = reader.name().map_err(short)?;
         let name = checked_name(name).map_err(|error| error.to_string())?.to_owned();
-        let mut writes = Vec::new();
+        let mut writes = Writes::default();
         for _ in 0..reader.u64().map_err(short)? {
             let offset = reader.u64().map_err(short)?;
             let len = reader.len().map_err(short)?;
-            writes.push(Write { offset, bytes: reader.bytes(len).map_err(short)?.to_vec() });
+            // As it was written: neighbours stay apart if they were.
+            writes.places.push((offset, len as u32));
+            writes.bytes.extend_from_slice(reader.bytes(len).map_err(short)?);
         }
         redo.regions.push((name, writes));
     }

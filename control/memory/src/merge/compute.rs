@@ -8,7 +8,7 @@ use crate::{
     diff::{Diff, RegionDiff, Run},
     error::{Cause, Conflict},
     header::{check_same, header_of},
-    redo::{Redo, Write},
+    redo::{Redo, Writes},
 };
 
 /// Most conflicts kept with their values; all are counted.
@@ -42,7 +42,7 @@ pub(crate) fn compute(diff: &Diff, regions: &[(String, Mapping)]) -> Result<Comp
             region,
             ours,
             ranges,
-            writes: Vec::new(),
+            writes: Writes::default(),
             log: None,
             computed: &mut computed,
             buffer: Vec::new(),
@@ -59,7 +59,7 @@ pub(super) struct Merger<'a> {
     pub(super) region: &'a RegionDiff,
     pub(super) ours: &'a Mapping,
     ranges: &'a [Range],
-    writes: Vec<Write>,
+    writes: Writes,
     /// The log whose parts are being gathered.
     log: Option<LogParts<'a>>,
     computed: &'a mut Computed,
@@ -212,12 +212,7 @@ impl<'a> Merger<'a> {
             return;
         }
         self.computed.redo.report.merged_bytes += changed as u64;
-        match self.writes.last_mut() {
-            Some(last) if last.offset + last.bytes.len() as u64 == offset => {
-                last.bytes.extend_from_slice(bytes);
-            }
-            _ => self.writes.push(Write { offset, bytes: bytes.to_vec() }),
-        }
+        self.writes.push(offset, bytes);
     }
 
     pub(super) fn mismatch(&self, reason: String) -> MemoryError {

@@ -269,9 +269,9 @@ proptest! {
             redo::store(rig.dir(), &redo).expect("stored");
             prop_assert!(has_begun(rig.dir()).expect("readable"));
             let writes = &redo.regions[0].1;
-            for (index, write) in writes.iter().enumerate().take(step) {
-                let half = if index + 1 == step { cut.index(write.bytes.len()) } else { write.bytes.len() };
-                rig.ours().write(write.offset, &write.bytes[..half]).expect("half");
+            for (index, (offset, bytes)) in writes.iter().enumerate().take(step) {
+                let half = if index + 1 == step { cut.index(bytes.len()) } else { bytes.len() };
+                rig.ours().write(offset, &bytes[..half]).expect("half");
             }
         }
         // The process dies here; the next one has only what is on disk.
