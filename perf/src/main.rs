@@ -145,8 +145,7 @@ fn first_line(text: &str) -> &str {
 /// Benches named, of a group named, or giving a metric that is named; all when nothing is.
 fn chosen(only: &[String]) -> anyhow::Result<Vec<&'static Bench>> {
     let is_meant = |bench: &Bench, name: &String| {
-        [bench.name, bench.group].contains(&name.as_str())
-            || bench.metrics.contains(&name.as_str())
+        [bench.name, bench.group].contains(&name.as_str()) || bench.metrics.contains(&name.as_str())
     };
     for name in only {
         anyhow::ensure!(

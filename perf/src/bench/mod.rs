@@ -2,11 +2,17 @@
 
 mod cutover;
 pub mod floods;
+mod footprint;
 mod latency;
+mod links;
 mod many;
 mod migration;
 mod mixes;
+mod moves;
+mod packed;
 mod packets;
+mod pause;
+mod scan;
 mod sessions;
 mod table;
 mod workers;
@@ -217,6 +223,65 @@ pub const BENCHES: &[Bench] = &[
         about: "200 of 10,000 addresses migrating at once, beside the sessions of one that is not",
         metrics: &["many_cutover_ms", "many_cutover_answer_ms", "many_lost"],
         run: many::run,
+    },
+    Bench {
+        name: "scan",
+        group: MEMORY,
+        about: "looking for what changed, beside memcmp",
+        metrics: &["diff_scan_vs_memcmp", "hash_scan_vs_memcmp"],
+        run: scan::run,
+    },
+    Bench {
+        name: "links",
+        group: MEMORY,
+        about: "the copy over TCP beside iperf3, over TLS and libfabric beside TCP",
+        metrics: &["tcp_vs_iperf3", "tcp_fresh_vs_iperf3", "tls_vs_plain"],
+        run: links::run,
+    },
+    Bench {
+        name: "packed",
+        group: MEMORY,
+        about: "a packed diff written and applied, beside an RMA write for each page",
+        metrics: &["packed_apply_vs_page_writes", "packed_lines_vs_page_writes"],
+        run: packed::run,
+    },
+    Bench {
+        name: "pause",
+        group: MEMORY,
+        about: "the pause of a capture, 1 GiB beside 256 MiB",
+        metrics: &["capture_pause_1g_vs_256m", "stop_pause_1g_vs_256m"],
+        run: pause::run,
+    },
+    Bench {
+        name: "footprint",
+        group: MEMORY,
+        about: "memory the engine takes beside the guest's",
+        metrics: &["engine_memory_vs_ram"],
+        run: footprint::run,
+    },
+    Bench {
+        name: "move",
+        group: MEMORY,
+        about: "a guest that rewrites 256 MiB without rest, moved by mirror and by QEMU's pre-copy",
+        metrics: &[
+            "precopy_bytes_vs_ours",
+            "precopy_time_vs_ours",
+            "precopy_downtime_vs_our_pause",
+            "precopy_downtime_vs_our_t0_pause",
+            "precopy_downtime_vs_mirror_stop",
+        ],
+        run: moves::busy,
+    },
+    Bench {
+        name: "quiet-move",
+        group: MEMORY,
+        about: "a guest that changes little over a fast link, where pre-copy is as good",
+        metrics: &[
+            "precopy_quiet_bytes_vs_ours",
+            "precopy_quiet_time_vs_ours",
+            "precopy_quiet_downtime_vs_ours",
+        ],
+        run: moves::quiet,
     },
 ];
 

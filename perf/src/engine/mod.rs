@@ -1,10 +1,17 @@
 //! The memory engine and its peers: guests that rewrite their memory, QEMU's own pre-copy, iperf3, `memcmp`.
 
+#[path = "../../../control/memory/examples/authority/mod.rs"]
+pub(crate) mod authority;
+pub mod copies;
+pub mod footprint;
 pub mod guest;
+pub mod hostd;
 pub mod iperf3;
 pub mod memcmp;
+pub mod memory;
 pub mod precopy;
 pub mod qmp;
+pub mod rma;
 
 use std::{
     env, fs,
