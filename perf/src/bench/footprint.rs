@@ -2,10 +2,7 @@
 
 use tidegate_api::host::CaptureWay;
 
-use super::{
-    Context, Outcome,
-    moves::{NO_CAP, QUIET},
-};
+use super::{Context, Outcome, moves::QUIET};
 use crate::{
     engine::{footprint::peak, hostd::Hosts},
     machine::on_all_cpus,
@@ -20,9 +17,9 @@ pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
     let mut ours = Samples::default();
     on_all_cpus(context.machine.cpus, || {
         for _ in 0..context.runs.min(MOST_RUNS) {
-            let hosts = Hosts::start(&QUIET)?;
+            let hosts = Hosts::start(&QUIET, None)?;
             let watched = hosts.watched();
-            let (_, most) = peak(&watched, || hosts.mirror(CaptureWay::Passes, NO_CAP))?;
+            let (_, most) = peak(&watched, || hosts.mirror(CaptureWay::Passes))?;
             eprintln!("  source's host {} MiB, destination's {} MiB", most[0] >> 20, most[1] >> 20);
             ours.push(most.into_iter().max().unwrap_or(0) as f64);
         }

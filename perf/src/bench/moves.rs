@@ -15,8 +15,6 @@ use crate::{
 
 /// Bytes per second.
 const CAP: u64 = 128 << 20;
-/// More than loopback carries.
-pub(super) const NO_CAP: u64 = 100 << 30;
 /// A move takes half a minute.
 const MOST_RUNS: usize = 3;
 /// Little is changed, and much has to be moved.
@@ -36,7 +34,7 @@ struct Figures {
 }
 
 pub(super) fn busy(context: &Context) -> anyhow::Result<Outcome> {
-    let [ours, theirs] = measure(context, &Workload::BUSY, CAP)?;
+    let [ours, theirs] = measure(context, &Workload::BUSY, Some(CAP))?;
     let ms = |name, ours: Samples| {
         Metric::beside(name, "ms", ours, VERSUS, theirs.pause_ms.clone()).peer_first()
     };
@@ -67,7 +65,7 @@ pub(super) fn busy(context: &Context) -> anyhow::Result<Outcome> {
 
 /// Where pre-copy is as good, or better.
 pub(super) fn quiet(context: &Context) -> anyhow::Result<Outcome> {
-    let [ours, theirs] = measure(context, &QUIET, NO_CAP)?;
+    let [ours, theirs] = measure(context, &QUIET, None)?;
     let metric = |name, unit, ours, theirs| {
         Metric::beside(name, unit, ours, VERSUS, theirs).peer_first()
     };
@@ -84,7 +82,7 @@ pub(super) fn quiet(context: &Context) -> anyhow::Result<Outcome> {
     })
 }
 
-fn measure(context: &Context, workload: &Workload, cap: u64) -> anyhow::Result<[Figures; 2]> {
+fn measure(context: &Context, workload: &Workload, cap: Option<u64>,) -> anyhow::Result<[Figures; 2]> {
     on_all_cpus(context.machine.cpus, || {
         let [mut ours, mut theirs]: [Figures; 2] = Default::default();
         let runs = context.runs.min(MOST_RUNS);
@@ -94,7 +92,7 @@ fn measure(context: &Context, workload: &Workload, cap: u64) -> anyhow::Result<[
             theirs.bytes.push(moved.bytes);
             theirs.total_ms.push(moved.total_ms);
             theirs.pause_ms.push(moved.downtime_ms);
-            let moved = Hosts::start(workload)?.mirror(CaptureWay::Passes, cap)?;
+            let moved = Hosts::start(workload, cap)?.mirror(CaptureWay::Passes)?;
             eprintln!("  run {run}/{runs}: {moved:?}");
             ours.bytes.push(moved.bytes);
             ours.total_ms.push(moved.total_ms);

@@ -28,7 +28,7 @@ struct Turn {
 
 impl Turn {
     fn new(name: &str, place: &Place, workload: &Workload) -> anyhow::Result<Self> {
-        let mut host = Hostd::start(name, place.dir())?;
+        let mut host = Hostd::start(name, place.dir(), None)?;
         host.start_guest(workload)?;
         host.pause()?;
         Ok(Self { host, passes: Samples::default(), stop: Samples::default() })

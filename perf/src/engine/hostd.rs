@@ -45,11 +45,12 @@ pub struct Hostd {
 }
 
 impl Hostd {
-    /// Start one that keeps everything in `dir`.
+    /// Start one that keeps everything in `dir` and sends no more than `cap` bytes per second. Nothing is compressed, as
+    /// QEMU's pre-copy compresses nothing.
     ///
     /// # Errors
     /// When it does not get ready.
-    pub fn start(name: &str, dir: &Path) -> anyhow::Result<Self> {
+    pub fn start(name: &str, dir: &Path, cap: Option<u64>) -> anyhow::Result<Self> {
         let dir = dir.join(name);
         let under = |part: &str| dir.join(part);
         for part in ["state", "memory", "twin"] {
@@ -57,6 +58,8 @@ impl Hostd {
         }
         let socket = format!("unix:{}", under("api").display());
         let file = under("hostd.toml");
+        // 0: no cap. Rounded down, to our disadvantage.
+        let mbps = cap.map_or(0, |cap| cap * 8 / 1_000_000);
         let text = format!(
             r#"name = "{name}"
 state_dir = "{}"
@@ -65,6 +68,10 @@ twin_dir = "{}"
 
 [api]
 listen = ["{socket}"]
+
+[data]
+bandwidth_mbps = {mbps}
+compression = "off"
 "#,
             under("state").display(),
             under("memory").display(),
@@ -189,14 +196,14 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// Start them.
+    /// Start them; `cap` is the bandwidth in bytes per second.
     ///
     /// # Errors
     /// When one does not start.
-    pub fn start(workload: &Workload) -> anyhow::Result<Self> {
+    pub fn start(workload: &Workload, cap: Option<u64>) -> anyhow::Result<Self> {
         let place = Place::new("hosts")?;
-        let mut source = Hostd::start("a", place.dir())?;
-        let destination = Hostd::start("b", place.dir())?;
+        let mut source = Hostd::start("a", place.dir(), cap)?;
+        let destination = Hostd::start("b", place.dir(), cap)?;
         let spec = source.start_guest(workload)?;
         Ok(Self { source, destination, spec, place })
     }
@@ -208,15 +215,15 @@ impl Hosts {
             .map(|host| Watched { pid: host.process.pid(), dir: host.dir.clone() })
     }
 
-    /// Move the guest by `mirror`; `cap` is the bandwidth in bytes per second, for everything that is sent.
+    /// Move the guest by `mirror`.
     ///
     /// # Errors
     /// When it is not moved.
-    pub fn mirror(mut self, way: CaptureWay, cap: u64) -> anyhow::Result<Moved> {
+    pub fn mirror(mut self, way: CaptureWay) -> anyhow::Result<Moved> {
         let began = Instant::now();
         let data_endpoint = self.prepare()?;
         let taken = self.source.capture(way)?;
-        let copied_bytes = self.copy(&data_endpoint, cap)?;
+        let copied_bytes = self.copy(&data_endpoint)?;
         let start = StartDestinationRequest {
             migration_id: MIGRATION.to_owned(),
             paused: true,
@@ -228,7 +235,7 @@ impl Hosts {
 
         let paused = Instant::now();
         self.source.pause()?;
-        let image_bytes = self.image(data_endpoint, cap)?;
+        let image_bytes = self.image(data_endpoint)?;
         self.destination.go_on(DESTINATION)?;
         let (total, stood) = (began.elapsed(), paused.elapsed());
         self.source.delete(SOURCE)?;
@@ -255,7 +262,7 @@ impl Hosts {
     }
 
     /// Send memory as of T0; bytes sent.
-    fn copy(&mut self, data_endpoint: &str, _cap: u64) -> anyhow::Result<u64> {
+    fn copy(&mut self, data_endpoint: &str) -> anyhow::Result<u64> {
         let request = SendTwinRequest {
             migration_id: MIGRATION.to_owned(),
             data_endpoint: data_endpoint.to_owned(),
@@ -275,7 +282,7 @@ impl Hosts {
     }
 
     /// Send what changed since, and make the destination the source; bytes sent.
-    fn image(&mut self, data_endpoint: String, _cap: u64) -> anyhow::Result<u64> {
+    fn image(&mut self, data_endpoint: String) -> anyhow::Result<u64> {
         let migration_id = MIGRATION.to_owned();
         let request = SendImageRequest { migration_id: migration_id.clone(), data_endpoint };
         let Hostd { runtime, client, .. } = &mut self.source;
