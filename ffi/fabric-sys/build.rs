@@ -22,9 +22,8 @@ const CONSTANTS: &[&str] = &[
 ];
 
 /// Objects behind pointers whose insides belong to libfabric.
-const OPAQUE: &[&str] = &[
-    "fid", "fid_nic", "fid_fabric", "fid_domain", "fid_ep", "fid_av", "fid_cq", "fid_mr",
-];
+const OPAQUE: &[&str] =
+    &["fid", "fid_nic", "fid_fabric", "fid_domain", "fid_ep", "fid_av", "fid_cq", "fid_mr"];
 
 fn main() {
     for file in ["build.rs", "shim/shim.h", "shim/shim.c", "shim/load.c"] {
@@ -47,7 +46,12 @@ fn main() {
 
 fn compile_shims(library: &pkg_config::Library) {
     let mut build = cc::Build::new();
-    build.files(["shim/shim.c", "shim/load.c"]).std("gnu11").define("_GNU_SOURCE", None).warnings(true).extra_warnings(true);
+    build
+        .files(["shim/shim.c", "shim/load.c"])
+        .std("gnu11")
+        .define("_GNU_SOURCE", None)
+        .warnings(true)
+        .extra_warnings(true);
     for path in &library.include_paths {
         build.flag("-isystem").flag(path);
     }

@@ -102,6 +102,14 @@ pub enum MemoryError {
     /// Somebody ended the copy.
     #[error("the copy was cancelled: {0}")]
     Cancelled(String),
+    /// A data path cannot be taken between these two hosts.
+    #[error("the data path {path} cannot be taken: {reason}")]
+    DataPath {
+        /// Its name.
+        path: String,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// Certificates or keys cannot be used.
     #[error("TLS: {0}")]
     Tls(String),

@@ -11,6 +11,7 @@ use std::{
     fs::{File, OpenOptions},
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::fs::FallocateFlags;
@@ -27,7 +28,7 @@ pub const PAGE_BYTES: usize = 4096;
 /// A file mapped shared, for reading and writing.
 #[derive(Debug)]
 pub struct Mapping {
-    region: MmapRegion,
+    region: Arc<MmapRegion>,
     file: FileOffset,
     path: PathBuf,
 }
@@ -68,7 +69,7 @@ impl Mapping {
             };
             MemoryError::file("map", path)(error)
         })?;
-        Ok(Self { region, file, path: path.to_owned() })
+        Ok(Self { region: Arc::new(region), file, path: path.to_owned() })
     }
 
     /// Size of the mapping.
@@ -128,6 +129,27 @@ impl Mapping {
             };
             MemoryError::connection("reading memory")(error)
         })
+    }
+
+    /// A share of the mapping, for those who let a transport reach it.
+    #[must_use]
+    pub(crate) fn region(&self) -> Arc<MmapRegion> {
+        self.region.clone()
+    }
+
+    /// Write zeros, which keeps the file's blocks and its pages.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfBounds`].
+    pub(crate) fn write_zeros(&self, offset: u64, len_bytes: u64) -> Result<(), MemoryError> {
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        let slice = self.slice(offset, len_bytes)?;
+        for start in (0..slice.len()).step_by(ZEROS.len()) {
+            let len = ZEROS.len().min(slice.len() - start);
+            // In bounds: the stretch is of the slice.
+            let _ = slice.write(&ZEROS[..len], start);
+        }
+        Ok(())
     }
 
     /// The file itself, for those who let the kernel move its bytes, or map it once more.

@@ -47,9 +47,9 @@ pub(crate) fn check(provider: Provider, format: u32, address: &[u8]) -> Result<(
         sys::FI_SOCKADDR_IN | sys::FI_SOCKADDR_IN6 => {
             Err(wrong("it is of the other address family than ours"))
         }
-        sys::FI_ADDR_STR => process_of(address).map(|_| ()).ok_or_else(|| {
-            wrong("it is not fi_shm://PROCESS:USER:NUMBER with a zero behind it")
-        }),
+        sys::FI_ADDR_STR => process_of(address)
+            .map(|_| ())
+            .ok_or_else(|| wrong("it is not fi_shm://PROCESS:USER:NUMBER with a zero behind it")),
         other => Err(wrong(&format!("addresses of format {other} are not supported"))),
     }
 }

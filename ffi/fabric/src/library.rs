@@ -38,10 +38,9 @@ fn load() -> Result<Library, Missing> {
     let loaded = unsafe { sys::tg_fi_load(why.as_mut_ptr().cast(), why.len(), &raw mut version) };
     match loaded {
         sys::TG_FI_LOADED => Ok(Library(())),
-        sys::TG_FI_OTHER_VERSION => Err(Missing::OtherVersion {
-            found: readable(version),
-            wanted: library_version(),
-        }),
+        sys::TG_FI_OTHER_VERSION => {
+            Err(Missing::OtherVersion { found: readable(version), wanted: library_version() })
+        }
         _ => Err(Missing::NoLibrary { said: text(&why) }),
     }
 }

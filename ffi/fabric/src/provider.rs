@@ -36,7 +36,9 @@ pub enum Missing {
         said: String,
     },
     /// The library is of another version than the headers this was built with.
-    #[error("libfabric {found} is installed, and this program was built for {wanted}; build it again")]
+    #[error(
+        "libfabric {found} is installed, and this program was built for {wanted}; build it again"
+    )]
     OtherVersion {
         /// The library's.
         found: String,

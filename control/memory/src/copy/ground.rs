@@ -108,10 +108,15 @@ impl Ground {
         self.plot(section).committed = true;
     }
 
-    /// Begin a section anew from zeros.
-    pub(crate) fn reset(&self, section: Section) -> Result<(), MemoryError> {
+    /// Begin a section anew from zeros. `unseen`: a transport reaches its pages by itself, so they stay where they are.
+    pub(crate) fn reset(&self, section: Section, unseen: bool) -> Result<(), MemoryError> {
         let mut plot = self.plot(section);
-        self.files[section.object].punch(section.offset, section.len_bytes)?;
+        let file = &self.files[section.object];
+        if unseen {
+            file.write_zeros(section.offset, section.len_bytes)?;
+        } else {
+            file.punch(section.offset, section.len_bytes)?;
+        }
         *plot = Plot { hashes: PageHashes::zeros(section.len_bytes), committed: false };
         Ok(())
     }

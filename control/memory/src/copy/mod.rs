@@ -103,7 +103,7 @@ use std::time::Duration;
 pub use controls::Controls;
 pub use layout::{Layout, SECTION_BYTES, Section};
 pub use receive::{Landing, Place, Received, Receiver};
-pub use send::{Progress, Sending, Sent, Source};
+pub use send::{Progress, Sending, Sent, Source, Stretch};
 
 /// The only version there is.
 pub const VERSION: u16 = 2;

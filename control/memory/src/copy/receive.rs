@@ -239,7 +239,7 @@ impl<'a> Conversation<'a> {
             // Before its bytes go: a ledger must not promise what is not there.
             self.ledger.enter(section.number, None)?;
         }
-        self.ground.reset(section)
+        self.ground.reset(section, self.arrivals.lands_unseen())
     }
 
     fn confirm(self, expected: &Digest) -> Result<Received, MemoryError> {
@@ -282,7 +282,7 @@ fn break_ground(layout: &Layout, place: &Place) -> Result<(Ground, Ledger), Memo
             if ledger.digest(section.number).is_some() {
                 ground.commit(section);
             } else {
-                ground.reset(section)?;
+                ground.reset(section, false)?;
             }
         }
         return Ok((ground, ledger));

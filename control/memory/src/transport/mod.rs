@@ -18,6 +18,7 @@
 //! One lane is used by one thread. What two lanes put to one page without a barrier between them may land in
 //! either order.
 
+pub mod fabric;
 mod joins;
 mod pack;
 pub mod stream;

@@ -13,7 +13,7 @@ impl Endpoint {
     /// Let bytes move, and hand what has completed to `sink`; how many that were. Never waits.
     ///
     /// # Errors
-    /// [`Error::Write`], [`Error::Arrival`], [`Error::PeerGone`]: what was asked for will not be done, and the endpoint should
+    /// [`Error::Write`], [`Error::Arrival`], [`Error::PeerGone`], [`Error::Stuck`]: what was asked for will not be done, and the endpoint should
     /// be dropped.
     pub fn poll(&mut self, sink: &mut dyn FnMut(Event)) -> Result<usize, Error> {
         let mut entries = [sys::fi_cq_data_entry::default(); BATCH];
@@ -26,7 +26,7 @@ impl Endpoint {
             return Ok(found);
         }
         match Errno::of(read as i64) {
-            Errno::EAGAIN => self.look_after_peers().map(|()| 0),
+            Errno::EAGAIN => self.nothing().map(|()| 0),
             Errno::EAVAIL => Err(self.error()),
             errno => Err(self.failed("fi_cq_read", errno)),
         }
@@ -72,6 +72,15 @@ impl Endpoint {
             return Error::Write { provider, id: entry.op_context.addr() as u64, errno, said };
         }
         Error::Arrival { provider, errno, said }
+    }
+
+    /// Nothing has completed: is there still somebody for whom to wait?
+    fn nothing(&mut self) -> Result<(), Error> {
+        self.look_after_peers()?;
+        if self.in_flight > 0 {
+            self.waits()?;
+        }
+        Ok(())
     }
 
     fn look_after_peers(&mut self) -> Result<(), Error> {

@@ -39,11 +39,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`Error::Register`], [`Error::Call`].
-    pub fn receive_into(
-        &mut self,
-        memory: Arc<MmapRegion>,
-        place_bytes: u64,
-    ) -> Result<(), Error> {
+    pub fn receive_into(&mut self, memory: Arc<MmapRegion>, place_bytes: u64) -> Result<(), Error> {
         let places = (memory.size() as u64).checked_div(place_bytes).unwrap_or(0);
         if self.places.is_some() || places == 0 {
             return Err(self.failed("fi_recv", Errno::EINVAL));
@@ -61,11 +57,7 @@ impl Endpoint {
         Ok(Source(self.registered.len() - 1))
     }
 
-    fn register(
-        &mut self,
-        memory: &MmapRegion,
-        access: u32,
-    ) -> Result<Owned<sys::fid_mr>, Error> {
+    fn register(&mut self, memory: &MmapRegion, access: u32) -> Result<Owned<sys::fid_mr>, Error> {
         let (provider, len) = (self.provider, memory.size());
         let provider_chooses = self.offer.mr_mode & sys::FI_MR_PROV_KEY != 0;
         let key = if provider_chooses { 0 } else { random_key()? };

@@ -176,9 +176,8 @@ impl Endpoint {
     /// # Errors
     /// [`Error::Missing`] when the provider is not there, [`Error::Call`].
     pub fn open(provider: Provider, local: IpAddr) -> Result<Self, Error> {
-        let info = provider
-            .info(Some(local))
-            .map_err(|missing| Error::Missing { provider, missing })?;
+        let info =
+            provider.info(Some(local)).map_err(|missing| Error::Missing { provider, missing })?;
         let offer = info.offer();
         let call = |call: &'static str, answer: i32| match answer {
             0 => Ok(()),
@@ -197,16 +196,14 @@ impl Endpoint {
         // Locals are dropped in reverse order, so that what was opened is closed rightly on an error.
         let (fabric, domain, cq, av, ep) = unsafe {
             let fabric = Owned::open(provider, |new| sys::tg_fi_fabric(attr, new))?;
-            let domain =
-                Owned::open(provider, |new| sys::tg_fi_domain(fabric.get(), info, new))?;
+            let domain = Owned::open(provider, |new| sys::tg_fi_domain(fabric.get(), info, new))?;
             let cq = Owned::open(provider, |new| {
                 sys::tg_fi_cq_open(domain.get(), &raw mut cq_attr, new)
             })?;
             let av = Owned::open(provider, |new| {
                 sys::tg_fi_av_open(domain.get(), &raw mut av_attr, new)
             })?;
-            let ep =
-                Owned::open(provider, |new| sys::tg_fi_endpoint(domain.get(), info, new))?;
+            let ep = Owned::open(provider, |new| sys::tg_fi_endpoint(domain.get(), info, new))?;
             let both = u64::from(sys::FI_TRANSMIT | sys::FI_RECV);
             call("fi_ep_bind", sys::tg_fi_bind_cq(ep.get(), cq.get(), both))?;
             call("fi_ep_bind", sys::tg_fi_bind_av(ep.get(), av.get()))?;
@@ -232,9 +229,7 @@ impl Endpoint {
         let mut len = endpoint.address.len();
         let room = endpoint.address.as_mut_ptr().cast();
         // SAFETY: the endpoint is open and enabled, and the buffer has the room that is said.
-        call("fi_getname", unsafe {
-            sys::tg_fi_getname(endpoint.ep.get(), room, &raw mut len)
-        })?;
+        call("fi_getname", unsafe { sys::tg_fi_getname(endpoint.ep.get(), room, &raw mut len) })?;
         endpoint.address.truncate(len);
         Ok(endpoint)
     }
@@ -251,13 +246,18 @@ impl Endpoint {
         &self.address
     }
 
-    /// Writes that may be in flight at once.
+    /// Writes and messages that may be in flight at once.
     #[must_use]
     pub fn most_in_flight(&self) -> usize {
         self.offer.most_in_flight
     }
 
-    /// Writes in flight.
+    /// Allow fewer at once.
+    pub fn limit_in_flight(&mut self, most: usize) {
+        self.offer.most_in_flight = self.offer.most_in_flight.min(most.max(1));
+    }
+
+    /// Writes and messages in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight

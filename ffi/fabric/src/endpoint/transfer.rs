@@ -19,7 +19,8 @@ impl Endpoint {
         let Write { source, from, len, peer, to, at, data, id } = *write;
         let (memory, desc, peer) = self.way(source, from, len, peer)?;
         within("the window", at, len, to.len)?;
-        let remote = to.base.checked_add(at).ok_or_else(|| outside("the window", at, len, to.len))?;
+        let remote =
+            to.base.checked_add(at).ok_or_else(|| outside("the window", at, len, to.len))?;
         if self.in_flight >= self.offer.most_in_flight {
             return self.waits();
         }
@@ -43,9 +44,8 @@ impl Endpoint {
             return self.waits();
         }
         // SAFETY: as in `write`.
-        let answer = unsafe {
-            sys::tg_fi_send(self.ep.get(), memory, len as usize, desc, peer, number(id))
-        };
+        let answer =
+            unsafe { sys::tg_fi_send(self.ep.get(), memory, len as usize, desc, peer, number(id)) };
         self.begun("fi_send", answer)
     }
 
@@ -103,7 +103,7 @@ impl Endpoint {
     }
 
     /// Not now; and not for ever.
-    fn waits(&mut self) -> Result<bool, Error> {
+    pub(super) fn waits(&mut self) -> Result<bool, Error> {
         let silence = self.waits_since.get_or_insert_with(Instant::now).elapsed();
         if silence < PATIENCE {
             return Ok(false);

@@ -172,7 +172,8 @@ impl Target {
             Event::Arrived { data } => self.events.push_back(data.to_string()),
             Event::Received { place, len } => {
                 let bytes = bytes_of(&self.places, place * PLACE, len);
-                let sum = bytes.iter().fold(0_u64, |sum, &byte| sum * 31 % 1_000_003 + u64::from(byte));
+                let sum =
+                    bytes.iter().fold(0_u64, |sum, &byte| sum * 31 % 1_000_003 + u64::from(byte));
                 self.events.push_back(format!("{len}:{sum}"));
                 given_back.push(place);
             }

@@ -5,10 +5,7 @@ use std::{net::TcpListener, sync::Arc, thread, time::Instant};
 use super::*;
 use crate::{
     PageHashes,
-    transport::{
-        DialPlain, DialTls, Plain, TlsIdentity,
-        tls::TlsFiles,
-    },
+    transport::{DialPlain, DialTls, Plain, TlsIdentity, tls::TlsFiles},
 };
 
 /// Serve what connects to a port of this machine.

@@ -1,0 +1,158 @@
+//! The receiving end: a thread that lets bytes land, and counts them.
+
+use std::{
+    io,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tidegate_fabric::{Endpoint, Event};
+use vm_memory::{Bytes as _, MmapRegion, VolatileMemory as _};
+
+use super::{
+    cannot,
+    lane::Idle,
+    packed::{self, MESSAGE_BYTES},
+};
+use crate::{MemoryError, copy::ground::Ground, locked, page_hashes::Scratch, transport::Arrivals};
+
+/// Messages that may be under way: as many as the sender has, so that none waits for its place.
+const PLACES: usize = 4;
+
+/// Dropping it ends the thread, which closes the endpoint: nothing lands any more.
+pub(super) struct Arriving {
+    offer: Vec<u8>,
+    shared: Arc<Shared>,
+    poller: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    over: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    count: u64,
+    /// Why nothing more will come.
+    failed: Option<String>,
+}
+
+impl Arriving {
+    pub(super) fn start(
+        mut endpoint: Endpoint,
+        ground: Arc<Ground>,
+        offer: Vec<u8>,
+    ) -> Result<Self, MemoryError> {
+        let messages = packed::places(PLACES)?;
+        let provider = endpoint.provider();
+        endpoint
+            .receive_into(messages.clone(), MESSAGE_BYTES as u64)
+            .map_err(|error| cannot(provider, error))?;
+        let shared = Arc::<Shared>::default();
+        let poller = Poller { endpoint, ground, messages, shared: shared.clone() };
+        let poller = Some(thread::spawn(move || poller.run()));
+        Ok(Self { offer, shared, poller })
+    }
+}
+
+impl Arrivals for Arriving {
+    fn offer(&self) -> Vec<u8> {
+        self.offer.clone()
+    }
+
+    fn wait(&self, lane: usize, mark: u64, patience: Duration) -> Result<u64, MemoryError> {
+        if lane != 0 {
+            return Err(MemoryError::Protocol(format!("lane {lane} of a path that has one")));
+        }
+        let state = locked(&self.shared.state);
+        let short = |state: &mut State| state.count < mark && state.failed.is_none();
+        let waited = self.shared.changed.wait_timeout_while(state, patience, short);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.ok()?;
+        Ok(state.count)
+    }
+
+    fn check(&self) -> Result<(), MemoryError> {
+        locked(&self.shared.state).ok()
+    }
+
+    fn lands_unseen(&self) -> bool {
+        true
+    }
+}
+
+impl State {
+    fn ok(&self) -> Result<(), MemoryError> {
+        let Some(failed) = &self.failed else { return Ok(()) };
+        Err(MemoryError::connection("receiving memory")(io::Error::other(failed.clone())))
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        // Relaxed: the thread looks at it again and again, and joining it orders everything.
+        self.shared.over.store(true, Ordering::Relaxed);
+        if let Some(poller) = self.poller.take() {
+            // It does not panic; if it did, its endpoint is closed all the same.
+            let _ = poller.join();
+        }
+    }
+}
+
+struct Poller {
+    endpoint: Endpoint,
+    ground: Arc<Ground>,
+    messages: Arc<MmapRegion>,
+    shared: Arc<Shared>,
+}
+
+impl Poller {
+    fn run(mut self) {
+        let mut idle = Idle::default();
+        let mut message = vec![0; MESSAGE_BYTES];
+        let mut scratch = Scratch::default();
+        while !self.shared.over.load(Ordering::Relaxed) {
+            match self.step(&mut message, &mut scratch) {
+                Ok(found) => idle.after(found),
+                Err(failed) => {
+                    locked(&self.shared.state).failed = Some(failed);
+                    self.shared.changed.notify_all();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, message: &mut [u8], scratch: &mut Scratch) -> Result<usize, String> {
+        let mut arrived = 0;
+        let mut received = Vec::new();
+        let found = self.endpoint.poll(&mut |event| match event {
+            Event::Arrived { .. } => arrived += 1,
+            Event::Received { place, len } => received.push((place, len)),
+            Event::Sent { .. } => {}
+        });
+        let found = found.map_err(|error| error.to_string())?;
+        for (place, len) in received {
+            let message =
+                message.get_mut(..len as usize).ok_or("a message longer than its place")?;
+            let from = place as usize * MESSAGE_BYTES;
+            let copied = self.messages.as_volatile_slice().read_slice(message, from);
+            copied.map_err(|error| error.to_string())?;
+            packed::land(message, &self.ground, scratch).map_err(|error| error.to_string())?;
+            self.endpoint.give_back(place).map_err(|error| error.to_string())?;
+            arrived += 1;
+        }
+        if arrived > 0 {
+            locked(&self.shared.state).count += arrived;
+            self.shared.changed.notify_all();
+        }
+        Ok(found)
+    }
+}
