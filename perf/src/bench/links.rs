@@ -3,6 +3,7 @@
 use std::{fs, sync::Arc};
 
 use anyhow::Context as _;
+use tidegate_fabric::Provider;
 use tidegate_memory::{
     Mapping,
     transport::{TlsIdentity, tls::TlsFiles},
@@ -65,8 +66,12 @@ fn measure(context: &Context) -> anyhow::Result<Outcome> {
     let begin = |name: &str, way| {
         Measured::begin(&place, name, &source, way).with_context(|| format!("copy over {name}"))
     };
-    let mut ways =
-        [begin("tcp", Way::Tcp(STREAMS, None))?, begin("tls", Way::Tcp(STREAMS, Some(identity)))?];
+    let mut ways = [
+        begin("tcp", Way::Tcp(STREAMS, None))?,
+        begin("tls", Way::Tcp(STREAMS, Some(identity)))?,
+        begin("fabric-tcp", Way::Fabric(Provider::Tcp))?,
+        begin("fabric-shm", Way::Fabric(Provider::Shm))?,
+    ];
     let mut theirs = Samples::default();
     for run in 1..=context.runs {
         theirs.push(iperf3::rate(STREAMS, context.window)?);
@@ -76,24 +81,30 @@ fn measure(context: &Context) -> anyhow::Result<Outcome> {
             way.rates.push(way.copying.pass()?);
         }
     }
-    let [tcp, tls] = ways.map(Measured::end);
-    Ok(Outcome { metrics: metrics(tcp?, tls?, theirs), curves: Vec::new() })
+    let rates = ways.into_iter().map(Measured::end).collect::<anyhow::Result<Vec<_>>>()?;
+    let metrics = metrics(&rates, &theirs).context("a way is missing")?;
+    Ok(Outcome { metrics, curves: Vec::new() })
 }
 
-fn metrics(tcp: Rates, tls: Rates, theirs: Samples) -> Vec<Metric> {
+fn metrics(rates: &[Rates], theirs: &Samples) -> Option<Vec<Metric>> {
+    let [tcp, tls, fabric, shm] = rates else { return None };
     let unit = "bytes of memory per second";
     let iperf3 = "iperf3 -P 4";
     let beside = |name, ours: &Samples, versus, theirs: &Samples| {
         Metric::beside(name, unit, ours.clone(), versus, theirs.clone())
     };
-    vec![
-        beside("tcp_vs_iperf3", &tcp.passes, iperf3, &theirs).note(
+    Some(vec![
+        beside("tcp_vs_iperf3", &tcp.passes, iperf3, theirs).note(
             "a pass of the copy protocol over 1 GiB of changed pages, 4 streams, both ends' page hashes and the barrier included; \
              iperf3 looks at no byte",
         ),
-        beside("tcp_fresh_vs_iperf3", &tcp.first, iperf3, &theirs)
+        beside("tcp_fresh_vs_iperf3", &tcp.first, iperf3, theirs)
             .note("the first pass, into a file whose pages the kernel has yet to find and to clear"),
         beside("tls_vs_plain", &tls.passes, "itself without TLS", &tcp.passes)
             .note("TLS 1.3, both ends authenticated"),
-    ]
+        beside("fabric_vs_tcp", &fabric.passes, "its TCP transport", &tcp.passes)
+            .note("libfabric tcp;ofi_rxm: RMA writes of up to 1 MiB, one lane; both ends' page hashes included"),
+        beside("fabric_shm_vs_tcp", &shm.passes, "its TCP transport", &tcp.passes)
+            .note("libfabric shm, within one machine"),
+    ])
 }

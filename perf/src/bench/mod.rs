@@ -235,7 +235,13 @@ pub const BENCHES: &[Bench] = &[
         name: "links",
         group: MEMORY,
         about: "the copy over TCP beside iperf3, over TLS and libfabric beside TCP",
-        metrics: &["tcp_vs_iperf3", "tcp_fresh_vs_iperf3", "tls_vs_plain"],
+        metrics: &[
+            "tcp_vs_iperf3",
+            "tcp_fresh_vs_iperf3",
+            "tls_vs_plain",
+            "fabric_vs_tcp",
+            "fabric_shm_vs_tcp",
+        ],
         run: links::run,
     },
     Bench {

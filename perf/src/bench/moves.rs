@@ -66,9 +66,8 @@ pub(super) fn busy(context: &Context) -> anyhow::Result<Outcome> {
 /// Where pre-copy is as good, or better.
 pub(super) fn quiet(context: &Context) -> anyhow::Result<Outcome> {
     let [ours, theirs] = measure(context, &QUIET, None)?;
-    let metric = |name, unit, ours, theirs| {
-        Metric::beside(name, unit, ours, VERSUS, theirs).peer_first()
-    };
+    let metric =
+        |name, unit, ours, theirs| Metric::beside(name, unit, ours, VERSUS, theirs).peer_first();
     Ok(Outcome {
         metrics: vec![
             metric("precopy_quiet_bytes_vs_ours", "bytes sent", ours.bytes, theirs.bytes)
@@ -82,7 +81,11 @@ pub(super) fn quiet(context: &Context) -> anyhow::Result<Outcome> {
     })
 }
 
-fn measure(context: &Context, workload: &Workload, cap: Option<u64>,) -> anyhow::Result<[Figures; 2]> {
+fn measure(
+    context: &Context,
+    workload: &Workload,
+    cap: Option<u64>,
+) -> anyhow::Result<[Figures; 2]> {
     on_all_cpus(context.machine.cpus, || {
         let [mut ours, mut theirs]: [Figures; 2] = Default::default();
         let runs = context.runs.min(MOST_RUNS);

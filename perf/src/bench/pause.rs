@@ -40,7 +40,11 @@ impl Turn {
             [(CaptureWay::Passes, &mut self.passes), (CaptureWay::Stop, &mut self.stop)]
         {
             let report = self.host.capture(way)?;
-            eprintln!("  {way:?}: {} ms, passes of {:?}", report.pause_ns / 1_000_000, report.pass_bytes);
+            eprintln!(
+                "  {way:?}: {} ms, passes of {:?}",
+                report.pause_ns / 1_000_000,
+                report.pass_bytes
+            );
             samples.push(report.pause_ns as f64 / 1e6);
             self.host.forget()?;
         }

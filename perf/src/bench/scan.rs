@@ -73,10 +73,7 @@ fn found(now: &Mapping, twin: Twin<'_>) -> anyhow::Result<()> {
 }
 
 /// Bytes per second, by as many scans as a window has, at least one.
-fn rate(
-    window: Duration,
-    mut scan: impl FnMut() -> anyhow::Result<()>,
-) -> anyhow::Result<f64> {
+fn rate(window: Duration, mut scan: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     let started = Instant::now();
     let mut scans = 0;
     while scans == 0 || started.elapsed() < window {

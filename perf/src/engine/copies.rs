@@ -4,7 +4,7 @@
 //! sent to memory that is there already.
 
 use std::{
-    net::TcpListener,
+    net::{IpAddr, Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -12,22 +12,25 @@ use std::{
 };
 
 use anyhow::Context as _;
+use tidegate_fabric::Provider;
 use tidegate_memory::{
     Mapping, Object, ObjectKind,
     copy::{Controls, Landing, Place, Received, Receiver, Sending, Source, send::Stretch},
     transport::{
         Compression, Dial, DialPlain, DialTls, Plain, Stream, TcpSender, TlsIdentity, Transport,
+        fabric::{FabricReceiver, FabricSender},
     },
 };
 
 const MIGRATION: &str = "bench";
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The way the bytes take.
 pub enum Way {
     /// TCP with so many streams; encrypted with an identity.
     Tcp(usize, Option<TlsIdentity>),
-    /// One transport that both ends share.
-    Other(Arc<dyn Transport>),
+    /// libfabric.
+    Fabric(Provider),
 }
 
 /// A copy in progress.
@@ -61,20 +64,28 @@ impl Copying {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?.to_string();
         let controls = Arc::new(Controls::new(None));
-        let (streams, identity, other) = match way {
+        let (streams, identity, provider) = match way {
             Way::Tcp(streams, identity) => (streams, identity, None),
-            Way::Other(transport) => (0, None, Some(transport)),
+            Way::Fabric(provider) => (0, None, Some(provider)),
         };
-        let receiver = Receiver::new(identity.is_some(), other.iter().cloned().collect());
+        let others = provider.map(|provider| -> Arc<dyn Transport> {
+            Arc::new(FabricReceiver { provider, local: LOOPBACK })
+        });
+        let receiver = Receiver::new(identity.is_some(), others.into_iter().collect());
         serve(listener, receiver, identity.clone(), Shelf(dir.to_owned()), 1 + streams);
         let dial: Arc<dyn Dial> = match identity {
             None => Arc::new(DialPlain(address)),
             Some(identity) => Arc::new(DialTls { address, identity }),
         };
-        let transport = other.unwrap_or_else(|| {
-            let (dial, controls) = (Arc::clone(&dial), Arc::clone(&controls));
-            Arc::new(TcpSender { dial, streams, compression: Compression::Off, controls })
-        });
+        let transport: Arc<dyn Transport> = match provider {
+            Some(provider) => Arc::new(FabricSender { provider, peer: LOOPBACK }),
+            None => Arc::new(TcpSender {
+                dial: Arc::clone(&dial),
+                streams,
+                compression: Compression::Off,
+                controls: Arc::clone(&controls),
+            }),
+        };
         let size_bytes = memory.size_bytes();
         let object = Object { kind: ObjectKind::Ram, size_bytes };
         let source = Source { object, memory: Arc::clone(memory), hashes: None };

@@ -287,8 +287,7 @@ impl Hosts {
         let request = SendImageRequest { migration_id: migration_id.clone(), data_endpoint };
         let Hostd { runtime, client, .. } = &mut self.source;
         let sent = runtime.block_on(client.send_image(request))?.into_inner();
-        let request =
-            ApplyImageRequest { migration_id, digest: sent.digest, ..Default::default() };
+        let request = ApplyImageRequest { migration_id, digest: sent.digest, ..Default::default() };
         let Hostd { runtime, client, .. } = &mut self.destination;
         runtime.block_on(client.apply_image(request))?;
         Ok(sent.sent_bytes)

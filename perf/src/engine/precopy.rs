@@ -58,7 +58,14 @@ impl Qemu {
             (dir.join(format!("{name}-console.log")), dir.join(format!("{name}.qmp")));
         let mut command = Command::new(program);
         command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1"]);
-        command.args(["-nodefaults", "-display", "none", "-no-reboot", "-device", "vmgenid,guid=auto"]);
+        command.args([
+            "-nodefaults",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-device",
+            "vmgenid,guid=auto",
+        ]);
         command.args(["-m", &format!("{}M", workload.memory_mib)]);
         command.args(["-serial", &format!("file:{}", console.display())]);
         command.args(["-qmp", &format!("unix:{},server=on,wait=off", socket.display())]);
@@ -98,7 +105,9 @@ pub fn migrate(workload: &Workload, cap: Option<u64>) -> anyhow::Result<Moved> {
     let converge = json!({ "capability": "auto-converge", "state": true });
     let converge = json!({ "capabilities": [converge] });
     source.monitor.execute("migrate-set-capabilities", &converge)?;
-    source.monitor.execute("migrate-set-parameters", &json!({ "max-bandwidth": cap.unwrap_or(NO_CAP) }))?;
+    source
+        .monitor
+        .execute("migrate-set-parameters", &json!({ "max-bandwidth": cap.unwrap_or(NO_CAP) }))?;
     source.monitor.execute("migrate", &json!({ "uri": uri }))?;
     let moved = completed(&mut source.monitor)?;
     let (left, reached) = (source.state()?, destination.state()?);

@@ -96,7 +96,8 @@ impl Rma {
                 }
                 begun += 1;
             }
-            self.writer.poll(&mut |event| left += usize::from(matches!(event, Event::Sent { .. })))?;
+            self.writer
+                .poll(&mut |event| left += usize::from(matches!(event, Event::Sent { .. })))?;
             anyhow::ensure!(
                 began.elapsed() < PATIENCE,
                 "{begun} of {} writes begun, {left} left after {PATIENCE:?}",
