@@ -27,10 +27,17 @@ pub struct Rma {
     writer: Endpoint,
     peer: Peer,
     windows: Vec<Window>,
-    /// Writes that are in the target's memory. Written by its thread: once it is read, so are the bytes.
-    arrived: Arc<AtomicU64>,
-    is_over: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     target: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Writes that are in the target's memory. Written by its thread: once it is read, so are the bytes.
+    arrived: AtomicU64,
+    /// Writes that there will be: with all of them there, the target gives its CPU up. Written by the writer.
+    wanted: AtomicU64,
+    is_over: AtomicBool,
 }
 
 impl Rma {
@@ -39,18 +46,21 @@ impl Rma {
     /// # Errors
     /// When the provider is not there.
     pub fn new(provider: Provider, memories: Vec<Arc<MmapRegion>>) -> anyhow::Result<Self> {
-        let (arrived, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let shared = Arc::new(Shared::default());
         let (tell, told) = mpsc::channel();
         let target = {
-            let (arrived, is_over) = (Arc::clone(&arrived), Arc::clone(&is_over));
+            let shared = Arc::clone(&shared);
             thread::spawn(move || {
                 let mut endpoint = Endpoint::open(provider, LOOPBACK)?;
                 let windows: Result<Vec<_>, _> =
                     memories.into_iter().map(|memory| endpoint.expose(memory)).collect();
                 tell.send((endpoint.address().to_vec(), windows?)).context("nobody writes")?;
-                while !is_over.load(Relaxed) {
+                while !shared.is_over.load(Relaxed) {
+                    if shared.arrived.load(Relaxed) == shared.wanted.load(Relaxed) {
+                        thread::park();
+                    }
                     endpoint.poll(&mut |_| {
-                        arrived.fetch_add(1, Release);
+                        shared.arrived.fetch_add(1, Release);
                     })?;
                 }
                 Ok(())
@@ -62,7 +72,7 @@ impl Rma {
         };
         let mut writer = Endpoint::open(provider, LOOPBACK)?;
         let peer = writer.connect(&address)?;
-        Ok(Self { writer, peer, windows, arrived, is_over, target: Some(target) })
+        Ok(Self { writer, peer, windows, shared, target: Some(target) })
     }
 
     /// Memory that can be written from.
@@ -84,9 +94,12 @@ impl Rma {
         window: usize,
         pieces: &[(u64, u64)],
     ) -> anyhow::Result<()> {
-        let (began, before) = (Instant::now(), self.arrived.load(Acquire));
+        let began = Instant::now();
+        let wanted =
+            self.shared.wanted.fetch_add(pieces.len() as u64, Relaxed) + pieces.len() as u64;
+        self.wake();
         let (mut begun, mut left) = (0, 0);
-        while left < pieces.len() || self.arrived.load(Acquire) < before + pieces.len() as u64 {
+        while left < pieces.len() || self.shared.arrived.load(Acquire) < wanted {
             while let Some(&(at, len)) = pieces.get(begun) {
                 let (peer, to) = (self.peer, &self.windows[window]);
                 let write =
@@ -108,9 +121,18 @@ impl Rma {
     }
 }
 
+impl Rma {
+    fn wake(&self) {
+        if let Some(target) = &self.target {
+            target.thread().unpark();
+        }
+    }
+}
+
 impl Drop for Rma {
     fn drop(&mut self) {
-        self.is_over.store(true, Relaxed);
+        self.shared.is_over.store(true, Relaxed);
+        self.wake();
         if let Some(target) = self.target.take() {
             // Its failure shows at the writer.
             let _ = target.join();
