@@ -163,9 +163,11 @@ impl From<HostError> for Status {
             HostError::Precondition(_)
             | HostError::Memory(
                 MemoryError::Mismatch { .. }
+                | MemoryError::Schema { .. }
                 | MemoryError::Header { .. }
                 | MemoryError::Refused(_)
-                | MemoryError::Version { .. },
+                | MemoryError::Version { .. }
+                | MemoryError::Tls(_),
             ) => Code::FailedPrecondition,
             HostError::NotReady { .. } => Code::DeadlineExceeded,
             // Nothing was merged, and merging again would end the same: the migration can be given up.

@@ -22,6 +22,7 @@ use crate::{
     inner::{Inner, blocking},
     migration::Side,
     qemu::Places,
+    send::How,
     spec::{Disk, GuestSpec},
 };
 
@@ -58,8 +59,8 @@ impl Inner {
         id: String,
         data_endpoint: String,
     ) -> Result<api::ImageReport, HostError> {
-        let turn = self.migrations.turn(&id, Side::Source);
-        let _turn = turn.lock().await;
+        let turns = [Side::Source, Side::DryRun].map(|side| self.migrations.turn(&id, side));
+        let _turns = (turns[0].lock().await, turns[1].lock().await);
         let (capture, _) = self.migrations.capture(&id)?;
         if !capture.clone {
             return Err(HostError::Precondition(format!(
@@ -76,7 +77,10 @@ impl Inner {
         let (device_state_bytes, found) = (saved?, found?);
         let files = vec![(diff, ObjectKind::Diff), (device_state, ObjectKind::DeviceState)];
         let inner = self.clone();
-        let sent = blocking(move || inner.send_files(&id, &data_endpoint, files, |_| {})).await?;
+        let sent = blocking(move || {
+            inner.send_files(&id, &data_endpoint, files, &How::default(), &mut |_, _| {})
+        })
+        .await?;
         Ok(api::ImageReport {
             compared_bytes: found.compared_bytes,
             changed_bytes: found.changed_bytes,

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use crate::{
     HostConfig, HostError,
     connections::Connections,
+    data::{Copies, Data},
     guest::{Guest, Record, Start},
     migration::{Migrations, locked},
     qemu::Places,
@@ -25,6 +26,8 @@ pub(crate) struct Inner {
     pub(crate) config: HostConfig,
     pub(crate) migrations: Migrations,
     pub(crate) connections: Connections,
+    pub(crate) data: Data,
+    pub(crate) copies: Copies,
     /// Where other hosts send memory.
     pub(crate) data_endpoint: String,
     guests: Mutex<BTreeMap<String, Arc<Guest>>>,
@@ -43,6 +46,8 @@ impl Inner {
         let inner = Self {
             migrations: Migrations::load(config.state_dir.join("migrations"))?,
             connections: Connections::default(),
+            data: Data::load(&config.data)?,
+            copies: Copies::default(),
             data_endpoint,
             guests: Mutex::default(),
             making: tokio::sync::Mutex::default(),
@@ -156,7 +161,11 @@ impl Inner {
     }
 
     /// Whether there is room for a guest's memory, `twice` if it is kept as of T0 besides.
-    pub(crate) fn check_memory_space(&self, spec: &GuestSpec, twice: bool) -> Result<(), HostError> {
+    pub(crate) fn check_memory_space(
+        &self,
+        spec: &GuestSpec,
+        twice: bool,
+    ) -> Result<(), HostError> {
         let shared = if spec.memory_shared { spec.ram_bytes() } else { 0 };
         let once = shared + spec.region_bytes();
         let needed = if twice { 2 * once } else { once };

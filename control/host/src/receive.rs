@@ -8,9 +8,9 @@ use std::{
 };
 
 use tidegate_memory::{
-    Object, ObjectKind, merge,
-    receive::{Landing, Received, receive},
-    twin,
+    Object, ObjectKind,
+    copy::{Landing, Place, Received},
+    merge, twin,
 };
 use tokio::{net::TcpListener, sync::watch};
 use tracing::{info, warn};
@@ -41,7 +41,7 @@ pub(crate) async fn listen(
             Ok((stream, peer)) => match stream.into_std() {
                 Ok(stream) => drop(tokio::task::spawn_blocking({
                     let inner = inner.clone();
-                    move || serve(&stream, peer, &inner)
+                    move || serve(stream, peer, &inner)
                 })),
                 Err(error) => warn!(%peer, %error, "connection lost"),
             },
@@ -53,16 +53,22 @@ pub(crate) async fn listen(
     }
 }
 
-fn serve(stream: &TcpStream, peer: SocketAddr, inner: &Inner) {
-    let listed = stream.set_nonblocking(false).and_then(|()| inner.connections.list(stream, None));
-    let listed = match listed {
-        Ok(listed) => listed,
-        Err(error) => return warn!(%peer, %error, "connection lost"),
+fn serve(socket: TcpStream, peer: SocketAddr, inner: &Inner) {
+    // Listed first: whoever is in the middle of a handshake must be cut at the end, too.
+    let accepted = inner
+        .connections
+        .list_incoming(&socket)
+        .and_then(|listed| Ok((listed, inner.data.accept(socket)?)));
+    let (listed, stream) = match accepted {
+        Ok(accepted) => accepted,
+        Err(error) => return warn!(%peer, %error, "connection from another host was not taken"),
     };
-    match receive(stream, &Host { inner, listed }) {
-        Ok(received) => {
-            info!(%peer, migration = received.migration, digest = received.digest, "memory arrived");
+    match inner.data.receiver.serve(stream, &Host { inner, listed }) {
+        Ok(Some(Received { migration, digest, path, .. })) => {
+            info!(%peer, migration, digest, transport = path, "memory arrived");
         }
+        // A data stream; its copy tells.
+        Ok(None) => {}
         Err(error) => warn!(%peer, %error, "memory from another host was not taken"),
     }
 }
@@ -86,9 +92,16 @@ impl Landing for Host<'_> {
         Ok(())
     }
 
-    fn place(&self, migration: &str, objects: &[Object]) -> Result<Vec<PathBuf>, String> {
+    fn place(&self, migration: &str, objects: &[Object]) -> Result<Place, String> {
         let text = |error: HostError| error.to_string();
         let migrations = &self.inner.migrations;
+        if let [Object { kind: ObjectKind::DryRun, size_bytes }] = objects {
+            // Nobody's turn: it changes nothing.
+            check_diff(&migrations.receive(migration).map_err(text)?, *size_bytes)?;
+            let file = Receive::dry_run(&migrations.dir(migration));
+            let (file, ledger) = (aside(&file), file.with_extension("ledger"));
+            return Ok(Place { files: vec![file], ledger, zeros: false });
+        }
         let turn = migrations.turn(migration, Side::Destination);
         let Ok(_turn) = turn.try_lock() else {
             return Err(format!("the destination of migration `{migration}` is being worked on"));
@@ -96,30 +109,42 @@ impl Landing for Host<'_> {
         let receive = migrations.receive(migration).map_err(text)?;
         let dir = migrations.dir(migration);
         if let [Object { kind: ObjectKind::Diff, size_bytes }] = objects {
-            check_diff(&receive, &dir, *size_bytes)?;
-            return Ok(vec![diff_aside(&dir)]);
+            check_diff(&receive, *size_bytes)?;
+            if merge::has_begun(&dir).map_err(|error| error.to_string())? {
+                return Err("the merge has begun, its diff cannot be replaced".to_owned());
+            }
+            let (file, ledger) = (aside(&Receive::diff(&dir)), dir.join("diff.ledger"));
+            return Ok(Place { files: vec![file], ledger, zeros: false });
         }
-        if let [Object { kind: ObjectKind::Diff, .. }, Object { kind: ObjectKind::DeviceState, .. }] =
-            objects
+        if let [
+            Object { kind: ObjectKind::Diff, .. },
+            Object { kind: ObjectKind::DeviceState, .. },
+        ] = objects
         {
             check_image(&receive, objects)?;
             // What arrived before is void.
             let begin = |receive: &mut Receive| receive.image_arrived = false;
             migrations.update_receive(migration, begin).map_err(text)?;
-            return Ok(vec![Receive::diff(&dir), Receive::final_device_state(&dir)]);
+            let files = vec![Receive::diff(&dir), Receive::final_device_state(&dir)];
+            return Ok(Place { files, ledger: dir.join("image.ledger"), zeros: false });
         }
         check_twin(&receive, objects)?;
-        // The files are made anew: what arrived before is void.
-        migrations.update_receive(migration, |receive| receive.arrived = None).map_err(text)?;
+        // Until all of it is confirmed again.
+        let begin = |receive: &mut Receive| (receive.arrived, receive.begun) = (None, true);
+        migrations.update_receive(migration, begin).map_err(text)?;
         let places = self.inner.places_of(&receive.spec.name);
         fs::create_dir_all(&places.memory)
             .map_err(|error| format!("cannot create {}: {error}", places.memory.display()))?;
         let path = |object: &Object| match &object.kind {
             ObjectKind::Ram => places.ram(),
             ObjectKind::Region(name) => places.region(name),
-            ObjectKind::DeviceState | ObjectKind::Diff => Receive::device_state(&dir),
+            ObjectKind::DeviceState | ObjectKind::Diff | ObjectKind::DryRun => {
+                Receive::device_state(&dir)
+            }
         };
-        Ok(objects.iter().map(path).collect())
+        let files = objects.iter().map(path).collect();
+        // As they were made by PrepareReceive, if nothing has arrived yet.
+        Ok(Place { files, ledger: Receive::twin_ledger(&dir), zeros: !receive.begun })
     }
 
     fn arrived(&self, received: &Received) -> Result<(), String> {
@@ -136,9 +161,13 @@ impl Host<'_> {
         if received.objects.iter().map(|object| &object.kind).eq(IMAGE) {
             return migrations.update_receive(id, |receive| receive.image_arrived = true);
         }
+        let keep =
+            |path: PathBuf| fs::rename(aside(&path), &path).map_err(HostError::file("keep", &path));
+        if received.objects.iter().any(|object| object.kind == ObjectKind::DryRun) {
+            return keep(Receive::dry_run(&dir));
+        }
         if received.objects.iter().any(|object| object.kind == ObjectKind::Diff) {
-            let diff = Receive::diff(&dir);
-            fs::rename(diff_aside(&dir), &diff).map_err(HostError::file("keep", &diff))?;
+            keep(Receive::diff(&dir))?;
             return migrations.update_receive(id, |receive| receive.diff_arrived = true);
         }
         let places = self.inner.places_of(&migrations.receive(id)?.spec.name);
@@ -147,7 +176,7 @@ impl Host<'_> {
             match &object.kind {
                 ObjectKind::Region(name) => twin::reserve(&places.region(name))?,
                 ObjectKind::Ram => twin::reserve(&places.ram())?,
-                ObjectKind::DeviceState | ObjectKind::Diff => {}
+                ObjectKind::DeviceState | ObjectKind::Diff | ObjectKind::DryRun => {}
             }
         }
         let digest = received.digest.clone();
@@ -166,7 +195,9 @@ fn check_image(receive: &Receive, objects: &[Object]) -> Result<(), String> {
     for (object, most) in objects.iter().zip(most) {
         if object.size_bytes > most {
             let (kind, size) = (&object.kind, object.size_bytes);
-            return Err(format!("{kind} of {size} bytes is more than `{name}` can have, {most} bytes"));
+            return Err(format!(
+                "{kind} of {size} bytes is more than `{name}` can have, {most} bytes"
+            ));
         }
     }
     if !receive.clone || !receive.started {
@@ -178,8 +209,8 @@ fn check_image(receive: &Receive, objects: &[Object]) -> Result<(), String> {
     Ok(())
 }
 
-fn diff_aside(dir: &Path) -> PathBuf {
-    dir.join("diff.part")
+fn aside(path: &Path) -> PathBuf {
+    path.with_extension("part")
 }
 
 /// More than any diff of these regions can have. Its densest form, one changed word between unchanged ones that are too many
@@ -188,7 +219,7 @@ fn most_diff_bytes(region_bytes: u64) -> u64 {
     region_bytes.saturating_mul(4).saturating_add(64 * 1024)
 }
 
-fn check_diff(receive: &Receive, dir: &Path, size_bytes: u64) -> Result<(), String> {
+fn check_diff(receive: &Receive, size_bytes: u64) -> Result<(), String> {
     let most = most_diff_bytes(receive.spec.region_bytes());
     if size_bytes > most {
         return Err(format!(
@@ -198,9 +229,6 @@ fn check_diff(receive: &Receive, dir: &Path, size_bytes: u64) -> Result<(), Stri
     }
     if !receive.started {
         return Err(format!("the destination `{}` was not started yet", receive.spec.name));
-    }
-    if merge::has_begun(dir).map_err(|error| error.to_string())? {
-        return Err("the merge has begun, its diff cannot be replaced".to_owned());
     }
     Ok(())
 }
@@ -251,6 +279,6 @@ fn expected_bytes(spec: &GuestSpec, clone: bool, kind: &ObjectKind) -> Option<u6
             let region = spec.regions.iter().find(|region| region.name == *name);
             region.map(|region| region.size_bytes)
         }
-        ObjectKind::Diff => None,
+        ObjectKind::Diff | ObjectKind::DryRun => None,
     }
 }

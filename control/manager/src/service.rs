@@ -50,9 +50,11 @@ pub fn status(error: &Error) -> Status {
         Error::Preflight { .. }
         | Error::TooLate { .. }
         | Error::Over { .. }
+        | Error::NoT0 { .. }
         | Error::SourceGone { .. }
         | Error::NotFailed { .. } => Code::FailedPrecondition,
         Error::Stopping => Code::Unavailable,
+        Error::Refused { code, .. } => *code,
         _ => Code::Internal,
     };
     Status::new(code, error.to_string())
@@ -147,6 +149,25 @@ impl Manager for Service {
         let id = MigrationId::named(&request.into_inner().id);
         self.migrations.resume_failed(&id).await.map_err(|error| status(&error))?;
         self.describe(&id)
+    }
+
+    async fn set_bandwidth(
+        &self,
+        request: Request<proto::SetBandwidthRequest>,
+    ) -> Result<Response<proto::SetBandwidthResponse>, Status> {
+        let proto::SetBandwidthRequest { id, mbps } = request.into_inner();
+        let set = self.migrations.set_bandwidth(&MigrationId::named(&id), mbps).await;
+        set.map_err(|error| status(&error))?;
+        Ok(Response::new(proto::SetBandwidthResponse {}))
+    }
+
+    async fn dry_run_diff(
+        &self,
+        request: Request<proto::DryRunDiffRequest>,
+    ) -> Result<Response<proto::DryRun>, Status> {
+        let id = MigrationId::named(&request.into_inner().id);
+        let dry_run = self.migrations.dry_run(&id).await.map_err(|error| status(&error))?;
+        Ok(Response::new(dry_run))
     }
 
     async fn list_inventory(

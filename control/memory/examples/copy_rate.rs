@@ -3,7 +3,8 @@
 //! `cargo run --release -p tidegate-memory --example copy_rate -- [MIB] [ROUNDS] [STREAMS]`
 //!
 //! Each round measures everything once, one after the other; the medians are told, and the ratios of medians. RAM is on
-//! a tmpfs, full of bytes that do not compress, except for `lz4`: half of it does.
+//! a tmpfs, full of bytes that do not compress, except for `lz4`: half of it does. The destination's pages are there
+//! before, except for `fresh`: there the kernel has to find and clear each of them meanwhile.
 #![forbid(unsafe_code)]
 
 mod authority;
@@ -28,7 +29,8 @@ use tidegate_memory::{
     },
 };
 
-struct Shelf(PathBuf);
+/// The destination's directory, and whether its memory is there when a copy begins.
+struct Shelf(PathBuf, bool);
 
 impl Landing for Shelf {
     fn admit(&self, _: &str) -> Result<(), String> {
@@ -36,7 +38,11 @@ impl Landing for Shelf {
     }
 
     fn place(&self, _: &str, _: &[Object]) -> Result<Place, String> {
-        Ok(Place { files: vec![self.0.join("received")], ledger: self.0.join("ledger") })
+        Ok(Place {
+            files: vec![self.0.join("received")],
+            ledger: self.0.join("ledger"),
+            zeros: self.1,
+        })
     }
 
     fn arrived(&self, _: &Received) -> Result<(), String> {
@@ -59,11 +65,13 @@ fn main() {
     let mut rates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for _ in 0..rounds {
         let mut note = |name, rate| rates.entry(name).or_default().push(rate);
+        let plain = Way { streams, ready: true, identity: None, compression: Compression::Off };
         note("iperf3", iperf3(streams));
-        note("plain", copy(dir, &noise, streams, None, Compression::Off));
-        note("auto", copy(dir, &noise, streams, None, Compression::Auto));
-        note("tls", copy(dir, &noise, streams, Some(&identity), Compression::Off));
-        note("lz4", copy(dir, &mixed, streams, None, Compression::On));
+        note("plain", copy(dir, &noise, &plain));
+        note("fresh", copy(dir, &noise, &Way { ready: false, ..plain }));
+        note("auto", copy(dir, &noise, &Way { compression: Compression::Auto, ..plain }));
+        note("tls", copy(dir, &noise, &Way { identity: Some(&identity), ..plain }));
+        note("lz4", copy(dir, &mixed, &Way { compression: Compression::On, ..plain }));
     }
     let medians: BTreeMap<_, _> =
         rates.into_iter().map(|(name, rates)| (name, median(rates))).collect();
@@ -102,17 +110,26 @@ fn memory(dir: &Path, name: &str, mib: usize, mixed: bool) -> Source {
     Source { object, memory: Arc::new(memory), hashes: None }
 }
 
-/// Copy once; GB/s of guest memory.
-fn copy(
-    dir: &Path,
-    source: &Source,
+/// How a copy is made.
+struct Way<'a> {
     streams: usize,
-    identity: Option<&TlsIdentity>,
+    ready: bool,
+    identity: Option<&'a TlsIdentity>,
     compression: Compression,
-) -> f64 {
+}
+
+/// Copy once; GB/s of guest memory.
+fn copy(dir: &Path, source: &Source, way: &Way<'_>) -> f64 {
+    let Way { streams, ready, identity, compression } = *way;
     // What was copied before is void.
     let _ = fs::remove_file(dir.join("ledger"));
-    let _ = fs::remove_file(dir.join("received"));
+    let received = dir.join("received");
+    let memory = Mapping::create(&received, source.object.size_bytes).expect("create");
+    if ready {
+        for page in (0..source.object.size_bytes).step_by(4096) {
+            memory.write(page, &[0]).expect("write");
+        }
+    }
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = listener.local_addr().expect("address").to_string();
     let dial: Arc<dyn Dial> = match identity {
@@ -127,7 +144,7 @@ fn copy(
         controls: controls.clone(),
     });
     let receiver = Receiver::new(identity.is_some(), Vec::new());
-    let shelf = Shelf(dir.to_owned());
+    let shelf = Shelf(dir.to_owned(), ready);
     thread::scope(|scope| {
         let serve = || {
             let (socket, _) = listener.accept().expect("accept");

@@ -29,7 +29,9 @@ pub(crate) struct Script {
     pub(crate) streams: Vec<Vec<Result<proto::MigrationEvent, Status>>>,
     pub(crate) migration: proto::Migration,
     pub(crate) started: Option<proto::MigrationSpec>,
+    pub(crate) bandwidths: Vec<u64>,
     pub(crate) guest_started: Option<host::GuestSpec>,
+    pub(crate) dry_run: proto::DryRun,
 }
 
 /// The processes' sockets and script.
@@ -166,6 +168,14 @@ impl Manager for FakeManager {
         Ok(Response::new(iter(script.streams.remove(0))))
     }
 
+    async fn set_bandwidth(
+        &self,
+        request: Request<proto::SetBandwidthRequest>,
+    ) -> Result<Response<proto::SetBandwidthResponse>, Status> {
+        self.0.lock().expect("script").bandwidths.push(request.into_inner().mbps);
+        Ok(Response::new(proto::SetBandwidthResponse {}))
+    }
+
     async fn abort_migration(
         &self,
         _: Request<proto::AbortMigrationRequest>,
@@ -178,6 +188,14 @@ impl Manager for FakeManager {
         _: Request<proto::ResumeMigrationRequest>,
     ) -> Result<Response<proto::Migration>, Status> {
         Ok(Response::new(self.0.lock().expect("script").migration.clone()))
+    }
+
+    async fn dry_run_diff(
+        &self,
+        request: Request<proto::DryRunDiffRequest>,
+    ) -> Result<Response<proto::DryRun>, Status> {
+        assert_eq!(request.into_inner().id, "m-1");
+        Ok(Response::new(self.0.lock().expect("script").dry_run.clone()))
     }
 
     async fn list_inventory(

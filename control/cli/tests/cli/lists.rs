@@ -531,10 +531,31 @@ impl Host for FakeHost {
         unscripted()
     }
 
+    async fn set_bandwidth(
+        &self,
+        _: Request<host::SetBandwidthRequest>,
+    ) -> Result<Response<host::SetBandwidthResponse>, Status> {
+        unscripted()
+    }
+
     async fn send_diff(
         &self,
         _: Request<host::SendDiffRequest>,
     ) -> Result<Response<host::DiffReport>, Status> {
+        unscripted()
+    }
+
+    async fn dry_run_diff(
+        &self,
+        _: Request<host::DryRunDiffRequest>,
+    ) -> Result<Response<host::DryRunDiffReport>, Status> {
+        unscripted()
+    }
+
+    async fn dry_run_merge(
+        &self,
+        _: Request<host::DryRunMergeRequest>,
+    ) -> Result<Response<host::DryRunMergeReport>, Status> {
         unscripted()
     }
 

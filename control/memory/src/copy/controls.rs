@@ -1,7 +1,10 @@
 //! What can be changed about a copy while it runs: its bandwidth, and whether it goes on.
 
 use std::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -64,21 +67,21 @@ impl Controls {
         self.state().check()
     }
 
-    /// Account for bytes that have gone out, and wait until the next may.
+    /// Account for bytes that have gone out, and wait until the next may, or `halted` is set.
     ///
     /// # Errors
     /// [`MemoryError::Cancelled`].
-    pub(crate) fn spend(&self, bytes: u64) -> Result<(), MemoryError> {
+    pub(crate) fn spend(&self, bytes: u64, halted: &AtomicBool) -> Result<(), MemoryError> {
         let mut state = self.state();
         state.fill();
         state.balance -= bytes as f64;
         loop {
             state.check()?;
-            let Some(cap) = state.cap_bytes_per_s.filter(|_| state.balance < 0.0) else {
-                return Ok(());
-            };
+            // Relaxed: whoever halts says nothing else by it.
+            let goes_on = state.balance >= 0.0 || halted.load(Ordering::Relaxed);
+            let Some(cap) = state.cap_bytes_per_s.filter(|_| !goes_on) else { return Ok(()) };
             let wait = Duration::from_secs_f64(-state.balance / cap.max(1) as f64);
-            // Looked at again now and then: a wait may be years with a tiny cap.
+            // Looked at again now and then: with a tiny cap a wait may be years.
             let wait = wait.min(Duration::from_secs(1));
             state =
                 self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
@@ -120,6 +123,10 @@ mod tests {
 
     use super::*;
 
+    fn spend(controls: &Controls, bytes: u64) -> Result<(), MemoryError> {
+        controls.spend(bytes, &AtomicBool::new(false))
+    }
+
     #[test]
     fn a_cap_is_kept_over_all_lanes() {
         let controls = Controls::new(Some(8 << 20));
@@ -128,7 +135,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..8 {
-                        controls.spend(64 << 10).expect("goes on");
+                        spend(&controls, 64 << 10).expect("goes on");
                     }
                 });
             }
@@ -143,7 +150,7 @@ mod tests {
         let controls = Arc::new(Controls::new(Some(1)));
         let waiting = {
             let controls = controls.clone();
-            thread::spawn(move || (controls.spend(1 << 30), controls.spend(1 << 40)))
+            thread::spawn(move || (spend(&controls, 1 << 30), spend(&controls, 1 << 40)))
         };
         controls.set_cap(None);
         let spent = waiting.join().expect("no panic");
@@ -152,7 +159,7 @@ mod tests {
         controls.set_cap(Some(1));
         let waiting = {
             let controls = controls.clone();
-            thread::spawn(move || controls.spend(1 << 30))
+            thread::spawn(move || spend(&controls, 1 << 30))
         };
         controls.cancel("enough");
         let error = waiting.join().expect("no panic").expect_err("cancelled");

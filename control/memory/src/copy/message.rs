@@ -486,12 +486,12 @@ impl Commitment {
     pub fn parse(body: &[u8]) -> Result<Self, MemoryError> {
         let short = |_: Short| malformed("SECTION");
         let mut reader = Reader::new(body);
-        Ok(Self {
-            section: reader.u32().map_err(short)?,
-            lane: reader.len().map_err(short)?,
-            mark: reader.u64().map_err(short)?,
-            digest: reader.array().map_err(short)?,
-        })
+        let (section, lane) = (reader.u32().map_err(short)?, reader.len().map_err(short)?);
+        if lane >= MAX_LANES {
+            return Err(short(Short));
+        }
+        let mark = reader.u64().map_err(short)?;
+        Ok(Self { section, lane, mark, digest: reader.array().map_err(short)? })
     }
 }
 

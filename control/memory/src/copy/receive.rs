@@ -56,6 +56,8 @@ pub struct Place {
     pub files: Vec<PathBuf>,
     /// The ledger of this copy and no other.
     pub ledger: PathBuf,
+    /// Files of the right size are all zeros, so that they can be taken as they are, with the room and the pages they have.
+    pub zeros: bool,
 }
 
 /// A copy that arrived whole.
@@ -288,8 +290,11 @@ fn break_ground(layout: &Layout, place: &Place) -> Result<(Ground, Ledger), Memo
         return Ok((ground, ledger));
     }
     forget(&place.ledger)?;
-    let files = place.files.iter().zip(sizes);
-    let files = files.map(|(path, size)| Mapping::create(path, size).map(Arc::new));
+    let files = place.files.iter().zip(sizes).map(|(path, size)| {
+        let ready = place.zeros && there((path, size));
+        let file = if ready { Mapping::open(path) } else { Mapping::create(path, size) };
+        file.map(Arc::new)
+    });
     let files = files.collect::<Result<_, _>>()?;
     Ok((Ground::new(layout.clone(), files), Ledger::create(&place.ledger, layout)?))
 }

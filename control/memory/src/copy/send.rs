@@ -148,10 +148,12 @@ impl Sending {
         &self.path
     }
 
-    /// The receiver has what sections it committed in an earlier attempt; how many there are.
+    /// Bytes of the sections that the receiver has committed in an earlier attempt.
     #[must_use]
-    pub fn resumed_sections(&self) -> usize {
-        self.before.iter().filter(|before| **before).count()
+    pub fn resumed_bytes(&self) -> u64 {
+        let sections = (0_u32..).zip(&self.before).filter(|(_, before)| **before);
+        let sections = sections.filter_map(|(number, _)| self.shared.layout.section(number));
+        sections.map(|section| section.len_bytes).sum()
     }
 
     /// Bring the receiver's memory up to date with what some stretches hold now. What changes meanwhile is for a

@@ -56,7 +56,7 @@ impl Landing for Shelf {
             return Err("too large".to_owned());
         }
         let files = (0..objects.len()).map(|index| self.path(index)).collect();
-        Ok(Place { files, ledger: self.ledger() })
+        Ok(Place { files, ledger: self.ledger(), zeros: false })
     }
 
     fn arrived(&self, received: &Received) -> Result<(), String> {

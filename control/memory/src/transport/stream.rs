@@ -19,6 +19,11 @@ use crate::{
 /// Longest a connection may take to be made.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What is being done while a connection is made.
+pub const CONNECTING: &str = "connecting";
+/// What is being done while one is made with TLS.
+pub const CONNECTING_TLS: &str = "connecting with TLS";
+
 /// Ends both directions of a stream from any thread; whoever uses it sees its end.
 pub type Cut = Box<dyn Fn() + Send + Sync>;
 
@@ -211,7 +216,7 @@ pub struct DialPlain(pub String);
 impl Dial for DialPlain {
     fn dial(&self) -> Result<Box<dyn Stream>, MemoryError> {
         let stream = connect(&self.0).and_then(Plain::new);
-        Ok(Box::new(stream.map_err(connection("connecting"))?))
+        Ok(Box::new(stream.map_err(connection(CONNECTING))?))
     }
 
     fn is_encrypted(&self) -> bool {

@@ -25,7 +25,7 @@ use rustls::{
 use crate::{
     Mapping, MemoryError,
     copy::message::connection,
-    transport::stream::{self, Cut, Dial, Stream},
+    transport::stream::{self, CONNECTING_TLS, Cut, Dial, Stream},
 };
 
 /// Read from the socket at once.
@@ -146,7 +146,10 @@ impl Dial for DialTls {
             let side = Side::Client(side.map_err(io::Error::other)?);
             Ok(Box::new(Tls::new(stream::connect(&self.address)?, side)?))
         };
-        dial().map_err(connection("connecting with TLS"))
+        dial().map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => MemoryError::Tls(format!("{}: {error}", self.address)),
+            _ => connection(CONNECTING_TLS)(error),
+        })
     }
 
     fn is_encrypted(&self) -> bool {

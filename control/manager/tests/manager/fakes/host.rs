@@ -228,9 +228,26 @@ impl Host for FakeHost {
                     total_bytes: 65 << 20,
                     done,
                     digest: if done { "d1".to_owned() } else { String::new() },
+                    transport: "tcp".to_owned(),
+                    transport_reason: "asked for".to_owned(),
+                    ..proto::SendProgress::default()
                 })
             };
             Ok(iter(vec![progress(1000, false), progress(2000, false), progress(3000, true)]))
+        })
+    }
+
+    async fn set_bandwidth(
+        &self,
+        request: Request<proto::SetBandwidthRequest>,
+    ) -> Result<Response<proto::SetBandwidthResponse>, Status> {
+        let request = request.into_inner();
+        self.act("SetBandwidth", |world| {
+            if !world.captured.contains(&request.migration_id) {
+                return Err(Status::not_found("nothing was captured"));
+            }
+            world.bandwidths.push(request.mbps);
+            Ok(proto::SetBandwidthResponse {})
         })
     }
 
@@ -245,7 +262,8 @@ impl Host for FakeHost {
             let guests = world.guests.get_mut(&self.name).expect("host");
             let started = guests.entry(spec.name.clone()).or_insert_with(|| {
                 world.destinations_started += 1;
-                let waits = if request.await_image { GuestState::Paused } else { GuestState::Running };
+                let waits =
+                    if request.await_image { GuestState::Paused } else { GuestState::Running };
                 Guest { spec: Some(spec), state: waits.into(), ..guest("") }
             });
             Ok(started.clone())
@@ -280,6 +298,29 @@ impl Host for FakeHost {
                 sent_bytes: 200,
                 runs: 4,
             })
+        })
+    }
+
+    async fn dry_run_diff(
+        &self,
+        request: Request<proto::DryRunDiffRequest>,
+    ) -> Result<Response<proto::DryRunDiffReport>, Status> {
+        let request = request.into_inner();
+        self.act("DryRunDiff", |world| {
+            assert!(world.captured.contains(&request.migration_id), "a dry run needs the twin");
+            let sent_bytes = if request.data_endpoint.is_empty() { 0 } else { 200 };
+            Ok(proto::DryRunDiffReport { sent_bytes, ..Default::default() })
+        })
+    }
+
+    async fn dry_run_merge(
+        &self,
+        request: Request<proto::DryRunMergeRequest>,
+    ) -> Result<Response<proto::DryRunMergeReport>, Status> {
+        let id = request.into_inner().migration_id;
+        self.act("DryRunMerge", |world| {
+            assert!(world.prepared.contains_key(&id), "a dry run needs the destination");
+            Ok(proto::DryRunMergeReport { merged_bytes: 96, ..Default::default() })
         })
     }
 

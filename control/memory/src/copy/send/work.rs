@@ -150,7 +150,7 @@ impl Shared {
             let piece = Piece { object: place.object, offset, len_bytes: end - offset };
             let wire_bytes = if zero { lane.zero(piece)? } else { lane.put(piece, memory)? };
             self.gauge.sent(wire_bytes);
-            self.controls.spend(wire_bytes)?;
+            self.controls.spend(wire_bytes, &self.halted)?;
         }
         Ok(())
     }
