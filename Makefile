@@ -52,8 +52,9 @@ bench-packages:
 	@deploy/host/packages --with bench
 
 .PHONY: bench
-bench: bench-packages ## Measure beside peers (BENCH="--only NAME …"); target/bench/results.json
-	@$(CARGO) build --locked --release -p tidegate-switch -p tidegate-perf -p tidegate-pktgen
+bench: bench-packages guest ## Measure beside peers (BENCH="--only NAME …"); target/bench/results.json
+	@$(CARGO) build --locked --release -p tidegate-switch -p tidegate-host -p tidegate-perf \
+		-p tidegate-pktgen
 	@# Peers' heaps get transparent hugepages, as our tables do.
 	@TIDEGATE_LAB_HUGEPAGES=$(BENCH_HUGEPAGES) GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
 		$(LAB) $(RELEASE)/tidegate-bench $(BENCH)

@@ -7,6 +7,7 @@
 
 pub mod bench;
 pub mod capture;
+pub mod engine;
 pub mod machine;
 pub mod memory;
 pub mod plot;

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use core_affinity::CoreId;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
 use tidegate_dpdk::clock;
 
@@ -95,6 +96,25 @@ pub fn on_cpu<T: Send>(
     thread::scope(|scope| {
         let running = scope.spawn(|| pin(cpu).and_then(|()| work()));
         running.join().unwrap_or_else(|_| anyhow::bail!("the thread on CPU {cpu} panicked"))
+    })
+}
+
+/// Run `work`, and what it starts, on whichever of `cpus` CPUs is free.
+///
+/// # Errors
+/// Those of `work`, or when the system refuses.
+pub fn on_all_cpus<T: Send>(
+    cpus: usize,
+    work: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    let mut all = CpuSet::new();
+    (0..cpus).for_each(|cpu| all.set(cpu));
+    thread::scope(|scope| {
+        let running = scope.spawn(|| {
+            sched_setaffinity(None, &all).context("use all CPUs")?;
+            work()
+        });
+        running.join().unwrap_or_else(|_| anyhow::bail!("the thread on all CPUs panicked"))
     })
 }
 

@@ -1,4 +1,4 @@
-//! `tidegate-bench`: measures the packet path beside its peers and says which targets are met.
+//! `tidegate-bench`: measures the packet path and the memory engine beside their peers and says which targets are met.
 #![forbid(unsafe_code)]
 
 use std::{fs, path::Path, process::ExitCode, time::Duration};
@@ -16,13 +16,13 @@ use tidegate_perf::{
     target,
 };
 
-/// Measure the packet path beside its peers. Run it as `make bench`: it needs the lab's namespaces and hugepages.
+/// Measure the packet path and the memory engine beside their peers. Run it as `make bench`: it needs the lab's namespaces and hugepages.
 #[derive(Parser)]
 #[command(name = "tidegate-bench", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     order: Option<Order>,
-    /// Only these benches or metrics.
+    /// Only these benches, or those of a group (packet-path, memory), or those that give a metric.
     #[arg(long, value_name = "NAME", num_args = 1..)]
     only: Vec<String>,
     /// Windows of each subject; medians are of these.
@@ -79,7 +79,7 @@ fn write_capture(options: &capture::Options) -> anyhow::Result<()> {
 
 fn list() {
     for bench in BENCHES {
-        println!("{}: {}", bench.name, bench.about);
+        println!("{} ({}): {}", bench.name, bench.group, bench.about);
         for &metric in bench.metrics {
             let target = target::of(metric).map_or_else(String::new, |it| it.bound.to_string());
             println!("  {metric:<28} {target}");
@@ -142,14 +142,15 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-/// Benches named, or giving a metric that is named; all when nothing is.
+/// Benches named, of a group named, or giving a metric that is named; all when nothing is.
 fn chosen(only: &[String]) -> anyhow::Result<Vec<&'static Bench>> {
-    let is_meant =
-        |bench: &Bench, name: &String| bench.name == name || bench.metrics.contains(&name.as_str());
+    let is_meant = |bench: &Bench, name: &String| {
+        [bench.name, bench.group].contains(&name.as_str()) || bench.metrics.contains(&name.as_str())
+    };
     for name in only {
         anyhow::ensure!(
             BENCHES.iter().any(|bench| is_meant(bench, name)),
-            "there is no bench or metric `{name}`; tidegate-bench --list shows them"
+            "there is no bench, group or metric `{name}`; tidegate-bench --list shows them"
         );
     }
     let wanted = |bench: &&Bench| only.is_empty() || only.iter().any(|name| is_meant(bench, name));

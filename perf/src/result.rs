@@ -23,6 +23,8 @@ pub struct Metric {
     pub ours: Samples,
     /// The peer and its runs.
     pub theirs: Option<(&'static str, Samples)>,
+    /// The ratio is theirs ÷ ours: the metric's name has the peer first.
+    pub is_peer_first: bool,
     /// What a reader must know.
     pub note: String,
 }
@@ -31,7 +33,7 @@ impl Metric {
     /// Ours alone.
     #[must_use]
     pub fn alone(name: &'static str, unit: &'static str, ours: Samples) -> Self {
-        Self { name, unit, ours, theirs: None, note: String::new() }
+        Self { name, unit, ours, theirs: None, is_peer_first: false, note: String::new() }
     }
 
     /// Ours beside a peer's.
@@ -43,7 +45,13 @@ impl Metric {
         versus: &'static str,
         theirs: Samples,
     ) -> Self {
-        Self { name, unit, ours, theirs: Some((versus, theirs)), note: String::new() }
+        Self { theirs: Some((versus, theirs)), ..Self::alone(name, unit, ours) }
+    }
+
+    /// As a metric whose name has the peer first.
+    #[must_use]
+    pub fn peer_first(self) -> Self {
+        Self { is_peer_first: true, ..self }
     }
 
     /// With a note.
@@ -52,11 +60,12 @@ impl Metric {
         Self { note: note.into(), ..self }
     }
 
-    /// Ours ÷ theirs, by medians.
+    /// Ours ÷ theirs, or the other way round if the peer is first; by medians.
     #[must_use]
     pub fn ratio(&self) -> Option<f64> {
         let (_, theirs) = self.theirs.as_ref()?;
-        Some(self.ours.median() / theirs.median())
+        let (ours, theirs) = (self.ours.median(), theirs.median());
+        Some(if self.is_peer_first { theirs / ours } else { ours / theirs })
     }
 
     /// Whether the target is met; `None` without one.
@@ -148,7 +157,7 @@ pub fn write(
 #[must_use]
 pub fn table(metrics: &[Metric]) -> String {
     let mut text = format!(
-        "{:<28} {:>20} {:>20} {:>7}  {:<8} {:<6} {}\n",
+        "{:<29} {:>20} {:>20} {:>7}  {:<8} {:<6} {}\n",
         "metric", "ours (min–max)", "theirs (min–max)", "ratio", "target", "", "unit; versus; note"
     );
     for metric in metrics {
@@ -169,7 +178,7 @@ pub fn table(metrics: &[Metric]) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "{:<28} {:>20} {:>20} {ratio:>7}  {target:<8} {met:<6} {}",
+            "{:<29} {:>20} {:>20} {ratio:>7}  {target:<8} {met:<6} {}",
             metric.name,
             shown(&metric.ours),
             theirs,
@@ -222,5 +231,8 @@ mod tests {
         );
         assert_eq!(metric.ratio(), Some(1.5));
         assert_eq!(metric.met(), Some(true));
+        let metric = Metric { name: "precopy_time_vs_ours", ..metric }.peer_first();
+        assert_eq!(metric.ratio(), Some(80.0 / 120.0));
+        assert_eq!(metric.met(), Some(false));
     }
 }

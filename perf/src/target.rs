@@ -32,7 +32,7 @@ impl std::fmt::Display for Bound {
 /// Which of a metric's numbers is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// Ours ÷ theirs.
+    /// Ours ÷ theirs; theirs ÷ ours where the peer is first.
     Ratio,
     /// Ours.
     Ours,
@@ -83,6 +83,17 @@ pub const TARGETS: &[Target] = &[
     target("flood_icmp_wait_bursts", Of::Ours, Bound::AtMost(1.0)),
     target("flood_icmp_wait_p99_bursts", Of::Ours, Bound::AtMost(1.0)),
     target("two_workers_vs_one", Of::Ratio, Bound::AtLeast(1.8)),
+    target("precopy_bytes_vs_ours", Of::Ratio, Bound::AtLeast(5.5)),
+    target("precopy_time_vs_ours", Of::Ratio, Bound::AtLeast(5.0)),
+    target("precopy_downtime_vs_our_pause", Of::Ratio, Bound::AtLeast(1.0)),
+    target("capture_pause_1g_vs_256m", Of::Ratio, Bound::AtMost(1.3)),
+    target("diff_scan_vs_memcmp", Of::Ratio, Bound::AtLeast(0.9)),
+    target("tcp_vs_iperf3", Of::Ratio, Bound::AtLeast(0.95)),
+    target("tls_vs_plain", Of::Ratio, Bound::AtLeast(0.6)),
+    target("fabric_vs_tcp", Of::Ratio, Bound::AtLeast(0.9)),
+    target("fabric_shm_vs_tcp", Of::Ratio, Bound::AtLeast(2.0)),
+    target("packed_apply_vs_page_writes", Of::Ratio, Bound::AtLeast(6.0)),
+    target("engine_memory_vs_ram", Of::Ratio, Bound::AtMost(0.05)),
 ];
 
 /// The target of `metric`.

@@ -2,11 +2,17 @@
 
 mod cutover;
 pub mod floods;
+mod footprint;
 mod latency;
+mod links;
 mod many;
 mod migration;
 mod mixes;
+mod moves;
+mod packed;
 mod packets;
+mod pause;
+mod scan;
 mod sessions;
 mod table;
 mod workers;
@@ -67,6 +73,8 @@ pub struct Outcome {
 pub struct Bench {
     /// Its name.
     pub name: &'static str,
+    /// What it is about: `--only` takes this, too.
+    pub group: &'static str,
     /// What it does, in a line.
     pub about: &'static str,
     /// The metrics it gives.
@@ -75,10 +83,16 @@ pub struct Bench {
     pub run: fn(&Context) -> anyhow::Result<Outcome>,
 }
 
+/// Sessions and packets.
+const PACKET_PATH: &str = "packet-path";
+/// Guests' memory.
+const MEMORY: &str = "memory";
+
 /// All benches, in the order they are run.
 pub const BENCHES: &[Bench] = &[
     Bench {
         name: "table",
+        group: PACKET_PATH,
         about: "the session table beside rte_hash and hashbrown",
         metrics: &[
             "lookup_vs_rte_hash",
@@ -94,18 +108,21 @@ pub const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "sessions",
+        group: PACKET_PATH,
         about: "a shard in memory: new sessions, churn, millions of sessions",
         metrics: &["new_session_ns", "session_churn_per_s", "packet_cycles_8m_vs_64k"],
         run: sessions::run,
     },
     Bench {
         name: "packets",
+        group: PACKET_PATH,
         about: "tidegated beside testpmd, 200,000 sessions",
         metrics: &["packet_cycles_vs_5tswap", "packet_cycles_vs_macswap"],
         run: packets::testpmd,
     },
     Bench {
         name: "mixes",
+        group: PACKET_PATH,
         about: "tidegated beside testpmd: draws, SYNs and FINs, UDP, IPv6, sizes; 200,000 sessions",
         metrics: &[
             "packet_cycles_uniform_vs_5tswap",
@@ -120,24 +137,28 @@ pub const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "openvswitch",
+        group: PACKET_PATH,
         about: "tidegated beside Open vSwitch ct(nat), 200,000 sessions",
         metrics: &["throughput_vs_ovs_ct_nat"],
         run: packets::openvswitch,
     },
     Bench {
         name: "nftables",
+        group: PACKET_PATH,
         about: "tidegated beside nftables over veth, 200,000 sessions",
         metrics: &["throughput_vs_nftables"],
         run: packets::nftables,
     },
     Bench {
         name: "curve",
+        group: PACKET_PATH,
         about: "tidegated and testpmd from 1,000 to a million sessions",
         metrics: &["packet_tsc_1m"],
         run: packets::curve,
     },
     Bench {
         name: "cutover",
+        group: PACKET_PATH,
         about: "cutover with a million live sessions",
         metrics: &[
             "cutover_1m_ms",
@@ -149,18 +170,21 @@ pub const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "workers",
+        group: PACKET_PATH,
         about: "two workers beside one, as shards in memory",
         metrics: &["two_workers_vs_one"],
         run: workers::in_memory,
     },
     Bench {
         name: "ring",
+        group: PACKET_PATH,
         about: "two workers of tidegated beside one, with the ring between them in use",
         metrics: &["two_workers_ring_vs_one"],
         run: workers::with_ring,
     },
     Bench {
         name: "migration",
+        group: PACKET_PATH,
         about: "a million sessions and a cutover, every packet checked by the generator",
         metrics: &[
             "pktgen_lost",
@@ -173,12 +197,14 @@ pub const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "latency",
+        group: PACKET_PATH,
         about: "latency at 1 Mpps during cutover, expiry, dumps and counter reads, beside idle testpmd",
         metrics: &["latency_p99_vs_testpmd", "latency_p50_vs_testpmd", "latency_p999_vs_testpmd"],
         run: latency::run,
     },
     Bench {
         name: "floods",
+        group: PACKET_PATH,
         about: "old sessions beside a SYN flood, a UDP spray and an ICMP storm at full worker speed",
         metrics: &[
             "flood_syn_wait_bursts",
@@ -193,9 +219,75 @@ pub const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "many",
+        group: PACKET_PATH,
         about: "200 of 10,000 addresses migrating at once, beside the sessions of one that is not",
         metrics: &["many_cutover_ms", "many_cutover_answer_ms", "many_lost"],
         run: many::run,
+    },
+    Bench {
+        name: "scan",
+        group: MEMORY,
+        about: "looking for what changed, beside memcmp",
+        metrics: &["diff_scan_vs_memcmp", "hash_scan_vs_memcmp"],
+        run: scan::run,
+    },
+    Bench {
+        name: "links",
+        group: MEMORY,
+        about: "the copy over TCP beside iperf3, over TLS and libfabric beside TCP",
+        metrics: &[
+            "tcp_vs_iperf3",
+            "tcp_fresh_vs_iperf3",
+            "tls_vs_plain",
+            "fabric_vs_tcp",
+            "fabric_shm_vs_tcp",
+        ],
+        run: links::run,
+    },
+    Bench {
+        name: "packed",
+        group: MEMORY,
+        about: "a packed diff written and applied, beside an RMA write for each page",
+        metrics: &["packed_apply_vs_page_writes", "packed_lines_vs_page_writes"],
+        run: packed::run,
+    },
+    Bench {
+        name: "pause",
+        group: MEMORY,
+        about: "the pause of a capture, 1 GiB beside 256 MiB",
+        metrics: &["capture_pause_1g_vs_256m", "stop_pause_1g_vs_256m"],
+        run: pause::run,
+    },
+    Bench {
+        name: "footprint",
+        group: MEMORY,
+        about: "memory the engine takes beside the guest's",
+        metrics: &["engine_memory_vs_ram"],
+        run: footprint::run,
+    },
+    Bench {
+        name: "move",
+        group: MEMORY,
+        about: "a guest that rewrites 256 MiB without rest, moved by mirror and by QEMU's pre-copy",
+        metrics: &[
+            "precopy_bytes_vs_ours",
+            "precopy_time_vs_ours",
+            "precopy_downtime_vs_our_pause",
+            "precopy_downtime_vs_our_t0_pause",
+            "precopy_downtime_vs_mirror_stop",
+        ],
+        run: moves::busy,
+    },
+    Bench {
+        name: "quiet-move",
+        group: MEMORY,
+        about: "a guest that changes little over a fast link, where pre-copy is as good",
+        metrics: &[
+            "precopy_quiet_bytes_vs_ours",
+            "precopy_quiet_time_vs_ours",
+            "precopy_quiet_downtime_vs_ours",
+        ],
+        run: moves::quiet,
     },
 ];
 

@@ -15,6 +15,11 @@ const fn needed(what: &'static str, package: &'static str) -> Needed {
     Needed { what, package }
 }
 
+/// The hypervisor, with its own live migration.
+pub const QEMU: Needed = needed("qemu-system-x86_64", "qemu-system-x86");
+/// TCP over loopback.
+pub const IPERF3: Needed = needed("iperf3", "iperf3");
+
 const OPENVSWITCH: &str = "openvswitch-switch-dpdk";
 
 /// DPDK's forwarder.
@@ -76,6 +81,8 @@ mod tests {
             (NFT, "nftables"),
             (IP, "iproute2"),
             (OVSDB_TOOL, OPENVSWITCH),
+            (QEMU, "qemu-system-x86"),
+            (IPERF3, "iperf3"),
         ] {
             let error = needed.find_in([]).expect_err("nowhere").to_string();
             assert!(error.starts_with(needed.what), "{error}");

@@ -14,6 +14,8 @@ pub mod server;
 
 /// What the service prints first of all once it serves.
 pub const READY: &str = "tidegate-guest: ready";
+/// What a guest that rewrites its memory instead prints when it has begun.
+pub const REWRITING: &str = "tidegate-guest: rewriting";
 /// TCP port of the service.
 pub const PORT: u16 = 7000;
 /// Sessions are numbered from 0 up to this, exclusive.

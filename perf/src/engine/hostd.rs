@@ -1,0 +1,295 @@
+//! Ours: two `tidegate-hostd` over loopback, told what a manager tells them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tidegate_api::{
+    Channel,
+    endpoint::{Endpoint, connect},
+    host::{
+        ApplyImageRequest, CaptureReport, CaptureRequest, CaptureWay, CloneUse,
+        ContinueGuestRequest, DeleteGuestRequest, ForgetRequest, GuestSpec, PauseGuestRequest,
+        PrepareReceiveRequest, SendImageRequest, SendTwinRequest, StartDestinationRequest,
+        StartGuestRequest, host_client::HostClient,
+    },
+};
+use tidegate_guest_service::REWRITING;
+use tidegate_lab::process::{Process, built, wait_until};
+use tokio::runtime::Runtime;
+
+use super::{
+    Place,
+    footprint::Watched,
+    guest::{Image, Workload},
+};
+
+const READY: Duration = Duration::from_secs(20);
+const BOOT: Duration = Duration::from_secs(60);
+const MIGRATION: &str = "bench";
+const SOURCE: &str = "source";
+const DESTINATION: &str = "destination";
+/// The guest as a bench names it.
+pub const GUEST: &str = SOURCE;
+
+/// A host's daemon.
+pub struct Hostd {
+    process: Process,
+    runtime: Runtime,
+    client: HostClient<Channel>,
+    dir: PathBuf,
+}
+
+impl Hostd {
+    /// Start one that keeps everything in `dir` and sends no more than `cap` bytes per second. Nothing is compressed, as
+    /// QEMU's pre-copy compresses nothing.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn start(name: &str, dir: &Path, cap: Option<u64>) -> anyhow::Result<Self> {
+        let dir = dir.join(name);
+        let under = |part: &str| dir.join(part);
+        for part in ["state", "memory", "twin"] {
+            fs::create_dir_all(under(part))?;
+        }
+        let socket = format!("unix:{}", under("api").display());
+        let file = under("hostd.toml");
+        // 0: no cap. Rounded down, to our disadvantage.
+        let mbps = cap.map_or(0, |cap| cap * 8 / 1_000_000);
+        let text = format!(
+            r#"name = "{name}"
+state_dir = "{}"
+memory_dir = "{}"
+twin_dir = "{}"
+
+[api]
+listen = ["{socket}"]
+
+[data]
+bandwidth_mbps = {mbps}
+compression = "off"
+"#,
+            under("state").display(),
+            under("memory").display(),
+            under("twin").display(),
+        );
+        fs::write(&file, text)?;
+        let mut command = Command::new(built("tidegate-hostd")?);
+        command.arg("--config").arg(&file);
+        let mut process = Process::start(name, &mut command, &dir)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let endpoint: Endpoint = socket.parse()?;
+        let channel = wait_until("the host's API", READY, || {
+            if let Some(status) = process.ended()? {
+                anyhow::bail!("tidegate-hostd ended ({status}):\n{}", process.printed());
+            }
+            Ok(runtime.block_on(connect(&endpoint)).ok())
+        })?;
+        Ok(Self { process, runtime, client: HostClient::new(channel), dir })
+    }
+
+    /// Start a guest and wait until it rewrites its memory.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start_guest(&mut self, workload: &Workload) -> anyhow::Result<GuestSpec> {
+        let image = Image::find()?;
+        let spec = GuestSpec {
+            name: SOURCE.to_owned(),
+            memory_mib: workload.memory_mib,
+            memory_shared: true,
+            cpus: 1,
+            accel: "tcg".to_owned(),
+            kernel: image.kernel.display().to_string(),
+            initrd: image.initrd.display().to_string(),
+            cmdline: workload.cmdline(),
+            ..Default::default()
+        };
+        let request = StartGuestRequest { spec: Some(spec.clone()) };
+        let guest = self.runtime.block_on(self.client.start_guest(request))?.into_inner();
+        wait_until("the guest rewrites its memory", BOOT, || {
+            let printed = fs::read_to_string(&guest.console_path).unwrap_or_default();
+            Ok(printed.contains(REWRITING).then_some(()))
+        })?;
+        Ok(spec)
+    }
+
+    /// Capture T0 of all of its guest.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn capture(&mut self, way: CaptureWay) -> anyhow::Result<CaptureReport> {
+        let request = CaptureRequest {
+            migration_id: MIGRATION.to_owned(),
+            guest: SOURCE.to_owned(),
+            clone: true,
+            way: way.into(),
+            clone_use: CloneUse::Instead.into(),
+            ..Default::default()
+        };
+        let report = self.runtime.block_on(self.client.capture(request))?.into_inner();
+        anyhow::ensure!(report.way() == way, "it captured by {:?}, not {way:?}", report.way());
+        Ok(report)
+    }
+
+    /// Forget what was captured.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn forget(&mut self) -> anyhow::Result<()> {
+        let request = ForgetRequest { migration_id: MIGRATION.to_owned() };
+        self.runtime.block_on(self.client.forget(request))?;
+        Ok(())
+    }
+
+    /// Have a guest stand still.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn pause(&mut self) -> anyhow::Result<()> {
+        let request = PauseGuestRequest { name: SOURCE.to_owned() };
+        self.runtime.block_on(self.client.pause_guest(request))?;
+        Ok(())
+    }
+
+    /// Have a guest go on.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn go_on(&mut self, name: &str) -> anyhow::Result<()> {
+        let request = ContinueGuestRequest { name: name.to_owned() };
+        self.runtime.block_on(self.client.continue_guest(request))?;
+        Ok(())
+    }
+
+    /// End a guest.
+    fn delete(&mut self, name: &str) -> anyhow::Result<()> {
+        let request = DeleteGuestRequest { name: name.to_owned(), purge: true };
+        self.runtime.block_on(self.client.delete_guest(request))?;
+        Ok(())
+    }
+}
+
+/// What a move by `mirror` took.
+#[derive(Clone, Copy, Debug)]
+pub struct Moved {
+    /// Bytes sent from host to host: memory as of T0, then what changed, and device states.
+    pub bytes: f64,
+    /// From the capture's beginning until the destination ran as the source. No session has to be waited for.
+    pub total_ms: f64,
+    /// How long the source stood for the capture.
+    pub t0_pause_ms: f64,
+    /// How long neither ran at the end: from asking the source to pause until the destination had been continued.
+    pub final_pause_ms: f64,
+}
+
+/// Two hosts and a guest that rewrites its memory.
+pub struct Hosts {
+    source: Hostd,
+    destination: Hostd,
+    spec: GuestSpec,
+    place: Place,
+}
+
+impl Hosts {
+    /// Start them; `cap` is the bandwidth in bytes per second.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub fn start(workload: &Workload, cap: Option<u64>) -> anyhow::Result<Self> {
+        let place = Place::new("hosts")?;
+        let mut source = Hostd::start("a", place.dir(), cap)?;
+        let destination = Hostd::start("b", place.dir(), cap)?;
+        let spec = source.start_guest(workload)?;
+        Ok(Self { source, destination, spec, place })
+    }
+
+    /// Where each of them can be watched.
+    #[must_use]
+    pub fn watched(&self) -> [Watched; 2] {
+        [&self.source, &self.destination]
+            .map(|host| Watched { pid: host.process.pid(), dir: host.dir.clone() })
+    }
+
+    /// Move the guest by `mirror`.
+    ///
+    /// # Errors
+    /// When it is not moved.
+    pub fn mirror(mut self, way: CaptureWay) -> anyhow::Result<Moved> {
+        let began = Instant::now();
+        let data_endpoint = self.prepare()?;
+        let taken = self.source.capture(way)?;
+        let copied_bytes = self.copy(&data_endpoint)?;
+        let start = StartDestinationRequest {
+            migration_id: MIGRATION.to_owned(),
+            paused: true,
+            await_image: true,
+            ..Default::default()
+        };
+        let Hostd { runtime, client, .. } = &mut self.destination;
+        runtime.block_on(client.start_destination(start))?;
+
+        let paused = Instant::now();
+        self.source.pause()?;
+        let image_bytes = self.image(data_endpoint)?;
+        self.destination.go_on(DESTINATION)?;
+        let (total, stood) = (began.elapsed(), paused.elapsed());
+        self.source.delete(SOURCE)?;
+        self.destination.delete(DESTINATION)?;
+        drop(self.place);
+        Ok(Moved {
+            bytes: (copied_bytes + image_bytes) as f64,
+            total_ms: total.as_secs_f64() * 1e3,
+            t0_pause_ms: taken.pause_ns as f64 / 1e6,
+            final_pause_ms: stood.as_secs_f64() * 1e3,
+        })
+    }
+
+    /// Have the destination make room; where memory is to be sent.
+    fn prepare(&mut self) -> anyhow::Result<String> {
+        let request = PrepareReceiveRequest {
+            migration_id: MIGRATION.to_owned(),
+            spec: Some(GuestSpec { name: DESTINATION.to_owned(), ..self.spec.clone() }),
+            clone: true,
+            ..Default::default()
+        };
+        let Hostd { runtime, client, .. } = &mut self.destination;
+        Ok(runtime.block_on(client.prepare_receive(request))?.into_inner().data_endpoint)
+    }
+
+    /// Send memory as of T0; bytes sent.
+    fn copy(&mut self, data_endpoint: &str) -> anyhow::Result<u64> {
+        let request = SendTwinRequest {
+            migration_id: MIGRATION.to_owned(),
+            data_endpoint: data_endpoint.to_owned(),
+            ..Default::default()
+        };
+        let Hostd { runtime, client, .. } = &mut self.source;
+        let last = runtime.block_on(async {
+            let mut progress = client.send_twin(request).await?.into_inner();
+            let mut last = None;
+            while let Some(message) = progress.message().await? {
+                last = Some(message);
+            }
+            anyhow::Ok(last)
+        })?;
+        let last = last.filter(|last| last.done).context("the copy ended before it was done")?;
+        Ok(last.sent_bytes)
+    }
+
+    /// Send what changed since, and make the destination the source; bytes sent.
+    fn image(&mut self, data_endpoint: String) -> anyhow::Result<u64> {
+        let migration_id = MIGRATION.to_owned();
+        let request = SendImageRequest { migration_id: migration_id.clone(), data_endpoint };
+        let Hostd { runtime, client, .. } = &mut self.source;
+        let sent = runtime.block_on(client.send_image(request))?.into_inner();
+        let request = ApplyImageRequest { migration_id, digest: sent.digest, ..Default::default() };
+        let Hostd { runtime, client, .. } = &mut self.destination;
+        runtime.block_on(client.apply_image(request))?;
+        Ok(sent.sent_bytes)
+    }
+}
