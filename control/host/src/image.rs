@@ -18,10 +18,12 @@ use tidegate_memory::{
 use crate::{
     HostError,
     capture::{ignore_shared, save_device_state},
+    disks,
     guest::{Guest, State, state},
     inner::{Inner, blocking},
     migration::Side,
     qemu::Places,
+    safety::CloneUse,
     spec::{Disk, GuestSpec},
 };
 
@@ -83,7 +85,7 @@ impl Inner {
             sent_bytes: sent.progress.sent_bytes,
             device_state_bytes,
             digest: found.digest,
-            disks: guest.record.spec.disks.iter().map(Disk::to_proto).collect(),
+            disks: disks::of_clone(&guest, CloneUse::Instead).iter().map(Disk::to_proto).collect(),
         })
     }
 }

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use crate::{
     HostConfig, HostError,
     connections::Connections,
+    disks,
     guest::{Guest, Record, Start},
     migration::{Migrations, locked},
     qemu::Places,
@@ -116,6 +117,7 @@ impl Inner {
                 twin::allocate(&path, region.size_bytes)?;
             }
         }
+        disks::make(&spec, &places, false).await?;
         let guest = Guest::start(&self.config.qemu.binary, spec, places, start).await?;
         Ok(self.add(guest))
     }
@@ -156,7 +158,11 @@ impl Inner {
     }
 
     /// Whether there is room for a guest's memory, `twice` if it is kept as of T0 besides.
-    pub(crate) fn check_memory_space(&self, spec: &GuestSpec, twice: bool) -> Result<(), HostError> {
+    pub(crate) fn check_memory_space(
+        &self,
+        spec: &GuestSpec,
+        twice: bool,
+    ) -> Result<(), HostError> {
         let shared = if spec.memory_shared { spec.ram_bytes() } else { 0 };
         let once = shared + spec.region_bytes();
         let needed = if twice { 2 * once } else { once };

@@ -9,6 +9,7 @@ mod config;
 mod connections;
 mod destination;
 mod device_state;
+mod disks;
 mod error;
 mod guest;
 mod host;

@@ -134,11 +134,7 @@ impl Inner {
     }
 }
 
-fn reserve(
-    places: &Places,
-    spec: &GuestSpec,
-    keep_t0: bool,
-) -> Result<(), HostError> {
+fn reserve(places: &Places, spec: &GuestSpec, keep_t0: bool) -> Result<(), HostError> {
     let files = memory_files(spec, places);
     let t0 = t0_dir(places);
     let dirs = [Some(&places.memory), keep_t0.then_some(&t0)];
@@ -160,11 +156,7 @@ fn reserve(
 }
 
 /// Bring memory to T0 where a clone has changed it, and from there to the image. Doing it again changes nothing.
-fn apply(
-    places: &Places,
-    spec: &GuestSpec,
-    diff: &Path,
-) -> Result<u64, HostError> {
+fn apply(places: &Places, spec: &GuestSpec, diff: &Path) -> Result<u64, HostError> {
     let files = memory_files(spec, places);
     for (kind, path) in &files {
         let t0 = twin::path_of(&t0_dir(places), kind);

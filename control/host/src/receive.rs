@@ -99,8 +99,10 @@ impl Landing for Host<'_> {
             check_diff(&receive, &dir, *size_bytes)?;
             return Ok(vec![diff_aside(&dir)]);
         }
-        if let [Object { kind: ObjectKind::Diff, .. }, Object { kind: ObjectKind::DeviceState, .. }] =
-            objects
+        if let [
+            Object { kind: ObjectKind::Diff, .. },
+            Object { kind: ObjectKind::DeviceState, .. },
+        ] = objects
         {
             check_image(&receive, objects)?;
             // What arrived before is void.
@@ -166,7 +168,9 @@ fn check_image(receive: &Receive, objects: &[Object]) -> Result<(), String> {
     for (object, most) in objects.iter().zip(most) {
         if object.size_bytes > most {
             let (kind, size) = (&object.kind, object.size_bytes);
-            return Err(format!("{kind} of {size} bytes is more than `{name}` can have, {most} bytes"));
+            return Err(format!(
+                "{kind} of {size} bytes is more than `{name}` can have, {most} bytes"
+            ));
         }
     }
     if !receive.clone || !receive.started {

@@ -18,9 +18,8 @@ use crate::{
 const OLDEST_QEMU: (u64, u64) = (7, 2);
 
 /// Options that give a guest a disk.
-const DISK_OPTIONS: [&str; 11] = [
-    "drive", "hda", "hdb", "hdc", "hdd", "fda", "fdb", "sd", "mtdblock", "pflash", "blockdev",
-];
+const DISK_OPTIONS: [&str; 11] =
+    ["drive", "hda", "hdb", "hdc", "hdd", "fda", "fdb", "sd", "mtdblock", "pflash", "blockdev"];
 /// Devices that are disks, by how their names begin.
 const DISK_DEVICES: [&str; 10] = [
     "virtio-blk",
@@ -154,7 +153,8 @@ fn blockers(spec: &GuestSpec, asked: &Asked) -> api::Safety {
     let named = options(&spec.extra_args).into_iter().find_map(|(name, value)| {
         let unsavable = UNSAVABLE.iter().find(|(option, _)| *option == name);
         let by_option = unsavable.map(|(_, what)| format!("`-{name}` ({what})"));
-        let by_device = name == "device" && UNSAVABLE_DEVICES.iter().any(|it| value.starts_with(it));
+        let by_device =
+            name == "device" && UNSAVABLE_DEVICES.iter().any(|it| value.starts_with(it));
         by_option.or_else(|| by_device.then(|| format!("`-device {value}`")))
     });
     match named {

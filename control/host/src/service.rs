@@ -15,6 +15,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use crate::{
     HostError,
     destination::Beginning,
+    disks,
     inner::Inner,
     mirror::{Applied, AsSource},
     ready::Ready,
@@ -202,16 +203,21 @@ impl host_server::Host for Service {
             spec: Some(spec.clone().into()),
             safety,
             generation_id,
-            clone_disks: spec.disks.iter().map(Disk::to_proto).collect(),
+            clone_disks: disks::of_clone(&plan.guest, clone_use)
+                .iter()
+                .map(Disk::to_proto)
+                .collect(),
         }))
     }
 
     async fn capture(&self, request: Request<api::CaptureRequest>) -> Answer<api::CaptureReport> {
-        let api::CaptureRequest { migration_id, guest, clone, regions, .. } = request.into_inner();
+        let api::CaptureRequest { migration_id, guest, clone, regions, clone_use } =
+            request.into_inner();
+        let clone_use = CloneUse::from_proto(clone_use)?;
         let id = checked_migration(&migration_id)?;
         let guest = checked_name("guest", &guest)?;
         self.detached(|inner| async move {
-            let taken = inner.capture(&id, &guest, clone, &regions).await?;
+            let taken = inner.capture(&id, &guest, clone, &regions, clone_use).await?;
             Ok(api::CaptureReport {
                 pause_ns: taken.pause_ns,
                 ram_bytes: taken.ram_bytes,
@@ -289,8 +295,8 @@ impl host_server::Host for Service {
         let id = checked_migration(&migration_id)?;
         let ready = Ready::asked(ready_text, ready_timeout_s);
         let say = ready.is_some();
-        let started = self
-            .detached(move |inner| async move { inner.start_destination(&id, how, say).await });
+        let started =
+            self.detached(move |inner| async move { inner.start_destination(&id, how, say).await });
         let guest = started.await?.into_inner();
         // Only for as long as the caller waits: whoever gives up must be able to delete the guest.
         if let Some(ready) = ready {
@@ -313,10 +319,7 @@ impl host_server::Host for Service {
 
     type SettleStream = Pin<Box<dyn Stream<Item = Result<api::SettleProgress, Status>> + Send>>;
 
-    async fn settle(
-        &self,
-        request: Request<api::SettleRequest>,
-    ) -> Answer<Self::SettleStream> {
+    async fn settle(&self, request: Request<api::SettleRequest>) -> Answer<Self::SettleStream> {
         let api::SettleRequest { guest, ram, regions, settle_ms, deadline_s } =
             request.into_inner();
         let guest = self.0.guest(&guest)?;

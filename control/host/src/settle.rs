@@ -93,9 +93,7 @@ impl Watch {
         for (kind, path) in memory_files(spec, &guest.places) {
             let wanted = match &kind {
                 ObjectKind::Ram => self.ram,
-                ObjectKind::Region(name) => {
-                    self.regions.is_empty() || self.regions.contains(name)
-                }
+                ObjectKind::Region(name) => self.regions.is_empty() || self.regions.contains(name),
                 _ => false,
             };
             if wanted {

@@ -77,11 +77,7 @@ fn any_fact() -> impl Strategy<Value = Fact> {
         Just(Fact::Accepted { spec: Box::new(order()) }),
         any_phase().prop_map(|phase| Fact::Started { phase }),
         any_phase().prop_map(|phase| {
-            Fact::Finished {
-                phase,
-                elapsed_us: 5,
-                outcome: Outcome::Quiesce { asked_unix_us: 0 },
-            }
+            Fact::Finished { phase, elapsed_us: 5, outcome: Outcome::Quiesce { asked_unix_us: 0 } }
         }),
         cause.prop_map(|cause| Fact::AbortBegun { cause, reason: String::new() }),
         Just(Fact::Resumed { by: Resumer::Operator }),
@@ -140,8 +136,7 @@ proptest! {
 
 #[test]
 fn finish_none_skips_diff_and_merge() {
-    let phases: Vec<_> =
-        Phase::sequence(&Spec { finish: FinishMode::None, ..order() }).collect();
+    let phases: Vec<_> = Phase::sequence(&Spec { finish: FinishMode::None, ..order() }).collect();
     assert!(!phases.contains(&Phase::Diff) && !phases.contains(&Phase::Merge));
     assert_eq!(phases.len(), 10);
 }
@@ -218,8 +213,7 @@ fn records_of_earlier_versions_are_read() {
     let earlier: Outcome = serde_json::from_str(r#"{"outcome":"quiesce"}"#).expect("read");
     assert_eq!(earlier, Outcome::Quiesce { asked_unix_us: 0 });
     let earlier = r#"{"outcome":"release","forgotten_sessions":2}"#;
-    let release =
-        Outcome::Release { forgotten_sessions: 2, kept_sessions: 0, cut_sessions: 0 };
+    let release = Outcome::Release { forgotten_sessions: 2, kept_sessions: 0, cut_sessions: 0 };
     assert_eq!(serde_json::from_str::<Outcome>(earlier).expect("read"), release);
     // The copy kept where it went.
     let earlier = r#"{"sequence":9,"unix_ms":5,"fact":"finished","phase":"copy","elapsed_us":1,"outcome":{"outcome":"copy","data_endpoint":"10.0.0.9:1","sent_bytes":2,"covered_bytes":3,"digest":"d"}}"#;

@@ -3,6 +3,7 @@
 
 mod clone;
 mod daemon;
+mod image;
 mod ready;
 mod refusals;
 mod restart;

@@ -83,8 +83,7 @@ impl Rig {
     pub(crate) async fn prepare(&mut self, spec: api::GuestSpec, clone: bool) -> String {
         let migration_id = "m1".into();
         let spec = Some(spec);
-        let request =
-            api::PrepareReceiveRequest { migration_id, spec, clone, keep_t0: false };
+        let request = api::PrepareReceiveRequest { migration_id, spec, clone, keep_t0: false };
         let answer = self.client.prepare_receive(request).await.expect("prepared");
         answer.into_inner().data_endpoint
     }

@@ -4,9 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use tidegate_api::manager as proto;
 
-use super::{
-    DestinationKind, Encap, FinishMode, InvalidSpec, Mac, Names, Policies, Quiesce, Spec,
-};
+use super::{DestinationKind, Encap, FinishMode, InvalidSpec, Mac, Names, Policies, Quiesce, Spec};
 use crate::sessions::SessionList;
 
 /// How long a booted destination is given when the order does not say.

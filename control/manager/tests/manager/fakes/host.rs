@@ -245,7 +245,8 @@ impl Host for FakeHost {
             let guests = world.guests.get_mut(&self.name).expect("host");
             let started = guests.entry(spec.name.clone()).or_insert_with(|| {
                 world.destinations_started += 1;
-                let waits = if request.await_image { GuestState::Paused } else { GuestState::Running };
+                let waits =
+                    if request.await_image { GuestState::Paused } else { GuestState::Running };
                 Guest { spec: Some(spec), state: waits.into(), ..guest("") }
             });
             Ok(started.clone())
