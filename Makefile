@@ -73,20 +73,20 @@ record-instructions: instructions-program ## Record a packet's instructions for 
 
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 600
-FUZZ := dataplane/fuzz
+FUZZ := dataplane/fuzz control/memory/fuzz
 CARGO_FUZZ_VERSION := 0.13.2
 
 .PHONY: fuzz
 fuzz: packages $(TOOLS)/bin/cargo-fuzz ## Fuzz every target (FUZZ_SECONDS=600 each; needs a nightly toolchain)
 	@export PATH="$(TOOLS)/bin:$$PATH" CARGO_TARGET_DIR="$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/fuzz"; \
-	for target in $$(ls $(FUZZ)/corpus); do \
+	for fuzz in $(FUZZ); do for target in $$(ls $$fuzz/corpus); do \
 		mkdir -p "$$CARGO_TARGET_DIR/found/$$target"; \
-		$(CARGO) +nightly fuzz run --fuzz-dir $(FUZZ)/libfuzzer -O -a $$target \
-			"$$CARGO_TARGET_DIR/found/$$target" $(FUZZ)/corpus/$$target -- \
+		$(CARGO) +nightly fuzz run --fuzz-dir $$fuzz/libfuzzer -O -a $$target \
+			"$$CARGO_TARGET_DIR/found/$$target" $$fuzz/corpus/$$target -- \
 			-max_total_time=$(FUZZ_SECONDS) -max_len=600 -print_final_stats=1; \
-		$(CARGO) +nightly fuzz run --fuzz-dir $(FUZZ)/libfuzzer -O -a $$target -- \
-			-merge=1 -max_len=600 $(FUZZ)/corpus/$$target "$$CARGO_TARGET_DIR/found/$$target"; \
-	done
+		$(CARGO) +nightly fuzz run --fuzz-dir $$fuzz/libfuzzer -O -a $$target -- \
+			-merge=1 -max_len=600 $$fuzz/corpus/$$target "$$CARGO_TARGET_DIR/found/$$target"; \
+	done; done
 
 .PHONY: check
 check: packages $(TOOLS)/bin/cargo-deny ## Formatting, lints, dependencies

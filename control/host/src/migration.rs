@@ -80,6 +80,8 @@ pub(crate) struct Migrations {
 pub(crate) enum Side {
     Source,
     Destination,
+    /// Neither: what only looks. A real diff waits for it, so that only one is on its way.
+    DryRun,
 }
 
 impl Migrations {
@@ -175,6 +177,11 @@ impl Receive {
     /// Where the source's final device state is.
     pub(crate) fn final_device_state(migration_dir: &Path) -> PathBuf {
         migration_dir.join("final-device-state")
+    }
+
+    /// Where the received diff of a dry run is.
+    pub(crate) fn dry_run(migration_dir: &Path) -> PathBuf {
+        migration_dir.join("dry-run-diff")
     }
 
     /// Where the received diff is.

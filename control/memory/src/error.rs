@@ -105,9 +105,22 @@ pub enum MemoryError {
         /// What is wrong.
         error: HeaderError,
     },
+    /// Source and destination run services that keep different things in a region.
+    #[error(
+        "region `{region}` has schema version {source_version} at the source and {destination_version} at the destination; \
+         nothing was merged: start the destination with a service of schema version {source_version}"
+    )]
+    Schema {
+        /// The region.
+        region: String,
+        /// The source's service's.
+        source_version: u32,
+        /// The destination's.
+        destination_version: u32,
+    },
     /// Both sides changed what only one may change. Nothing was applied.
     #[error(
-        "{total} values were changed on both sides and their merge type forbids it, nothing was \
+        "{total} values were changed on both sides or otherwise than their merge type allows, nothing was \
          merged: {}", Listed(.conflicts, *.total)
     )]
     Conflicts {
@@ -143,20 +156,55 @@ pub struct Conflict {
     pub theirs: Vec<u8>,
     /// The merge type that decided, or refused.
     pub resolution: MergeType,
+    /// What is wrong with them.
+    pub cause: Cause,
+}
+
+/// Why values are in conflict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Both sides changed the value.
+    BothChanged,
+    /// What both sides appended to a log does not fit; the values are its lengths.
+    LogFull,
+    /// A log is shorter than at T0; the values are its lengths.
+    LogShortened,
+    /// A log's length is more than fits, or no multiple of the width; the values are its lengths.
+    LogLength,
+    /// The source changed a record that was there at T0.
+    LogRewritten,
+}
+
+impl Cause {
+    /// What it is in a few words.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BothChanged => "both changed",
+            Self::LogFull => "log full",
+            Self::LogShortened => "log shortened",
+            Self::LogLength => "log length wrong",
+            Self::LogRewritten => "log rewritten",
+        }
+    }
 }
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "region `{}` offset {}: T0 {}, destination {}, source {} ({})",
+            "region `{}` offset {}: T0 {}, destination {}, source {} ({}",
             self.region,
             self.offset,
             Hex(&self.base),
             Hex(&self.ours),
             Hex(&self.theirs),
             self.resolution
-        )
+        )?;
+        match self.cause {
+            Cause::BothChanged => f.write_str(")"),
+            cause => write!(f, ", {})", cause.name()),
+        }
     }
 }
 

@@ -12,6 +12,9 @@
 pub mod copy;
 pub mod diff;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
+mod header;
 pub mod image_diff;
 pub mod image_digest;
 pub mod mapping;

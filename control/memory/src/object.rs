@@ -18,6 +18,8 @@ pub enum ObjectKind {
     Region(String),
     /// Changes of regions since T0 ([`crate::diff`]).
     Diff,
+    /// The same while the source runs, for a dry run: it is never merged.
+    DryRun,
 }
 
 /// A piece of a guest and its size.
@@ -37,6 +39,7 @@ impl ObjectKind {
             Self::DeviceState => (2, ""),
             Self::Region(name) => (3, name),
             Self::Diff => (4, ""),
+            Self::DryRun => (5, ""),
         }
     }
 
@@ -46,6 +49,7 @@ impl ObjectKind {
             2 => Self::DeviceState,
             3 => Self::Region(checked_name(name)?.to_owned()),
             4 => Self::Diff,
+            5 => Self::DryRun,
             _ => return Err(MemoryError::Protocol(format!("object kind {code} is unknown"))),
         };
         match kind {
@@ -74,6 +78,7 @@ impl fmt::Display for ObjectKind {
             Self::DeviceState => f.write_str("device state"),
             Self::Region(name) => write!(f, "region `{name}`"),
             Self::Diff => f.write_str("diff"),
+            Self::DryRun => f.write_str("diff of a dry run"),
         }
     }
 }

@@ -1,37 +1,39 @@
 //! A merge's result on disk, so that it is applied all or nothing whatever happens in between.
 //!
-//! `merge.redo` holds the absolute bytes to write and the report; it appears whole (written aside, synced,
-//! renamed). While it is there the merge must be carried through, and writing the same bytes again is
-//! harmless. Renamed to `merge.done` it says that they are all written. Layout, little-endian:
+//! `merge.redo` holds the absolute bytes to write and the report; it appears whole (written aside, renamed). While it is
+//! there the merge must be carried through, and writing the same bytes again is harmless. Renamed to `merge.done` it says
+//! that they are all written.
+//!
+//! It is there for a process that dies in between, however often. It waits for no disk: when the machine dies, the
+//! destination and its memory die with it, and until then the destination would stand still for each wait.
+//!
+//! Layout, little-endian:
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 8 | magic, `TGREDO` and two zeros |
-//! | 4 | version, 1 |
+//! | 4 | version, 2 |
 //! | 8 | bytes of the destination that the merge changes |
 //! | 8 | number of conflicts found |
 //! | 4 | number of conflicts listed; each: region's name (2, n), offset (8), merge type (1), width w (1), base, ours, theirs (w each) |
+//! | 4 | number of ranges with conflicts; each: region's name (2, n), offset (8), length (8), merge type (1), count (8) |
 //! | 4 | number of regions; each: name (2, n), number of writes (8); each write: offset (8), length n (4), bytes (n) |
 //! | 32 | BLAKE3 of everything before |
 
-use std::{
-    fs::{self, File},
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{fs, io, path::Path};
 
 use tidegate_region::MergeType;
 
 use crate::{
     MemoryError,
-    error::Conflict,
-    merge::Report,
+    error::{Cause, Conflict},
+    merge::{RangeConflicts, Report},
     object::checked_name,
     wire::{Reader, Short, Writer},
 };
 
 const MAGIC: [u8; 8] = *b"TGREDO\0\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const DIGEST_BYTES: usize = 32;
 const REDO: &str = "merge.redo";
 const DONE: &str = "merge.done";
@@ -74,29 +76,29 @@ fn load(path: &Path) -> Result<Option<Redo>, MemoryError> {
     }
 }
 
-/// Make the merge durable. From here on it is carried through.
+/// Keep the merge. From here on it is carried through.
 pub(crate) fn store(dir: &Path, redo: &Redo) -> Result<(), MemoryError> {
     let aside = dir.join("merge.tmp");
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&aside)?;
-        file.write_all(&encode(redo))?;
-        file.sync_all()?;
-        fs::rename(&aside, dir.join(REDO))?;
-        File::open(dir)?.sync_all()
-    };
-    write().map_err(MemoryError::file("write", &aside))
+    let written = fs::write(&aside, encode(redo)).and_then(|()| fs::rename(&aside, dir.join(REDO)));
+    written.map_err(MemoryError::file("write", &aside))
+}
+
+/// Do what [`store`] does as far as it changes nothing.
+pub(crate) fn rehearse(dir: &Path, redo: &Redo) -> Result<(), MemoryError> {
+    let aside = dir.join("merge.dry-run");
+    let written = fs::write(&aside, encode(redo));
+    // The first error is the one to report.
+    let removed = fs::remove_file(&aside);
+    written.and(removed).map_err(MemoryError::file("write", &aside))
 }
 
 /// Every byte is written.
 pub(crate) fn finish(dir: &Path) -> Result<(), MemoryError> {
-    let write = || -> io::Result<()> {
-        fs::rename(dir.join(REDO), dir.join(DONE))?;
-        File::open(dir)?.sync_all()
-    };
-    write().map_err(MemoryError::file("rename", &dir.join(REDO)))
+    let redo = dir.join(REDO);
+    fs::rename(&redo, dir.join(DONE)).map_err(MemoryError::file("rename", &redo))
 }
 
-fn encode(redo: &Redo) -> Vec<u8> {
+pub(crate) fn encode(redo: &Redo) -> Vec<u8> {
     let mut out = Writer::default();
     out.bytes(&MAGIC).u32(VERSION);
     out.u64(redo.report.merged_bytes).u64(redo.report.conflict_count);
@@ -106,6 +108,11 @@ fn encode(redo: &Redo) -> Vec<u8> {
         let (code, width) = (conflict.resolution.code() as u8, conflict.base.len() as u8);
         out.name(&conflict.region).u64(conflict.offset).u8(code).u8(width);
         out.bytes(&conflict.base).bytes(&conflict.ours).bytes(&conflict.theirs);
+    }
+    out.len(redo.report.ranges.len());
+    for range in &redo.report.ranges {
+        out.name(&range.region).u64(range.offset).u64(range.len_bytes);
+        out.u8(range.merge_type.code() as u8).u64(range.count);
     }
     out.len(redo.regions.len());
     for (name, writes) in &redo.regions {
@@ -119,7 +126,7 @@ fn encode(redo: &Redo) -> Vec<u8> {
     out.0
 }
 
-fn decode(bytes: &[u8]) -> Result<Redo, String> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Redo, String> {
     let body = bytes.len().checked_sub(DIGEST_BYTES).ok_or_else(|| Short.to_string())?;
     let (body, digest) = bytes.split_at(body);
     if blake3::hash(body).as_bytes() != digest {
@@ -137,6 +144,9 @@ fn decode(bytes: &[u8]) -> Result<Redo, String> {
         redo.report.conflicts.push(decode_conflict(&mut reader)?);
     }
     for _ in 0..reader.len().map_err(short)? {
+        redo.report.ranges.push(decode_range(&mut reader)?);
+    }
+    for _ in 0..reader.len().map_err(short)? {
         let name = reader.name().map_err(short)?;
         let name = checked_name(name).map_err(|error| error.to_string())?.to_owned();
         let mut writes = Vec::new();
@@ -147,6 +157,9 @@ fn decode(bytes: &[u8]) -> Result<Redo, String> {
         }
         redo.regions.push((name, writes));
     }
+    if reader.left() > 0 {
+        return Err(format!("{} bytes follow the last region", reader.left()));
+    }
     Ok(redo)
 }
 
@@ -154,9 +167,36 @@ fn decode_conflict(reader: &mut Reader<'_>) -> Result<Conflict, String> {
     let short = |_: Short| Short.to_string();
     let region = reader.name().map_err(short)?.to_owned();
     let offset = reader.u64().map_err(short)?;
-    let resolution = MergeType::from_code(u32::from(reader.u8().map_err(short)?))
-        .ok_or_else(|| "a merge type is unknown".to_owned())?;
+    let resolution = decode_merge_type(reader)?;
     let width = usize::from(reader.u8().map_err(short)?);
     let mut value = || reader.bytes(width).map(<[u8]>::to_vec).map_err(short);
-    Ok(Conflict { region, offset, base: value()?, ours: value()?, theirs: value()?, resolution })
+    Ok(Conflict {
+        region,
+        offset,
+        base: value()?,
+        ours: value()?,
+        theirs: value()?,
+        resolution,
+        // The others refuse a merge, and then there is no file.
+        cause: Cause::BothChanged,
+    })
+}
+
+fn decode_range(reader: &mut Reader<'_>) -> Result<RangeConflicts, String> {
+    let short = |_: Short| Short.to_string();
+    let region = reader.name().map_err(short)?.to_owned();
+    let (offset, len_bytes) = (reader.u64().map_err(short)?, reader.u64().map_err(short)?);
+    let merge_type = decode_merge_type(reader)?;
+    Ok(RangeConflicts {
+        region,
+        offset,
+        len_bytes,
+        merge_type,
+        count: reader.u64().map_err(short)?,
+    })
+}
+
+fn decode_merge_type(reader: &mut Reader<'_>) -> Result<MergeType, String> {
+    let code = reader.u8().map_err(|short| short.to_string())?;
+    MergeType::from_code(u32::from(code)).ok_or_else(|| format!("merge type {code} is unknown"))
 }

@@ -4,13 +4,12 @@
 //! group of neighbouring pages at a time, and looked at in the copies, so that what is found and what is sent are the same
 //! bytes even when a guest writes meanwhile.
 
-use std::{ops::AddAssign, sync::Mutex};
+use std::ops::AddAssign;
 
 use crate::{
     Mapping, MemoryError, Object,
     mapping::PAGE_BYTES,
     page_hashes::{PageHashes, hash_page},
-    parallel::in_parallel_with,
     runs::pack,
     twin::data_extents,
 };
@@ -91,35 +90,8 @@ impl Compared<'_> {
     }
 
     pub(crate) fn pieces(&self) -> Result<Vec<Piece>, MemoryError> {
-        pieces(&data_extents(self.now.path())?, self.object.size_bytes)
+        Ok(pieces(&data_extents(self.now.path())?, self.object.size_bytes))
     }
-}
-
-/// Count what differs, keeping nothing; one answer for each object. `gap_words` as the diff that is asked about has it.
-/// While a guest runs the answer is approximate.
-pub(crate) fn survey(
-    compared: &[Compared<'_>],
-    gap_words: usize,
-) -> Result<Vec<Figures>, MemoryError> {
-    compared.iter().map(|each| survey_one(each, gap_words)).collect()
-}
-
-fn survey_one(compared: &Compared<'_>, gap_words: usize) -> Result<Figures, MemoryError> {
-    compared.check()?;
-    let total = Mutex::new(Figures::default());
-    in_parallel_with(&compared.pieces()?, Scanner::default, |scanner, piece| {
-        let mut figures = Figures::default();
-        scanner.piece(compared, piece, &mut |group| {
-            figures.changed_bytes += group.runs(gap_words, |run| {
-                figures.runs += 1;
-                figures.run_bytes += run.len() as u64;
-            });
-        })?;
-        figures += scanner.looked_at(piece);
-        *total.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += figures;
-        Ok(())
-    })?;
-    Ok(total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
 }
 
 /// A part of an object, at most [`PIECE_BYTES`] long and not across a multiple of it.
@@ -132,7 +104,7 @@ pub(crate) struct Piece {
 }
 
 /// Cut an object of `size_bytes` whose file has data where `extents` say.
-fn pieces(extents: &[(u64, u64)], size_bytes: u64) -> Result<Vec<Piece>, MemoryError> {
+fn pieces(extents: &[(u64, u64)], size_bytes: u64) -> Vec<Piece> {
     let mut extents = extents.iter().map(|(start, len)| (*start, start + len)).peekable();
     let mut pieces = Vec::new();
     for start in (0..size_bytes).step_by(PIECE_BYTES as usize) {
@@ -141,7 +113,7 @@ fn pieces(extents: &[(u64, u64)], size_bytes: u64) -> Result<Vec<Piece>, MemoryE
         let hole = extents.peek().is_none_or(|(data, _)| *data >= start + len_bytes);
         pieces.push(Piece { start, len_bytes, hole });
     }
-    Ok(pieces)
+    pieces
 }
 
 /// Neighbouring pages that changed.

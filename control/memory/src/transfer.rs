@@ -34,7 +34,7 @@
 //! | 6 | END | 32 | digest |
 //! | 7 | CONFIRM | 32 | digest |
 //!
-//! Object kinds: 1 RAM, 2 device state, 3 region (the only one with a name, of 1 to 64 bytes), 4 diff. A size is
+//! Object kinds: 1 RAM, 2 device state, 3 region (the only one with a name, of 1 to 64 bytes), 4 diff, 5 diff of a dry run. A size is
 //! 1 byte to 16 TiB. No object appears twice.
 //!
 //! Chunks ascend by object, then by offset, and do not overlap. What no chunk covers is zero: the sender

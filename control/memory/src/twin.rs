@@ -25,6 +25,7 @@ pub fn path_of(dir: &Path, kind: &ObjectKind) -> PathBuf {
         ObjectKind::Ram => "ram".to_owned(),
         ObjectKind::DeviceState => "device-state".to_owned(),
         ObjectKind::Diff => "diff".to_owned(),
+        ObjectKind::DryRun => "diff-of-dry-run".to_owned(),
         ObjectKind::Region(name) => format!("region-{name}"),
     })
 }

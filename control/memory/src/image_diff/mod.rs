@@ -47,6 +47,7 @@ mod write;
 pub use read::{Applied, apply};
 pub use write::write;
 
+pub use crate::scan::Figures;
 use crate::{
     Object, ObjectKind,
     scan::PIECE_BYTES,
@@ -70,7 +71,7 @@ const END: u32 = u32::MAX;
 
 /// Bytes that a diff of `figures` takes at most, without what is sent once.
 #[must_use]
-pub fn packed_bytes(figures: &crate::scan::Figures) -> u64 {
+pub fn packed_bytes(figures: &Figures) -> u64 {
     let pieces = figures.runs.min(figures.compared_bytes.div_ceil(PIECE_BYTES));
     figures.run_bytes + figures.runs * RUN_BYTES as u64 + pieces * (HEAD_BYTES + HASH_BYTES) as u64
 }
