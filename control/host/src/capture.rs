@@ -13,13 +13,14 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::{
-    HostError,
+    HostError, disks,
     guest::{Guest, State, state},
     inner::{Inner, blocking},
     migration::{Capture, Side, Taken},
     qemu::shell_word,
     qmp::Qmp,
     records,
+    safety::CloneUse,
 };
 
 /// Room kept for the device state, of which a guest here has less than a mebibyte.
@@ -99,6 +100,7 @@ impl Inner {
         name: &str,
         clone: bool,
         regions: &[String],
+        clone_use: CloneUse,
     ) -> Result<Taken, HostError> {
         let turn = self.migrations.turn(id, Side::Source);
         let _turn = turn.lock().await;
@@ -119,7 +121,7 @@ impl Inner {
             migration.capture = Some(capture);
             Ok(())
         })?;
-        let taken = self.take(id, &plan).await;
+        let taken = self.take(id, &plan, clone_use).await;
         let recorded = self.migrations.update(id, |migration| {
             match (&mut migration.capture, &taken) {
                 (Some(capture), Ok(taken)) => capture.taken = Some(*taken),
@@ -137,7 +139,7 @@ impl Inner {
         taken
     }
 
-    async fn take(&self, id: &str, plan: &Plan) -> Result<Taken, HostError> {
+    async fn take(&self, id: &str, plan: &Plan, clone_use: CloneUse) -> Result<Taken, HostError> {
         let dir = self.twin_dir(id);
         records::remove_dir(&dir)?;
         let reserve = if plan.clone { DEVICE_STATE_ROOM_BYTES } else { 0 };
@@ -154,9 +156,12 @@ impl Inner {
             ignore_shared(&mut qmp).await?;
         }
         let paused_at = Instant::now();
-        let stopped = qmp.execute("stop", json!({})).await;
+        let mut stopped = qmp.execute("stop", json!({})).await.map(drop);
+        if stopped.is_ok() && plan.clone && clone_use == CloneUse::Beside {
+            stopped = disks::freeze(&plan.guest, &mut qmp, id).await;
+        }
         let held = match stopped {
-            Ok(_) => {
+            Ok(()) => {
                 // Nothing runs in the guest now, so memory and device state can be taken side by side.
                 let fill = blocking(move || Ok(prepared.fill()?));
                 let save =

@@ -22,6 +22,7 @@ use crate::{
     HostError,
     capture::{ignore_shared, migrated},
     device_state::without_region_addresses,
+    disks,
     guest::{Guest, Start, State, state},
     inner::{Inner, blocking},
     migration::{Receive, Side},
@@ -75,6 +76,9 @@ impl Inner {
         }
         self.check_name_free(&spec.name, Some(id))?;
         records::remove_dir(&self.places_of(&spec.name).memory)?;
+        if clone {
+            disks::check(&spec)?;
+        }
         self.check_memory_space(&spec, keep_t0)?;
         let receive = Receive {
             spec,
@@ -149,6 +153,8 @@ impl Inner {
             self.migrations.update_receive(id, |receive| receive.started = true)?;
             return Ok(guest);
         }
+        // Left by a clone of this name that was given up.
+        disks::make(&receive.spec, &places, true).await?;
         if receive.keep_t0 {
             self.keep_t0(&receive).await?;
         }

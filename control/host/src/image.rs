@@ -18,11 +18,13 @@ use tidegate_memory::{
 use crate::{
     HostError,
     capture::{ignore_shared, save_device_state},
+    disks,
     guest::{Guest, State, state},
     inner::{Inner, blocking},
     migration::Side,
     qemu::Places,
     send::How,
+    safety::CloneUse,
     spec::{Disk, GuestSpec},
 };
 
@@ -87,7 +89,7 @@ impl Inner {
             sent_bytes: sent.progress.sent_bytes,
             device_state_bytes,
             digest: found.digest,
-            disks: guest.record.spec.disks.iter().map(Disk::to_proto).collect(),
+            disks: disks::of_clone(&guest, CloneUse::Instead).iter().map(Disk::to_proto).collect(),
         })
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     HostConfig, HostError,
     connections::Connections,
     data::{Copies, Data},
+    disks,
     guest::{Guest, Record, Start},
     migration::{Migrations, locked},
     qemu::Places,
@@ -121,6 +122,7 @@ impl Inner {
                 twin::allocate(&path, region.size_bytes)?;
             }
         }
+        disks::make(&spec, &places, false).await?;
         let guest = Guest::start(&self.config.qemu.binary, spec, places, start).await?;
         Ok(self.add(guest))
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    agent,
+    agent, disks,
     spec::{Accel, Disk, GuestSpec, MAX_NAME_BYTES},
 };
 
@@ -99,7 +99,7 @@ pub(crate) fn arguments(
         let port = format!("virtserialport,bus=serial0.0,chardev=agent,name={}", agent::PORT);
         args.option("-device", port);
     }
-    for (index, disk) in spec.disks.iter().enumerate() {
+    for (index, disk) in disks::opened(spec, places).iter().enumerate() {
         drive(&mut args, index, disk);
     }
     // A clone gets an identity of its own, one that goes on as another that one's.

@@ -17,6 +17,7 @@ use crate::{
     HostError,
     data::{Choice, cap_of},
     destination::Beginning,
+    disks,
     inner::Inner,
     migration::locked,
     mirror::{Applied, AsSource},
@@ -206,16 +207,21 @@ impl host_server::Host for Service {
             spec: Some(spec.clone().into()),
             safety,
             generation_id,
-            clone_disks: spec.disks.iter().map(Disk::to_proto).collect(),
+            clone_disks: disks::of_clone(&plan.guest, clone_use)
+                .iter()
+                .map(Disk::to_proto)
+                .collect(),
         }))
     }
 
     async fn capture(&self, request: Request<api::CaptureRequest>) -> Answer<api::CaptureReport> {
-        let api::CaptureRequest { migration_id, guest, clone, regions, .. } = request.into_inner();
+        let api::CaptureRequest { migration_id, guest, clone, regions, clone_use } =
+            request.into_inner();
+        let clone_use = CloneUse::from_proto(clone_use)?;
         let id = checked_migration(&migration_id)?;
         let guest = checked_name("guest", &guest)?;
         self.detached(|inner| async move {
-            let taken = inner.capture(&id, &guest, clone, &regions).await?;
+            let taken = inner.capture(&id, &guest, clone, &regions, clone_use).await?;
             Ok(api::CaptureReport {
                 pause_ns: taken.pause_ns,
                 ram_bytes: taken.ram_bytes,

@@ -3,12 +3,7 @@
 //! The manager stays outside and reaches them by Unix sockets: what it moves shows on no interface, and what the hosts
 //! send each other on the link alone.
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, ensure};
 
@@ -142,9 +137,8 @@ fn interfaces(text: &str) -> anyhow::Result<Vec<(String, Carried)>> {
 fn shape(host: usize) -> anyhow::Result<()> {
     let rate = format!("{LINK_MBIT}mbit");
     let words = ["qdisc", "add", "dev", ENDS[host], "root", "tbf", "rate", &rate];
-    let shaped = output(
-        within(HOSTS[host], "tc").args(words).args(["burst", "256kb", "latency", "50ms"]),
-    )?;
+    let shaped =
+        output(within(HOSTS[host], "tc").args(words).args(["burst", "256kb", "latency", "50ms"]))?;
     let complaint = String::from_utf8_lossy(&shaped.stderr);
     ensure!(
         shaped.status.success(),

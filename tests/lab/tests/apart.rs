@@ -50,10 +50,8 @@ fn migrate(mode: Mode, finish: &[&str], closes: bool) {
     let (outside_after, link_after) =
         (apart::outside().expect("read"), apart.over_link().expect("read"));
     let sent = link_after.tx_bytes - link.tx_bytes;
-    let (rx, tx) = (
-        outside_after.rx_bytes - outside.rx_bytes,
-        outside_after.tx_bytes - outside.tx_bytes,
-    );
+    let (rx, tx) =
+        (outside_after.rx_bytes - outside.rx_bytes, outside_after.tx_bytes - outside.tx_bytes);
     println!(
         "{} {finish:?}: {sent} bytes over a link of {LINK_MBIT} Mbit/s in {took:.1?}, {rx} in and {tx} out where the \
          manager is; copied {}, changed {}, guest paused {:.1} ms",
@@ -70,7 +68,8 @@ fn migrate(mode: Mode, finish: &[&str], closes: bool) {
         let identity = if finish.contains(&"mirror") { SOURCE } else { DESTINATION };
         rig.answered_by(&mut clients, identity, 500).expect("the destination serves");
     } else {
-        let answered = |records: &[Record]| records.iter().map(|it| it.answered).collect::<Vec<_>>();
+        let answered =
+            |records: &[Record]| records.iter().map(|it| it.answered).collect::<Vec<_>>();
         let before = answered(&clients.report().expect("report").records);
         wait_until("the sessions go on", LIMIT, || {
             let now = answered(&clients.report()?.records);

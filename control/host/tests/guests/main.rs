@@ -4,6 +4,7 @@
 mod clone;
 mod copies;
 mod daemon;
+mod image;
 mod ready;
 mod refusals;
 mod restart;

@@ -11,8 +11,8 @@ use tidegate_dataplane::{
 use super::{BoxInfo, encap};
 use crate::{
     core::{
-        AddressReport, CountersReport, CutoverReport, HandoverReport, MigrationState, PortReport, Progress,
-        SessionReport, StatusReport,
+        AddressReport, CountersReport, CutoverReport, HandoverReport, MigrationState, PortReport,
+        Progress, SessionReport, StatusReport,
     },
     steering::{AddressState, BackendSpec, NO_MAC, Network},
 };

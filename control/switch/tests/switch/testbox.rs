@@ -173,8 +173,7 @@ impl TestBox {
         force: bool,
     ) -> Result<(Address, u64), Status> {
         let address = ADDRESS.into();
-        let request =
-            proto::ReleaseRequest { address, keep_tracking, force, with_sessions: false };
+        let request = proto::ReleaseRequest { address, keep_tracking, force, with_sessions: false };
         let answer = self.client.release(request).await?.into_inner();
         Ok((answer.address.expect("an address"), answer.forgotten_sessions))
     }
