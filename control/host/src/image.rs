@@ -23,8 +23,8 @@ use crate::{
     inner::{Inner, blocking},
     migration::Side,
     qemu::Places,
-    send::How,
     safety::CloneUse,
+    send::How,
     spec::{Disk, GuestSpec},
 };
 

@@ -98,10 +98,9 @@ async fn a_transport_that_is_not_there_is_refused() {
         let message = told.await.expect_err("refused").message().to_owned();
         assert!(message.contains(expected), "`{expected}` in `{message}`");
     }
-    for (transport, path, reason) in [
-        ("fabric:tcp", "fabric:tcp;ofi_rxm", "does not encrypt"),
-        ("tcp", "tcp", "asked for"),
-    ] {
+    for (transport, path, reason) in
+        [("fabric:tcp", "fabric:tcp;ofi_rxm", "does not encrypt"), ("tcp", "tcp", "asked for")]
+    {
         let request = api::SendTwinRequest { transport: transport.to_owned(), ..slowly(&data, 0) };
         let mut stream = a.client.send_twin(request).await.expect("begins").into_inner();
         let mut last = api::SendProgress::default();
