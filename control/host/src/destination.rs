@@ -14,8 +14,7 @@ use tracing::{info, warn};
 
 use crate::{
     HostError,
-    capture::{ignore_shared, migrated},
-    device_state::without_region_addresses,
+    capture::migrated,
     guest::{Guest, Start, State, state},
     inner::{Inner, blocking},
     migration::{Receive, Side},
@@ -136,10 +135,8 @@ impl Inner {
 
     async fn load_devices(&self, id: &str, guest: &Guest, paused: bool) -> Result<(), HostError> {
         let file = Receive::device_state(&self.migrations.dir(id));
-        without_region_addresses(&file, &guest.record.spec)?;
         let _turn = guest.monitor.lock().await;
         let mut qmp = guest.qmp().await?;
-        ignore_shared(&mut qmp).await?;
         let uri = format!("exec:cat {}", shell_word(&file));
         qmp.execute("migrate-incoming", json!({ "uri": uri })).await?;
         if let Err(error) = migrated(&mut qmp, LOAD_PATIENCE).await {

@@ -14,6 +14,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 
 use crate::{
     HostError,
+    capture::{Asked, Order, Way},
     inner::Inner,
     ready::Ready,
     sockets::Source,
@@ -65,6 +66,25 @@ fn address(text: &str) -> Result<IpAddr, HostError> {
         reason: format!("`{}` is not an address", text.escape_debug()),
     })?;
     Ok(address.to_canonical())
+}
+
+fn asked_way(value: i32) -> Result<Asked, HostError> {
+    match api::CaptureWay::try_from(value) {
+        Ok(api::CaptureWay::Unspecified) => Ok(Asked::Auto),
+        Ok(api::CaptureWay::Stop) => Ok(Asked::Only(Way::Stop)),
+        Ok(api::CaptureWay::Passes) => Ok(Asked::Only(Way::Passes)),
+        Err(_) => Err(HostError::Invalid {
+            field: "way",
+            reason: format!("{value} is unknown; use CAPTURE_WAY_STOP or CAPTURE_WAY_PASSES"),
+        }),
+    }
+}
+
+fn way_of(way: Way) -> api::CaptureWay {
+    match way {
+        Way::Stop => api::CaptureWay::Stop,
+        Way::Passes => api::CaptureWay::Passes,
+    }
 }
 
 fn source_of_sockets(value: i32) -> Result<Source, HostError> {
@@ -167,8 +187,9 @@ impl host_server::Host for Service {
         &self,
         request: Request<api::CheckCaptureRequest>,
     ) -> Answer<api::CheckCaptureResponse> {
-        let api::CheckCaptureRequest { guest, clone, regions } = request.into_inner();
-        let plan = self.0.plan_capture(&guest, clone, &regions).await?;
+        let api::CheckCaptureRequest { guest, clone, regions, way } = request.into_inner();
+        let order = Order { guest, clone, regions, way: asked_way(way)?, audit: false };
+        let plan = self.0.plan_capture(&order).await?;
         let mut files = plan.guest.region_files();
         files.retain(|file| plan.regions.contains(&file.name));
         Ok(Response::new(api::CheckCaptureResponse {
@@ -176,16 +197,24 @@ impl host_server::Host for Service {
             region_bytes: plan.region_bytes,
             regions: files,
             spec: Some(plan.guest.record.spec.clone().into()),
+            way: way_of(plan.choice.way).into(),
+            why: plan.choice.why,
+            predicted_pause_ns: plan.choice.predicted_pause.as_nanos() as u64,
         }))
     }
 
     async fn capture(&self, request: Request<api::CaptureRequest>) -> Answer<api::CaptureReport> {
-        let api::CaptureRequest { migration_id, guest, clone, regions } = request.into_inner();
+        let api::CaptureRequest { migration_id, guest, clone, regions, way, audit } =
+            request.into_inner();
         let id = checked_migration(&migration_id)?;
         let guest = checked_name("guest", &guest)?;
+        let order = Order { guest, clone, regions, way: asked_way(way)?, audit };
         self.detached(|inner| async move {
-            let taken = inner.capture(&id, &guest, clone, &regions).await?;
+            let taken = inner.capture(&id, &order).await?;
             Ok(api::CaptureReport {
+                way: taken.way.map(way_of).unwrap_or_default().into(),
+                why: taken.why,
+                pass_bytes: taken.pass_bytes,
                 pause_ns: taken.pause_ns,
                 ram_bytes: taken.ram_bytes,
                 region_bytes: taken.region_bytes,

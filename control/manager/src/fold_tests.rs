@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     record::{MigrationId, Resumer},
     sessions::{Import, SessionList},
-    spec::{DestinationKind, FinishMode, Mac, Policies},
+    spec::{CaptureWay, DestinationKind, FinishMode, Mac, Policies},
 };
 
 pub(crate) fn order() -> Spec {
@@ -29,6 +29,7 @@ pub(crate) fn order() -> Spec {
         boot_wait_s: 0,
         ready_text: None,
         session_list: SessionList::Agent,
+        capture: CaptureWay::default(),
         policies: Policies::default(),
         drain_deadline_s: None,
     }

@@ -10,7 +10,7 @@ use crate::{
     guest::GuestSpec,
     phase::Phase,
     sessions::Import,
-    spec::{Mac, Spec},
+    spec::{CaptureWay, Mac, Spec},
 };
 
 /// A migration's name: unique over restarts and over managers that lost their state, because hosts keep
@@ -186,6 +186,18 @@ pub enum Outcome {
         region_bytes: u64,
         /// Device state captured.
         device_state_bytes: u64,
+        /// How it was captured.
+        #[serde(default)]
+        way: CaptureWay,
+        /// What spoke for that.
+        #[serde(default)]
+        why: String,
+        /// Memory copied in each pass.
+        #[serde(default)]
+        pass_bytes: Vec<u64>,
+        /// Packets that waited for the source at the switch; None when its port was not held.
+        #[serde(default)]
+        held_packets: Option<u64>,
     },
     /// The twin has arrived.
     Copy {
@@ -280,7 +292,15 @@ impl Outcome {
                     "{forgotten_sessions} session(s) of the source appeared after the drain and are cut"
                 )
             }
-            Self::Capture { pause_ns, .. } => format!("source paused for {}", ms(pause_ns)),
+            Self::Capture { pause_ns, way, why, pass_bytes, held_packets, .. } => {
+                let paused = format!("source paused for {}", ms(pause_ns));
+                let passes = match pass_bytes.len() {
+                    0 => String::new(),
+                    passes => format!(", {passes} passes"),
+                };
+                let held = held_packets.map(|count| format!("; {count} packet(s) held meanwhile"));
+                format!("{paused} by {way} ({why}){passes}{}", held.unwrap_or_default())
+            }
             Self::Copy { sent_bytes, covered_bytes, .. } => {
                 format!("{sent_bytes} bytes sent for {covered_bytes}")
             }

@@ -1,5 +1,6 @@
 //! What a migration was asked to do, checked at the edge.
 
+mod capture;
 mod encap;
 mod invalid;
 mod mac;
@@ -10,6 +11,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use capture::CaptureWay;
 pub use encap::{Encap, EncapKind};
 pub use invalid::InvalidSpec;
 pub use mac::Mac;
@@ -84,6 +86,9 @@ pub struct Spec {
     /// Where the list of the source's sessions comes from.
     #[serde(default)]
     pub session_list: SessionList,
+    /// How the source's memory is captured.
+    #[serde(default)]
+    pub capture: CaptureWay,
     /// What the switch is told at cutover.
     #[serde(default)]
     pub policies: Policies,

@@ -142,6 +142,15 @@ impl Dataplane for DpdkWorkers {
         removed.map_err(port_failed)
     }
 
+    fn hold_port(&mut self, port: PortId, time: Duration) -> Result<(), PortFailure> {
+        let until_ms = self.workers.now_ms().saturating_add(time.as_millis() as u64);
+        self.workers.hold_port(port, until_ms).map_err(port_failed)
+    }
+
+    fn release_port(&mut self, port: PortId) -> Result<u64, PortFailure> {
+        self.workers.release_port(port).map_err(port_failed)
+    }
+
     fn refresh_ports(&mut self) {
         for (port, report) in self.ports.iter_mut().zip(self.workers.ports()) {
             if let (Some(port), Some(report)) = (port, report) {

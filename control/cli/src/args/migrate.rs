@@ -3,7 +3,10 @@
 use std::{net::IpAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
-use tidegate_api::manager::{DestinationKind, FinishMode, MigrationSpec, SessionList};
+use tidegate_api::{
+    host::CaptureWay,
+    manager::{DestinationKind, FinishMode, MigrationSpec, SessionList},
+};
 
 use super::{PolicyArgs, TunnelArgs};
 
@@ -77,6 +80,10 @@ pub struct Migrate {
     /// Abort when old sessions are left after so long; nothing is cut.
     #[arg(long, value_name = "SECONDS")]
     pub drain_deadline: Option<u32>,
+    /// How the source's memory is captured. stop: all of it while the source is paused. passes: while it runs, and
+    /// what changed meanwhile again; it is paused for the last pass, so that the pause does not grow with RAM.
+    #[arg(long, value_enum, default_value_t = Capture::Auto)]
+    pub capture: Capture,
     /// What the switch box cannot know better.
     #[command(flatten)]
     pub policies: PolicyArgs,
@@ -137,6 +144,17 @@ impl FromStr for Sessions {
     }
 }
 
+/// How the source's memory is captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Capture {
+    /// As its host thinks best.
+    Auto,
+    /// While the source is paused.
+    Stop,
+    /// While it runs, the last pass while it is paused; for a clone.
+    Passes,
+}
+
 /// What happens at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Finish {
@@ -154,6 +172,11 @@ impl Migrate {
         let finish = match self.finish {
             Finish::Merge => FinishMode::Merge,
             Finish::None => FinishMode::None,
+        };
+        let capture = match self.capture {
+            Capture::Auto => CaptureWay::Unspecified,
+            Capture::Stop => CaptureWay::Stop,
+            Capture::Passes => CaptureWay::Passes,
         };
         let (list, path) = match &self.sessions {
             Sessions::From(list) => (*list, String::new()),
@@ -186,6 +209,7 @@ impl Migrate {
             unknown_quic: self.policies.unknown_quic.wire().into(),
             datagram_max_age_s: self.policies.datagram_max_age,
             ignore_begun_by_source: self.policies.ignore_begun_by_source,
+            capture: capture.into(),
         }
     }
 }

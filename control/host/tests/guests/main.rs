@@ -1,10 +1,12 @@
 //! Real QEMU guests on real hosts, over loopback.
 #![allow(missing_docs)]
 
+mod capture;
 mod clone;
 mod daemon;
 mod ready;
 mod refusals;
 mod restart;
+mod rewriter;
 mod rig;
 mod sockets;

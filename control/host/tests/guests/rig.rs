@@ -73,7 +73,7 @@ impl Rig {
             migration_id: "m1".into(),
             guest: guest.into(),
             clone,
-            regions: vec![],
+            ..Default::default()
         };
         let report = self.client.capture(request).await;
         report.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())

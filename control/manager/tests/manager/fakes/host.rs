@@ -172,6 +172,9 @@ impl Host for FakeHost {
                 region_bytes: 1 << 20,
                 regions: spec.regions.iter().map(file).collect(),
                 spec: Some(spec),
+                way: proto::CaptureWay::Passes.into(),
+                why: "64 MiB in use take 30 ms to copy".to_owned(),
+                predicted_pause_ns: 20_000_000,
             })
         })
     }
@@ -188,6 +191,9 @@ impl Host for FakeHost {
                 ram_bytes: 64 << 20,
                 region_bytes: 1 << 20,
                 device_state_bytes: 700_000,
+                way: proto::CaptureWay::Passes.into(),
+                why: "64 MiB in use take 30 ms to copy".to_owned(),
+                pass_bytes: vec![64 << 20, 1 << 20],
             })
         })
     }

@@ -100,6 +100,25 @@ impl Switch for FakeSwitch {
         Err(Status::unimplemented("fake"))
     }
 
+    async fn hold_port(
+        &self,
+        request: Request<proto::HoldPortRequest>,
+    ) -> Result<Response<proto::HoldPortResponse>, Status> {
+        let request = request.into_inner();
+        self.act("HoldPort", |_| {
+            assert!(request.deadline_ms > 0, "it ends by itself");
+            assert_eq!(request.name, "vm0", "the source's");
+            Ok(proto::HoldPortResponse {})
+        })
+    }
+
+    async fn release_port(
+        &self,
+        _: Request<proto::ReleasePortRequest>,
+    ) -> Result<Response<proto::ReleasePortResponse>, Status> {
+        self.act("ReleasePort", |_| Ok(proto::ReleasePortResponse { held_packets: 17 }))
+    }
+
     async fn add_address(
         &self,
         _: Request<proto::AddAddressRequest>,

@@ -1,0 +1,48 @@
+//! Stop and copy: the twin is there and touched, and everything is copied into it while the guest stands.
+
+use std::{path::Path, sync::Arc, time::Instant};
+
+use serde_json::json;
+use tidegate_memory::twin::Prepared;
+
+use super::{Failed, Plan, audit, device_state, go_on, outgoing::save_device_state};
+use crate::{inner::blocking, migration::Taken, qmp::Qmp};
+
+pub(super) async fn take(
+    plan: &Plan,
+    dir: &Path,
+    prepared: Arc<Prepared>,
+    mut qmp: Qmp,
+) -> Result<Taken, Failed> {
+    let paused_at = Instant::now();
+    let stopped = qmp.execute("stop", json!({})).await;
+    let held = match stopped {
+        Ok(_) => {
+            // Nothing runs in the guest now, so memory and device state can be taken side by side.
+            let filled = prepared.clone();
+            let fill = blocking(move || Ok(filled.fill()?));
+            let save = async {
+                if !plan.clone {
+                    return Ok(0);
+                }
+                save_device_state(&plan.guest, &mut qmp, &device_state(dir)).await
+            };
+            match tokio::join!(fill, save) {
+                (Ok(()), Ok(saved)) => audit(plan, prepared).await.map(|()| saved),
+                (Err(error), _) | (_, Err(error)) => Err(error),
+            }
+        }
+        Err(error) => Err(error),
+    };
+    // Whatever happened, the source goes on.
+    let device_state_bytes = go_on(&plan.guest, qmp, held).await?;
+    Ok(Taken {
+        pause_ns: paused_at.elapsed().as_nanos() as u64,
+        ram_bytes: plan.ram_bytes,
+        region_bytes: plan.region_bytes,
+        device_state_bytes,
+        way: Some(plan.choice.way),
+        why: plan.choice.why.clone(),
+        pass_bytes: Vec::new(),
+    })
+}
