@@ -170,17 +170,36 @@ impl Prepared {
         in_parallel(&work, |(index, offset, len)| {
             self.pieces[*index].twin.prefault(*offset, *len)
         })?;
+        self.look_at_sources()
+    }
+
+    /// Look at every page of the sources, so that [`Self::fill`] finds it present.
+    ///
+    /// # Errors
+    /// [`MemoryError`] when a source cannot be read.
+    pub fn look_at_sources(&self) -> Result<(), MemoryError> {
         let work = self.work(|piece| data_extents(piece.source.path()))?;
         in_parallel(&work, |(index, offset, len)| self.pieces[*index].source.look_at(*offset, *len))
     }
 
-    /// Copy the sources as they are now. The guest must be paused.
+    /// Copy the sources as they are now into a twin that is all zeros. The guest must be paused.
     ///
     /// # Errors
     /// [`MemoryError`] when a source cannot be read.
     pub fn fill(&self) -> Result<(), MemoryError> {
-        let work = self.work(|piece| data_extents(piece.source.path()))?;
-        in_parallel(&work, |(index, offset, len)| {
+        self.copy(&self.work(|piece| data_extents(piece.source.path()))?)
+    }
+
+    /// As [`Self::fill`], into a twin in which there is something already: holes of the sources are copied as well.
+    ///
+    /// # Errors
+    /// [`MemoryError`] when a source cannot be read.
+    pub fn fill_again(&self) -> Result<(), MemoryError> {
+        self.copy(&self.work(|piece| Ok(vec![(0, piece.object.size_bytes)]))?)
+    }
+
+    fn copy(&self, work: &[(usize, u64, u64)]) -> Result<(), MemoryError> {
+        in_parallel(work, |(index, offset, len)| {
             let piece = &self.pieces[*index];
             piece.twin.copy_from(&piece.source, *offset, *len)
         })
@@ -357,10 +376,27 @@ mod tests {
         let first = Some((ObjectKind::Ram, 8192));
         assert_eq!(prepared.audit().expect("audit"), Audit { differing_pages: 2, first });
         file.write_all_at(&[0; 9], 50 << 20).expect("write");
+        let page = 4096 * 77;
+        file.write_all_at(b"xyz", 60 << 20).expect("write");
+        prepared.fill_again().expect("fill");
+        file.write_all_at(&[0; 3], 60 << 20).expect("write");
+        rustix::fs::fallocate(
+            &file,
+            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            page,
+            4096,
+        )
+        .expect("punched");
+        prepared.fill_again().expect("fill");
+        assert_eq!(prepared.audit().expect("audit"), Audit::default());
+        file.write_all_at(b"abc", page + 5).expect("write");
+        prepared.fill_again().expect("fill");
         let twin = fs::read(twin_dir.join("ram")).expect("twin");
         let mut then = fs::read(&source).expect("source");
-        then[9000..9005].fill(0);
         assert!(twin == then);
+        file.write_all_at(b"after", 9000).expect("write");
+        then[9000..9005].copy_from_slice(b"after");
+        assert!(fs::read(twin_dir.join("ram")).expect("twin") != then, "it stays as it was");
         assert_eq!(fs::read(twin_dir.join("region-r")).expect("twin"), [7; 8192]);
     }
 

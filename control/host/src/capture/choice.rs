@@ -41,6 +41,10 @@ pub(crate) struct Choice {
     pub(crate) way: Way,
     pub(crate) why: String,
     pub(crate) predicted_pause: Duration,
+    /// Nobody asked for this way.
+    pub(crate) free: bool,
+    /// How long a copy of everything takes.
+    pub(crate) copy: Duration,
 }
 
 impl Way {
@@ -79,7 +83,7 @@ impl Choice {
             Way::Stop => copy,
             Way::Passes => LAST_PASS + DEVICES,
         };
-        Ok(Self { way, why, predicted_pause })
+        Ok(Self { way, why, predicted_pause, free: asked == Asked::Auto, copy })
     }
 }
 

@@ -152,7 +152,7 @@ impl Inner {
             return Err(not_running(plan.guest.name()).into());
         }
         match plan.choice.way {
-            Way::Stop => stop::take(plan, &dir, prepared, qmp).await,
+            Way::Stop => stop::take(plan, &dir, prepared, qmp, true).await,
             Way::Passes => passes::take(plan, &dir, prepared, qmp).await,
         }
     }

@@ -58,7 +58,10 @@ pub(crate) async fn save_device_state(
     let outgoing = Outgoing::begin(guest, qmp, None).await?;
     let state = match migrated(qmp, SAVE_PATIENCE).await {
         Ok(()) => outgoing.finish(guest).await?,
-        Err(error) => return Err(outgoing.abandon(qmp, error).await),
+        Err(error) => {
+            outgoing.abandon(qmp).await;
+            return Err(error);
+        }
     };
     save(state, path.to_owned()).await
 }
@@ -140,15 +143,15 @@ impl Outgoing {
     /// What came, once QEMU has said that it is through.
     pub(super) async fn finish(self, guest: &Guest) -> Result<DeviceState, HostError> {
         let read = self.reading.await.map_err(|error| HostError::Internal(error.to_string()))?;
-        read.map_err(|Malformed { at_bytes, reason, .. }| HostError::Stream {
+        read.map_err(|Malformed { at_bytes, reason }| HostError::Stream {
             guest: guest.name().to_owned(),
             at_bytes,
             reason,
         })
     }
 
-    /// End it because of `error`, and leave QEMU where its guest can be continued; the error that says most.
-    pub(super) async fn abandon(self, qmp: &mut Qmp, error: HostError) -> HostError {
+    /// End it, and leave QEMU where its guest can be continued.
+    pub(super) async fn abandon(self, qmp: &mut Qmp) {
         // Gone already is fine.
         let _ = self.stream.shutdown(Shutdown::Both);
         if let Err(unsettled) = settle(qmp).await {
@@ -156,7 +159,6 @@ impl Outgoing {
         }
         // It ends by the shutdown at the latest.
         let _ = self.reading.await;
-        error
     }
 }
 

@@ -4,7 +4,8 @@
 //!
 //! QEMU stops the guest by itself as soon as what is left takes less than [`LAST_PASS`](super::choice). A guest that
 //! changes more than that, pass after pass, is stopped here when another pass would not leave less: the pause is then the copy
-//! of what it changes all the time, and never that of its RAM.
+//! of what it changes all the time, and never that of its RAM. Where a copy of all is even faster (QEMU sends by one thread,
+//! and looks at each page twice), the passes are given up for that, unless they were asked for.
 
 use std::{
     path::Path,
@@ -16,12 +17,14 @@ use serde_json::json;
 use tidegate_memory::twin::Prepared;
 
 use super::{
-    Failed, Plan, audit, device_state, go_on,
+    Failed, Plan, Way, audit, device_state, go_on,
     outgoing::{Outgoing, save},
+    stop,
 };
 use crate::{
     HostError,
     guest::{Guest, tail},
+    inner::blocking,
     migration::Taken,
     qmp::{Event, Qmp},
 };
@@ -44,16 +47,22 @@ pub(super) async fn take(
 ) -> Result<Taken, Failed> {
     let guest = &plan.guest;
     let outgoing = Outgoing::begin(guest, &mut qmp, Some(prepared.clone())).await?;
-    let mut passes = Passes::default();
+    let mut passes = Passes::new(plan.choice.free.then_some(plan.choice.copy));
     let followed = passes.follow(&mut qmp, &outgoing).await;
     let held = match followed {
-        Ok(()) if plan.audit => match outgoing.finish(guest).await {
+        Ok(End::StopIsShorter(why)) => {
+            return instead(plan, dir, prepared, qmp, outgoing, why).await;
+        }
+        Ok(End::Sent) if plan.audit => match outgoing.finish(guest).await {
             Ok(state) => audit(plan, prepared).await.map(|()| Through::Read(state)),
             Err(error) => Err(error),
         },
         // What is still in the socket is T0 already: the guest need not wait for us to read it.
-        Ok(()) => Ok(Through::Sent(outgoing)),
-        Err(error) => Err(outgoing.abandon(&mut qmp, error).await),
+        Ok(End::Sent) => Ok(Through::Sent(outgoing)),
+        Err(error) => {
+            outgoing.abandon(&mut qmp).await;
+            Err(error)
+        }
     };
     let through = go_on(guest, qmp, held).await.map_err(|failed| ended(guest, failed))?;
     let pause_ns = passes.paused_at.map_or(0, |at| at.elapsed().as_nanos() as u64);
@@ -67,10 +76,34 @@ pub(super) async fn take(
         ram_bytes: plan.ram_bytes,
         region_bytes: plan.region_bytes,
         device_state_bytes,
-        way: Some(plan.choice.way),
+        way: Some(Way::Passes),
         why: plan.choice.why.clone(),
         pass_bytes: passes.bytes,
     })
+}
+
+/// Stop and copy, although passes were begun.
+async fn instead(
+    plan: &Plan,
+    dir: &Path,
+    prepared: Arc<Prepared>,
+    mut qmp: Qmp,
+    outgoing: Outgoing,
+    why: String,
+) -> Result<Taken, Failed> {
+    outgoing.abandon(&mut qmp).await;
+    let touched = prepared.clone();
+    blocking(move || Ok(touched.look_at_sources()?)).await?;
+    let taken = stop::take(plan, dir, prepared, qmp, false).await?;
+    Ok(Taken { why, ..taken })
+}
+
+/// How passes end.
+enum End {
+    /// QEMU has sent everything, and the guest stands.
+    Sent,
+    /// The guest runs; for this reason it is better to stop and copy.
+    StopIsShorter(String),
 }
 
 /// How far the state is when the guest may go on.
@@ -94,19 +127,26 @@ fn ended(guest: &Guest, failed: Failed) -> Failed {
 }
 
 /// The passes so far.
-#[derive(Default)]
 struct Passes {
-    /// What arrived in each, the last included.
+    /// What arrived in each, the last included: that is everything since the guest stands.
     bytes: Vec<u64>,
     /// What was left to send when each began.
     left: Vec<u64>,
     paused_at: Option<Instant>,
     heard_bytes: u64,
+    began_at: Instant,
+    /// How long a copy of everything takes, if that is an alternative.
+    copy: Option<Duration>,
 }
 
 impl Passes {
-    /// Follow QEMU until it has sent everything.
-    async fn follow(&mut self, qmp: &mut Qmp, outgoing: &Outgoing) -> Result<(), HostError> {
+    fn new(copy: Option<Duration>) -> Self {
+        let (bytes, left) = (Vec::new(), Vec::new());
+        Self { bytes, left, paused_at: None, heard_bytes: 0, began_at: Instant::now(), copy }
+    }
+
+    /// Follow QEMU until it has sent everything, or need not.
+    async fn follow(&mut self, qmp: &mut Qmp, outgoing: &Outgoing) -> Result<End, HostError> {
         let mut heard_at = Instant::now();
         let mut seen = 0;
         loop {
@@ -116,10 +156,13 @@ impl Passes {
                 (seen, heard_at) = (now, Instant::now());
             }
             match event {
-                Some(event) if self.hear(&event, outgoing)? => return Ok(()),
+                Some(event) if self.hear(&event, outgoing)? => return Ok(End::Sent),
                 Some(event) if event.name == "MIGRATION_PASS" => {
                     self.left.push(left(qmp).await?);
                     if self.paused_at.is_none() && enough(&self.left) {
+                        if let Some(why) = self.stop_is_shorter() {
+                            return Ok(End::StopIsShorter(why));
+                        }
                         self.paused_at = Some(Instant::now());
                         qmp.execute("stop", json!({})).await?;
                     }
@@ -136,7 +179,10 @@ impl Passes {
             ("STOP", _) => {
                 self.paused_at.get_or_insert(event.at);
             }
-            ("MIGRATION_PASS", _) if event.data["pass"].as_u64() > Some(1) => {
+            // The first begins the first.
+            ("MIGRATION_PASS", _)
+                if event.data["pass"].as_u64() > Some(1) && self.paused_at.is_none() =>
+            {
                 self.passed(outgoing);
             }
             ("MIGRATION", Some("completed")) => {
@@ -157,6 +203,21 @@ impl Passes {
         let bytes = outgoing.arrived.page_bytes();
         self.bytes.push(bytes - self.heard_bytes);
         self.heard_bytes = bytes;
+    }
+
+    /// Whether a copy of everything would be done before the last pass; what speaks for it.
+    fn stop_is_shorter(&self) -> Option<String> {
+        let (copy, left) = (self.copy?, *self.left.last()?);
+        let seconds = self.began_at.elapsed().as_secs_f64();
+        let last = Duration::from_secs_f64(left as f64 * seconds / self.heard_bytes.max(1) as f64);
+        (copy < last).then(|| {
+            format!(
+                "the guest keeps changing {} MiB, which take {} ms to send; a copy of all takes {} ms",
+                left >> 20,
+                last.as_millis(),
+                copy.as_millis()
+            )
+        })
     }
 
     /// Nothing was heard for a while.

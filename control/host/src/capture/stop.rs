@@ -5,14 +5,16 @@ use std::{path::Path, sync::Arc, time::Instant};
 use serde_json::json;
 use tidegate_memory::twin::Prepared;
 
-use super::{Failed, Plan, audit, device_state, go_on, outgoing::save_device_state};
+use super::{Failed, Plan, Way, audit, device_state, go_on, outgoing::save_device_state};
 use crate::{inner::blocking, migration::Taken, qmp::Qmp};
 
+/// The twin was [`Prepared::prefault`]ed; it is `fresh` when nothing is in it yet.
 pub(super) async fn take(
     plan: &Plan,
     dir: &Path,
     prepared: Arc<Prepared>,
     mut qmp: Qmp,
+    fresh: bool,
 ) -> Result<Taken, Failed> {
     let paused_at = Instant::now();
     let stopped = qmp.execute("stop", json!({})).await;
@@ -20,7 +22,8 @@ pub(super) async fn take(
         Ok(_) => {
             // Nothing runs in the guest now, so memory and device state can be taken side by side.
             let filled = prepared.clone();
-            let fill = blocking(move || Ok(filled.fill()?));
+            let fill =
+                blocking(move || Ok(if fresh { filled.fill()? } else { filled.fill_again()? }));
             let save = async {
                 if !plan.clone {
                     return Ok(0);
@@ -41,7 +44,7 @@ pub(super) async fn take(
         ram_bytes: plan.ram_bytes,
         region_bytes: plan.region_bytes,
         device_state_bytes,
-        way: Some(plan.choice.way),
+        way: Some(Way::Stop),
         why: plan.choice.why.clone(),
         pass_bytes: Vec::new(),
     })

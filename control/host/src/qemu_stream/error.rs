@@ -8,22 +8,19 @@ pub(crate) struct Malformed {
     /// Bytes before.
     pub(crate) at_bytes: u64,
     pub(crate) reason: String,
-    /// It ended: its writer died or gave up, and knows better why.
-    pub(crate) ended: bool,
 }
 
 impl Malformed {
     pub(super) fn new(at_bytes: u64, reason: impl Into<String>) -> Self {
-        Self { at_bytes, reason: reason.into(), ended: false }
+        Self { at_bytes, reason: reason.into() }
     }
 
     pub(super) fn ended(at_bytes: u64, awaited: &str) -> Self {
-        Self { at_bytes, reason: format!("it ends where {awaited} should come"), ended: true }
+        Self { at_bytes, reason: format!("it ends where {awaited} should come") }
     }
 
     pub(super) fn unread(at_bytes: u64, error: &io::Error) -> Self {
-        let ended = error.kind() == io::ErrorKind::ConnectionReset;
-        Self { at_bytes, reason: format!("it cannot be read: {error}"), ended }
+        Self { at_bytes, reason: format!("it cannot be read: {error}") }
     }
 }
 
