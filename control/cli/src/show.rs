@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
-    domain::migration::{Event, Happening, Migration, Plan, State},
+    domain::migration::{Event, Figures, Happening, Migration, Plan, State},
     output::Output,
     table,
 };

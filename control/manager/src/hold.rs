@@ -15,7 +15,7 @@ const DEADLINE: Duration = Duration::from_secs(15);
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// Hold `port` while `work` is done. Gives what came of it, and how many packets had to wait, if the port was held.
-pub async fn while_held<T>(
+pub(crate) async fn while_held<T>(
     peer: &Peer,
     port: &str,
     work: impl Future<Output = T>,

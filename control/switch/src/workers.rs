@@ -1,6 +1,6 @@
 //! The real workers behind the [`Dataplane`] edge.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tidegate_dataplane::{
     counters::ShardCounters,

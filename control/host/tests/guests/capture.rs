@@ -11,10 +11,23 @@ use tidegate_api::host::{self as api, CaptureWay};
 
 use super::{
     rewriter::{self, Rewriter},
-    rig::{Rig, number, refusal},
+    rig::{Rig, number, refusal, spec},
 };
 
 const GUEST: Rewriter = Rewriter { memory_mib: 128, rewritten_mib: 32 };
+
+async fn start(rig: &mut Rig) -> api::Guest {
+    let spec = guest(rig, "web");
+    fs::write(&spec.kernel, GUEST.kernel()).expect("kernel");
+    let guest = rig.start_guest(spec).await;
+    rewriter::ready(&guest.console_path).await;
+    guest
+}
+
+fn guest(rig: &Rig, name: &str) -> api::GuestSpec {
+    let kernel = rig.dir.path().join("rewriter").display().to_string();
+    api::GuestSpec { memory_mib: GUEST.memory_mib, kernel, ..spec(name) }
+}
 
 fn order(id: &str, way: CaptureWay) -> api::CaptureRequest {
     api::CaptureRequest {
@@ -67,7 +80,7 @@ async fn goes_on(rig: &mut Rig, name: &str, since: (u32, u32)) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_that_writes_all_the_time_is_captured_at_one_instant() {
     let (mut a, mut b) = (Rig::new("a").await, Rig::new("b").await);
-    GUEST.start(&mut a, "web").await;
+    start(&mut a).await;
 
     // Each way after the other, so that none leaves QEMU in a state that the next cannot use.
     let mut before = (0, 0);
@@ -90,15 +103,15 @@ async fn a_guest_that_writes_all_the_time_is_captured_at_one_instant() {
     }
 
     // The last one is what a clone begins with.
-    let data = b.prepare(GUEST.spec(&a, "web-2"), true).await;
+    let data = b.prepare(guest(&a, "web-2"), true).await;
     a.send(&data).await.expect("sent");
     let request = api::StartDestinationRequest {
         migration_id: "m1".to_owned(),
         paused: true,
         ..Default::default()
     };
-    let guest = b.client.start_destination(request).await.expect("started").into_inner();
-    assert_eq!(guest.state(), api::GuestState::Paused);
+    let started = b.client.start_destination(request).await.expect("started").into_inner();
+    assert_eq!(started.state(), api::GuestState::Paused);
     let image = b.memory("web-2", "ram");
     assert_eq!(GUEST.progress(&image), before);
     let (then, now) = (fs::read(a.config.twin_dir.join("m1/ram")), fs::read(&image));
@@ -111,7 +124,7 @@ async fn a_guest_that_writes_all_the_time_is_captured_at_one_instant() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_that_dies_while_it_is_captured_leaves_an_error_and_nothing_else() {
     let mut host = Rig::new("h").await;
-    let guest = GUEST.start(&mut host, "web").await;
+    let guest = start(&mut host).await;
     let mut client = host.client.clone();
     let capturing =
         tokio::spawn(async move { client.capture(order("m1", CaptureWay::Passes)).await });
@@ -129,14 +142,14 @@ async fn a_source_that_dies_while_it_is_captured_leaves_an_error_and_nothing_els
     assert!(record.expect("record").contains("\"capture\": null"));
     let delete = api::DeleteGuestRequest { name: "web".into(), purge: true };
     host.client.delete_guest(delete).await.expect("deleted");
-    GUEST.start(&mut host, "web").await;
+    start(&mut host).await;
     capture(&mut host, "m1", CaptureWay::Passes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_that_could_not_be_continued_is_remembered() {
     let mut host = Rig::new("h").await;
-    let guest = GUEST.start(&mut host, "web").await;
+    let guest = start(&mut host).await;
     let pid = Pid::from_raw(guest.pid as i32).expect("pid");
     let mut client = host.client.clone();
     let capturing =
@@ -158,7 +171,7 @@ async fn a_source_that_could_not_be_continued_is_remembered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_way_is_chosen_and_foretold() {
     let mut host = Rig::new("h").await;
-    GUEST.start(&mut host, "web").await;
+    start(&mut host).await;
     let check = |clone, way: CaptureWay| api::CheckCaptureRequest {
         guest: "web".to_owned(),
         clone,

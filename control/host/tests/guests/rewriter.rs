@@ -10,10 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidegate_api::host as api;
-
-use super::rig::{Rig, spec};
-
 const PAGE_BYTES: u64 = 4096;
 /// Where the kernel is loaded.
 const LOADED_AT: u32 = 1 << 20;
@@ -36,7 +32,7 @@ impl Rewriter {
     }
 
     /// A Multiboot kernel (Multiboot Specification 0.6.96, section 3.1): 32-bit, without paging.
-    fn kernel(self) -> Vec<u8> {
+    pub(crate) fn kernel(self) -> Vec<u8> {
         let all_pages = (self.memory_mib << 8) - (WRITES_FROM >> 12);
         let mut code = Code::default();
         code.put(&[0xb8]).number(1); // mov eax, 1
@@ -61,24 +57,6 @@ impl Rewriter {
         kernel
     }
 
-    /// Start it as `name`, and wait until it has written everything once.
-    pub(crate) async fn start(self, rig: &mut Rig, name: &str) -> api::Guest {
-        let kernel = rig.dir.path().join("rewriter");
-        fs::write(&kernel, self.kernel()).expect("kernel");
-        let guest = rig.start_guest(self.spec(rig, name)).await;
-        let until = Instant::now() + BOOT;
-        while !fs::read(&guest.console_path).unwrap_or_default().contains(&READY) {
-            assert!(Instant::now() < until, "it does not come up");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        guest
-    }
-
-    pub(crate) fn spec(self, rig: &Rig, name: &str) -> api::GuestSpec {
-        let kernel = rig.dir.path().join("rewriter").display().to_string();
-        api::GuestSpec { memory_mib: self.memory_mib, kernel, ..spec(name) }
-    }
-
     /// How far it is in a copy of its memory: round and page. Panics when the copy is of no single instant.
     pub(crate) fn progress(self, ram: &Path) -> (u32, u32) {
         let ram = fs::read(ram).expect("ram");
@@ -92,6 +70,15 @@ impl Rewriter {
         let torn = (written..pages).find(|page| number(*page) != before);
         assert_eq!(torn, None, "page with another number than {before}, after {written} written");
         (before + 1, written as u32)
+    }
+}
+
+/// Wait until the guest with this console has written everything once.
+pub(crate) async fn ready(console: &str) {
+    let until = Instant::now() + BOOT;
+    while !fs::read(console).unwrap_or_default().contains(&READY) {
+        assert!(Instant::now() < until, "it does not come up: {console}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
