@@ -296,11 +296,18 @@ fn a_hold_has_bounds(rig: &mut Rig) {
     let server = memif(&dir.path().join("memif"), "server");
     rig.workers.add_port(&server).expect("opens");
     let before = rig.total(Outcome::TransmitFull);
-    rig.workers.hold_port(GUEST, rig.workers.now_ms() + 2000).expect("held");
-    rig.send_datagrams(ROOM as u16 + 100);
+    const DEADLINE_MS: u64 = 60_000;
+    rig.workers.hold_port(GUEST, rig.workers.now_ms() + DEADLINE_MS).expect("held");
+    // Not all at once: rings between workers have bounds of their own.
+    for kept in (0..ROOM).step_by(64) {
+        rig.send_datagrams(64);
+        rig.wait("all to be kept", || u64::from(rig.workers.buffers_in_use()) == kept + 64);
+    }
+    rig.send_datagrams(100);
     rig.await_total(Outcome::HoldFull, 100);
     assert_eq!(rig.total(Outcome::TransmitFull), before);
-    // Nobody releases it.
+    // Its deadline comes, and nobody has released it.
+    rig.workers.hold_port(GUEST, rig.workers.now_ms() + 50).expect("shorter");
     rig.await_total(Outcome::TransmitFull, before + ROOM);
     assert_eq!(rig.workers.release_port(GUEST).expect("it is over"), 0);
     rig.send_datagrams(1);
