@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     io,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ pub(crate) struct Qmp {
 pub(crate) struct Event {
     pub(crate) name: String,
     pub(crate) data: Value,
-    /// When it was heard.
+    /// When it happened, by QEMU's clock, which is this host's; later when it does not say so.
     pub(crate) at: Instant,
 }
 
@@ -136,7 +136,15 @@ impl Qmp {
 /// A message as an event, if it is one.
 fn event(mut message: Value) -> Option<Event> {
     let name = message.get("event")?.as_str()?.to_owned();
-    Some(Event { name, data: message["data"].take(), at: Instant::now() })
+    let stamp = &message["timestamp"];
+    let told = stamp["seconds"].as_u64().zip(stamp["microseconds"].as_u64());
+    let happened = told.map_or(SystemTime::now(), |(seconds, microseconds)| {
+        UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_micros(microseconds)
+    });
+    // A clock that was set in between says nothing.
+    let ago = happened.elapsed().ok().filter(|ago| *ago < PATIENCE).unwrap_or_default();
+    let at = Instant::now().checked_sub(ago).unwrap_or_else(Instant::now);
+    Some(Event { name, data: message["data"].take(), at })
 }
 
 fn monitor(path: &Path, reason: impl Into<String>) -> HostError {

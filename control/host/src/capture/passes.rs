@@ -3,7 +3,7 @@
 //! writes, because the switch box's vhost-user ports keep a log for it.
 //!
 //! QEMU stops the guest by itself as soon as what is left takes less than [`LAST_PASS`](super::choice). A guest that
-//! changes more than that, pass after pass, is stopped here when another pass would not leave less: the pause is then the copy
+//! changes more than that, pass after pass, is to be stopped when another pass would not leave less: the pause is then the copy
 //! of what it changes all the time, and never that of its RAM. Where a copy of all is even faster (QEMU sends by one thread,
 //! and looks at each page twice), the passes are given up for that, unless they were asked for.
 
@@ -33,6 +33,8 @@ use crate::{
 const MOST_PASSES: usize = 8;
 /// A pass that leaves more than this share of what the one before left is not worth another.
 const WORTHWHILE: f64 = 0.75;
+/// The most that QEMU takes.
+const ANY_DOWNTIME_MS: u64 = 2_000_000;
 /// Longest the guest may stand until QEMU is through.
 const LAST_PATIENCE: Duration = Duration::from_secs(60);
 /// Longest nothing may arrive.
@@ -163,8 +165,10 @@ impl Passes {
                         if let Some(why) = self.stop_is_shorter() {
                             return Ok(End::StopIsShorter(why));
                         }
-                        self.paused_at = Some(Instant::now());
-                        qmp.execute("stop", json!({})).await?;
+                        // Not `stop`: while that waits for the processors, the migration takes the guest for stopped, sends the
+                        // last pass, and what they still write is lost. So QEMU is made to end by itself.
+                        let arguments = json!({ "downtime-limit": ANY_DOWNTIME_MS });
+                        qmp.execute("migrate-set-parameters", arguments).await?;
                     }
                 }
                 Some(_) => {}
