@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
-    domain::migration::{Event, Happening, Migration, Plan, State},
+    domain::migration::{Event, Figures, Happening, Migration, Plan, State},
     output::Output,
     table,
 };
@@ -153,6 +153,7 @@ impl<'a> Show<'a> {
                 ("sessions imported", figures.imported_sessions.to_string()),
                 ("memory copied", HumanBytes(figures.copied_bytes).to_string()),
                 ("source paused for capture", ms(figures.pause_ns)),
+                ("captured by", captured(figures)),
                 ("changed since capture", HumanBytes(figures.diff_bytes).to_string()),
                 ("merged", HumanBytes(figures.merged_bytes).to_string()),
                 ("destination paused for merge", ms(figures.destination_pause_ns)),
@@ -189,6 +190,20 @@ impl Drop for Show<'_> {
 fn style(template: &str) -> ProgressStyle {
     // A template that cannot be read would be ours; the default bar says the same.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Which way, why, and what it took.
+fn captured(figures: &Figures) -> String {
+    let mut text = format!("{} ({})", figures.capture_way, figures.capture_why);
+    if !figures.pass_bytes.is_empty() {
+        let passes: Vec<_> =
+            figures.pass_bytes.iter().map(|bytes| HumanBytes(*bytes).to_string()).collect();
+        text += &format!(": {}", passes.join(" + "));
+    }
+    if let Some(packets) = figures.held_packets {
+        text += &format!("; {packets} packet(s) held meanwhile");
+    }
+    text
 }
 
 /// A time in the unit that suits it.

@@ -20,8 +20,7 @@ use tracing::{info, warn};
 
 use crate::{
     HostError,
-    capture::{ignore_shared, migrated},
-    device_state::without_region_addresses,
+    capture::migrated,
     disks,
     guest::{Guest, Start, State, state},
     inner::{Inner, blocking},
@@ -189,10 +188,8 @@ impl Inner {
         guest: &Guest,
         paused: bool,
     ) -> Result<(), HostError> {
-        without_region_addresses(file, &guest.record.spec)?;
         let _turn = guest.monitor.lock().await;
         let mut qmp = guest.qmp().await?;
-        ignore_shared(&mut qmp).await?;
         let uri = format!("exec:cat {}", shell_word(file));
         qmp.execute("migrate-incoming", json!({ "uri": uri })).await?;
         if let Err(error) = migrated(&mut qmp, LOAD_PATIENCE).await {

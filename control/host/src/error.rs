@@ -77,6 +77,18 @@ pub enum HostError {
         /// What happened.
         reason: String,
     },
+    /// The state that the hypervisor sends is not as it should be.
+    #[error(
+        "the state that QEMU of guest `{guest}` sent is not understood, at byte {at_bytes}: {reason}"
+    )]
+    Stream {
+        /// The guest.
+        guest: String,
+        /// Where.
+        at_bytes: u64,
+        /// What is wrong.
+        reason: String,
+    },
     /// The agent in a guest does not answer as it should.
     #[error("the guest agent of `{guest}` cannot say which sockets there are: {reason}")]
     Agent {
@@ -183,6 +195,7 @@ impl From<HostError> for Status {
             HostError::Qemu { .. }
             | HostError::Refused { .. }
             | HostError::Monitor { .. }
+            | HostError::Stream { .. }
             | HostError::Agent { .. } => Code::FailedPrecondition,
             HostError::Memory(_)
             | HostError::File { .. }

@@ -17,7 +17,7 @@ use tidegate_memory::{
 
 use crate::{
     HostError,
-    capture::{ignore_shared, save_device_state},
+    capture::outgoing::save_device_state,
     disks,
     guest::{Guest, State, state},
     inner::{Inner, blocking},
@@ -144,9 +144,8 @@ async fn save_final(guest: &Guest, path: PathBuf) -> Result<u64, HostError> {
             guest.name()
         )));
     }
-    ignore_shared(&mut qmp).await?;
     let aside = path.with_extension("part");
-    save_device_state(&mut qmp, &aside).await?;
+    save_device_state(guest, &mut qmp, &aside).await?;
     if length(&aside) == 0 {
         return Err(HostError::Precondition(format!(
             "QEMU saved an empty device state to {}; see {}",

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostError, mirror::Applied, records, spec::GuestSpec};
+use crate::{HostError, capture::Way, mirror::Applied, records, spec::GuestSpec};
 
 /// One migration's record.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -32,12 +32,20 @@ pub(crate) struct Capture {
 }
 
 /// The report of a capture.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Taken {
     pub(crate) pause_ns: u64,
     pub(crate) ram_bytes: u64,
     pub(crate) region_bytes: u64,
     pub(crate) device_state_bytes: u64,
+    /// How it was taken; records of earlier versions do not say.
+    #[serde(default)]
+    pub(crate) way: Option<Way>,
+    #[serde(default)]
+    pub(crate) why: String,
+    /// Bytes of memory sent in each pass, the last while the source stood.
+    #[serde(default)]
+    pub(crate) pass_bytes: Vec<u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -126,7 +134,7 @@ impl Migrations {
 
     pub(crate) fn capture(&self, id: &str) -> Result<(Capture, Taken), HostError> {
         let capture = self.get(id).and_then(|migration| migration.capture);
-        capture.and_then(|capture| capture.taken.map(|taken| (capture, taken))).ok_or_else(|| {
+        capture.and_then(|capture| Some((capture.clone(), capture.taken?))).ok_or_else(|| {
             HostError::NotFound { what: "capture of migration", name: id.to_owned() }
         })
     }

@@ -35,6 +35,11 @@ impl Places {
         self.state.join("agent.sock")
     }
 
+    /// Where QEMU sends its state while it is captured.
+    pub(crate) fn state_socket(&self) -> PathBuf {
+        self.state.join("out.sock")
+    }
+
     pub(crate) fn console(&self) -> PathBuf {
         self.state.join("console.log")
     }
@@ -118,14 +123,18 @@ pub(crate) fn arguments(
     if incoming {
         args.option("-incoming", "defer");
     }
-    if paused {
+    // A state says whether its guest ran, and QEMU would go by it: whether the guest runs is ours to say.
+    if paused || incoming {
         args.flags(&["-S"]);
     }
     args.0.extend(spec.extra_args.iter().cloned());
     args.0
 }
 
-/// QEMU's name for the memory of the region at an index.
+/// The id of the machine's memory.
+pub(crate) const RAM_ID: &str = "ram0";
+
+/// The id of the memory of the region at an index.
 pub(crate) fn region_id(index: usize) -> String {
     format!("region{index}")
 }
@@ -160,14 +169,14 @@ fn memory(args: &mut Arguments, spec: &GuestSpec, places: &Places) {
         args.option("-machine", "q35");
         return;
     }
-    // A named file: QEMU skips only such when it saves the state with `x-ignore-shared`.
+    // A named file: later QEMU skips only such when it saves the state with `x-ignore-shared`.
     let path = escaped(&places.ram());
     let size = spec.memory_mib;
     args.option(
         "-object",
-        format!("memory-backend-file,id=ram0,share=on,size={size}M,mem-path={path}"),
+        format!("memory-backend-file,id={RAM_ID},share=on,size={size}M,mem-path={path}"),
     );
-    args.option("-machine", "q35,memory-backend=ram0");
+    args.option("-machine", format!("q35,memory-backend={RAM_ID}"));
 }
 
 struct Arguments(Vec<String>);
@@ -238,7 +247,7 @@ mod tests {
             "driver=raw,node-name=disk0,file=disk0-file,read-only=on",
             "virtio-blk-pci,id=vd0,drive=disk0,share-rw=off",
             "vmgenid,guid=auto",
-            "-incoming defer -trace x",
+            "-incoming defer -S -trace x",
         ] {
             assert!(line.contains(part), "`{part}` in {line}");
         }

@@ -4,8 +4,10 @@
 //! operator's own tools must get their turn.
 
 use std::{
+    collections::VecDeque,
+    io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::{Value, json};
@@ -28,16 +30,27 @@ pub(crate) struct Qmp {
     path: PathBuf,
     lines: Lines<BufReader<OwnedReadHalf>>,
     writer: OwnedWriteHalf,
+    /// What came while an answer was awaited. Bounded by the connection's short life.
+    events: VecDeque<Event>,
+}
+
+/// Something that QEMU says by itself.
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub(crate) name: String,
+    pub(crate) data: Value,
+    /// When it happened, by QEMU's clock, which is this host's; later when it does not say so.
+    pub(crate) at: Instant,
 }
 
 impl Qmp {
     /// Connect and leave negotiation mode.
     pub(crate) async fn connect(path: &Path) -> Result<Self, HostError> {
-        let broken = |error: std::io::Error| monitor(path, format!("cannot connect: {error}"));
+        let broken = |error: io::Error| monitor(path, format!("cannot connect: {error}"));
         let stream = UnixStream::connect(path).await.map_err(broken)?;
         let (reader, writer) = stream.into_split();
         let lines = BufReader::new(reader).lines();
-        let mut qmp = Self { path: path.to_owned(), lines, writer };
+        let mut qmp = Self { path: path.to_owned(), lines, writer, events: VecDeque::new() };
         let greeting = qmp.message("the greeting").await?;
         if greeting.get("QMP").is_none() {
             return Err(qmp.error("it did not greet as a monitor does"));
@@ -73,19 +86,43 @@ impl Qmp {
                     description: text("desc"),
                 });
             }
-            // An event, or something of a later QEMU.
+            // Else something of a later QEMU.
+            self.events.extend(event(answer));
+        }
+    }
+
+    /// The next event; None when none comes within `patience`.
+    pub(crate) async fn event(&mut self, patience: Duration) -> Result<Option<Event>, HostError> {
+        if let Some(event) = self.events.pop_front() {
+            return Ok(Some(event));
+        }
+        let until = Instant::now() + patience;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match timeout(left, self.lines.next_line()).await {
+                Err(_) => return Ok(None),
+                Ok(line) => {
+                    if let Some(event) = event(self.parsed(line, "an event")?) {
+                        return Ok(Some(event));
+                    }
+                }
+            }
         }
     }
 
     async fn message(&mut self, awaited: &str) -> Result<Value, HostError> {
-        let line = match timeout(PATIENCE, self.lines.next_line()).await {
-            Err(_) => {
-                let seconds = PATIENCE.as_secs();
-                return Err(self.error(format!("nothing came for {seconds} s after {awaited}")));
-            }
-            Ok(Err(error)) => return Err(self.error(format!("lost after {awaited}: {error}"))),
-            Ok(Ok(None)) => return Err(self.error(format!("QEMU closed it after {awaited}"))),
-            Ok(Ok(Some(line))) => line,
+        let line = timeout(PATIENCE, self.lines.next_line()).await.map_err(|_| {
+            let seconds = PATIENCE.as_secs();
+            self.error(format!("nothing came for {seconds} s after {awaited}"))
+        })?;
+        self.parsed(line, awaited)
+    }
+
+    fn parsed(&self, line: io::Result<Option<String>>, awaited: &str) -> Result<Value, HostError> {
+        let line = match line {
+            Err(error) => return Err(self.error(format!("lost after {awaited}: {error}"))),
+            Ok(None) => return Err(self.error(format!("QEMU closed it after {awaited}"))),
+            Ok(Some(line)) => line,
         };
         serde_json::from_str(&line)
             .map_err(|error| self.error(format!("not JSON after {awaited}: {error}")))
@@ -94,6 +131,20 @@ impl Qmp {
     fn error(&self, reason: impl Into<String>) -> HostError {
         monitor(&self.path, reason)
     }
+}
+
+/// A message as an event, if it is one.
+fn event(mut message: Value) -> Option<Event> {
+    let name = message.get("event")?.as_str()?.to_owned();
+    let stamp = &message["timestamp"];
+    let told = stamp["seconds"].as_u64().zip(stamp["microseconds"].as_u64());
+    let happened = told.map_or(SystemTime::now(), |(seconds, microseconds)| {
+        UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_micros(microseconds)
+    });
+    // A clock that was set in between says nothing.
+    let ago = happened.elapsed().ok().filter(|ago| *ago < PATIENCE).unwrap_or_default();
+    let at = Instant::now().checked_sub(ago).unwrap_or_else(Instant::now);
+    Some(Event { name, data: message["data"].take(), at })
 }
 
 fn monitor(path: &Path, reason: impl Into<String>) -> HostError {
@@ -138,6 +189,9 @@ mod tests {
         let mut qmp = Qmp::connect(&path).await.expect("connect");
         let answer = qmp.execute("query-status", json!({})).await.expect("answer");
         assert_eq!(answer["status"], "paused");
+        let stop = qmp.event(Duration::ZERO).await.expect("fine").expect("kept for later");
+        assert_eq!(stop.name, "STOP");
+        assert!(qmp.event(Duration::ZERO).await.expect("fine").is_none());
         let error = qmp.execute("bad", json!({})).await.expect_err("refused").to_string();
         assert_eq!(error, "QEMU refused `bad`: no such thing (GenericError)");
         let error = qmp.execute("query-status", json!({})).await.expect_err("gone").to_string();

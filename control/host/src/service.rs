@@ -15,6 +15,7 @@ use tracing::info;
 
 use crate::{
     HostError,
+    capture::{Asked, Order, Way},
     data::{Choice, cap_of},
     destination::Beginning,
     disks,
@@ -78,6 +79,25 @@ fn address(text: &str) -> Result<IpAddr, HostError> {
         reason: format!("`{}` is not an address", text.escape_debug()),
     })?;
     Ok(address.to_canonical())
+}
+
+fn asked_way(value: i32) -> Result<Asked, HostError> {
+    match api::CaptureWay::try_from(value) {
+        Ok(api::CaptureWay::Unspecified) => Ok(Asked::Auto),
+        Ok(api::CaptureWay::Stop) => Ok(Asked::Only(Way::Stop)),
+        Ok(api::CaptureWay::Passes) => Ok(Asked::Only(Way::Passes)),
+        Err(_) => Err(HostError::Invalid {
+            field: "way",
+            reason: format!("{value} is unknown; use CAPTURE_WAY_STOP or CAPTURE_WAY_PASSES"),
+        }),
+    }
+}
+
+fn way_of(way: Way) -> api::CaptureWay {
+    match way {
+        Way::Stop => api::CaptureWay::Stop,
+        Way::Passes => api::CaptureWay::Passes,
+    }
 }
 
 fn source_of_sockets(value: i32) -> Result<Source, HostError> {
@@ -182,10 +202,12 @@ impl host_server::Host for Service {
         &self,
         request: Request<api::CheckCaptureRequest>,
     ) -> Answer<api::CheckCaptureResponse> {
-        let api::CheckCaptureRequest { guest, clone, regions, clone_use, merge } =
+        let api::CheckCaptureRequest { guest, clone, regions, way, clone_use, merge } =
             request.into_inner();
         let clone_use = CloneUse::from_proto(clone_use)?;
-        let plan = self.0.plan_capture(&guest, clone, &regions).await?;
+        let way = asked_way(way)?;
+        let order = Order { guest, clone, regions, way, clone_use, audit: false };
+        let plan = self.0.plan_capture(&order).await?;
         let spec = &plan.guest.record.spec;
         let mut safety = Vec::new();
         let mut generation_id = String::new();
@@ -205,6 +227,9 @@ impl host_server::Host for Service {
             region_bytes: plan.region_bytes,
             regions: files,
             spec: Some(spec.clone().into()),
+            way: way_of(plan.choice.way).into(),
+            why: plan.choice.why.clone(),
+            predicted_pause_ns: plan.choice.predicted_pause.as_nanos() as u64,
             safety,
             generation_id,
             clone_disks: disks::of_clone(&plan.guest, clone_use)
@@ -215,14 +240,18 @@ impl host_server::Host for Service {
     }
 
     async fn capture(&self, request: Request<api::CaptureRequest>) -> Answer<api::CaptureReport> {
-        let api::CaptureRequest { migration_id, guest, clone, regions, clone_use } =
+        let api::CaptureRequest { migration_id, guest, clone, regions, way, audit, clone_use } =
             request.into_inner();
         let clone_use = CloneUse::from_proto(clone_use)?;
         let id = checked_migration(&migration_id)?;
         let guest = checked_name("guest", &guest)?;
+        let order = Order { guest, clone, regions, way: asked_way(way)?, clone_use, audit };
         self.detached(|inner| async move {
-            let taken = inner.capture(&id, &guest, clone, &regions, clone_use).await?;
+            let taken = inner.capture(&id, &order).await?;
             Ok(api::CaptureReport {
+                way: taken.way.map(way_of).unwrap_or_default().into(),
+                why: taken.why,
+                pass_bytes: taken.pass_bytes,
                 pause_ns: taken.pause_ns,
                 ram_bytes: taken.ram_bytes,
                 region_bytes: taken.region_bytes,

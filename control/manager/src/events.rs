@@ -54,7 +54,20 @@ fn figures(progress: &Progress) -> proto::Figures {
             figures.session_list_missing = import.shortfall().unwrap_or_default();
         }
         match &done.outcome {
-            Outcome::Capture { pause_ns, ram_bytes, device_state_bytes, .. } => {
+            Outcome::Capture {
+                pause_ns,
+                ram_bytes,
+                device_state_bytes,
+                way,
+                why,
+                pass_bytes,
+                held_packets,
+                ..
+            } => {
+                figures.capture_way = way.to_proto().into();
+                figures.capture_why.clone_from(why);
+                figures.pass_bytes.clone_from(pass_bytes);
+                figures.held_packets = *held_packets;
                 figures.pause_ns = *pause_ns;
                 figures.ram_bytes = *ram_bytes;
                 figures.device_state_bytes = *device_state_bytes;

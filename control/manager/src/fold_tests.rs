@@ -4,7 +4,9 @@ use super::*;
 use crate::{
     record::{MigrationId, Resumer},
     sessions::{Import, SessionList},
-    spec::{DestinationKind, FinishMode, Mac, NewSessions, Policies, Quiesce, Unsettled},
+    spec::{
+        CaptureWay, DestinationKind, FinishMode, Mac, NewSessions, Policies, Quiesce, Unsettled,
+    },
 };
 
 pub(crate) fn order() -> Spec {
@@ -29,6 +31,7 @@ pub(crate) fn order() -> Spec {
         boot_wait_s: 0,
         ready_text: None,
         session_list: SessionList::Agent,
+        capture: CaptureWay::default(),
         policies: Policies::default(),
         quiesce: Quiesce::Stop,
         drain_deadline_s: None,

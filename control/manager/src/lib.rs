@@ -12,6 +12,7 @@ pub mod error;
 pub mod events;
 pub mod fold;
 pub mod guest;
+mod hold;
 pub mod journal;
 pub mod link;
 pub mod live;

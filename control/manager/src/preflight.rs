@@ -14,7 +14,7 @@ use crate::{
     pace::{CALL, Pace},
     peers::{Inventory, Peer},
     record::Outcome,
-    spec::{DestinationKind, FinishMode, Quiesce, Spec, Unknown},
+    spec::{CaptureWay, DestinationKind, FinishMode, Quiesce, Spec, Unknown},
     steps::clone_use,
 };
 
@@ -239,11 +239,19 @@ async fn capture(order: &Spec, peer: &Peer) -> Result<(CheckCaptureResponse, Str
             regions: order.regions.clone(),
             clone_use: clone_use(order).into(),
             merge: order.finish == FinishMode::Merge,
+            way: order.capture.to_proto().into(),
         };
         peer.answer("CheckCapture", CALL, host.check_capture(request)).await
     };
     let answer = ask.await.map_err(|error| error.to_string())?;
-    let detail = format!("RAM {} bytes, regions {} bytes", answer.ram_bytes, answer.region_bytes);
+    let detail = format!(
+        "RAM {} bytes, regions {} bytes; by {} ({}), a pause of about {} ms",
+        answer.ram_bytes,
+        answer.region_bytes,
+        CaptureWay::from_proto(answer.way()),
+        answer.why,
+        answer.predicted_pause_ns.div_ceil(1_000_000)
+    );
     Ok((answer, detail))
 }
 

@@ -10,7 +10,7 @@ use crate::{
     guest::{Disk, GuestSpec},
     phase::Phase,
     sessions::Import,
-    spec::{Mac, Spec},
+    spec::{CaptureWay, Mac, Spec},
 };
 
 /// A migration's name: unique over restarts and over managers that lost their state, because hosts keep
@@ -194,6 +194,18 @@ pub enum Outcome {
         region_bytes: u64,
         /// Device state captured.
         device_state_bytes: u64,
+        /// How it was captured.
+        #[serde(default)]
+        way: CaptureWay,
+        /// What spoke for that.
+        #[serde(default)]
+        why: String,
+        /// Memory copied in each pass.
+        #[serde(default)]
+        pass_bytes: Vec<u64>,
+        /// Packets that waited for the source at the switch; None when its port was not held.
+        #[serde(default)]
+        held_packets: Option<u64>,
     },
     /// The twin has arrived.
     Copy {
@@ -350,7 +362,15 @@ impl Outcome {
                     told.map(|(count, what)| format!("{count} session(s) {what}")).collect();
                 told.join(", ")
             }
-            Self::Capture { pause_ns, .. } => format!("source paused for {}", ms(pause_ns)),
+            Self::Capture { pause_ns, way, why, pass_bytes, held_packets, .. } => {
+                let paused = format!("source paused for {}", ms(pause_ns));
+                let passes = match pass_bytes.len() {
+                    0 => String::new(),
+                    passes => format!(", {passes} passes"),
+                };
+                let held = held_packets.map(|count| format!("; {count} packet(s) held meanwhile"));
+                format!("{paused} by {way} ({why}){passes}{}", held.unwrap_or_default())
+            }
             Self::Copy { sent_bytes, covered_bytes, transport, .. } => {
                 format!("{sent_bytes} bytes sent for {covered_bytes} by {transport}")
             }

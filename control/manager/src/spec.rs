@@ -1,5 +1,6 @@
 //! What a migration was asked to do, checked at the edge.
 
+mod capture;
 mod encap;
 mod finish;
 mod invalid;
@@ -11,6 +12,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use capture::CaptureWay;
 pub use encap::{Encap, EncapKind};
 pub use finish::{FinishMode, NewSessions, Quiesce, Unsettled};
 pub use invalid::InvalidSpec;
@@ -76,6 +78,9 @@ pub struct Spec {
     /// Where the list of the source's sessions comes from.
     #[serde(default)]
     pub session_list: SessionList,
+    /// How the source's memory is captured.
+    #[serde(default)]
+    pub capture: CaptureWay,
     /// What the switch is told at cutover.
     #[serde(default)]
     pub policies: Policies,

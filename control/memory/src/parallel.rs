@@ -41,13 +41,18 @@ pub(crate) fn in_parallel_with<W: Sync, S>(
     })
 }
 
+/// As many threads as help with so many pieces.
+pub(crate) fn threads(pieces: usize) -> usize {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    threads.min(MAX_THREADS).min(pieces.max(1))
+}
+
 /// Run `job` on as many threads as help with `pieces` pieces of work; the first error is the answer.
 pub(crate) fn on_threads(
     pieces: usize,
     job: impl Fn() -> Result<(), MemoryError> + Sync,
 ) -> Result<(), MemoryError> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let threads = threads.min(MAX_THREADS).min(pieces.max(1));
+    let threads = threads(pieces);
     let failed = Mutex::new(None);
     let run = || {
         if let Err(error) = job() {

@@ -1,22 +1,32 @@
 //! The copy of a guest's memory as of T0, in files.
 //!
 //! [`Prepared::new`] does everything that can fail or takes long before the source is paused: it checks the
-//! room, allocates the files and touches every page. [`Prepared::fill`] is what happens during the pause.
+//! room and allocates the files. For stop-and-copy [`Prepared::prefault`] then touches every page, and
+//! [`Prepared::fill`] is what happens during the pause. Who has the pages come in while the source runs writes them
+//! to [`Prepared::twin`] instead.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{Seek as _, SeekFrom},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use crate::{
     Mapping, MemoryError, Object, ObjectKind,
-    mapping::{self, create_file, free_bytes},
-    parallel::in_parallel,
+    mapping::{self, PAGE_BYTES, create_file, free_bytes},
+    parallel::{self, in_parallel},
 };
 
 /// What one thread copies at a time.
 const PIECE_BYTES: u64 = 8 << 20;
+/// What is read to learn how fast that is: so many pieces of so many bytes.
+const SAMPLES: usize = 16;
+const SAMPLED_BYTES: u64 = 2 << 20;
 
 /// Where the twin of an object is kept in the twin's directory.
 #[must_use]
@@ -70,10 +80,28 @@ pub struct Prepared {
     pieces: Vec<Copied>,
 }
 
+/// What a copy of sources will take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speed {
+    /// Bytes that are there: holes need no copy.
+    pub used_bytes: u64,
+    /// How fast they can be copied.
+    pub bytes_per_second: u64,
+}
+
+/// A twin beside its source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Pages that are not the same.
+    pub differing_pages: u64,
+    /// Where the first of them is: object and offset.
+    pub first: Option<(ObjectKind, u64)>,
+}
+
 #[derive(Debug)]
 struct Copied {
     object: Object,
-    source: PathBuf,
+    source: Mapping,
     twin: Mapping,
 }
 
@@ -114,31 +142,88 @@ impl Prepared {
         for (object, source) in objects {
             let path = path_of(dir, &object.kind);
             allocate(&path, object.size_bytes)?;
-            let twin = Mapping::open(&path)?;
+            let (source, twin) = (Mapping::open(&source)?, Mapping::open(&path)?);
             pieces.push(Copied { object, source, twin });
         }
-        let prepared = Self { pieces };
-        let work = prepared.work(|piece| Ok(vec![(0, piece.object.size_bytes)]))?;
-        in_parallel(&work, |(index, offset, len)| {
-            prepared.pieces[*index].twin.prefault(*offset, *len)
-        })?;
-        Ok(prepared)
+        Ok(Self { pieces })
     }
 
-    /// Copy the sources as they are now. The guest must be paused.
+    /// Touch every page that [`Self::fill`] will need.
+    ///
+    /// # Errors
+    /// [`MemoryError`] when a source cannot be read.
+    pub fn prefault(&self) -> Result<(), MemoryError> {
+        let work = self.work(|piece| Ok(vec![(0, piece.object.size_bytes)]))?;
+        in_parallel(&work, |(index, offset, len)| {
+            self.pieces[*index].twin.prefault(*offset, *len)
+        })?;
+        self.look_at_sources()
+    }
+
+    /// Look at every page of the sources, so that [`Self::fill`] finds it present.
+    ///
+    /// # Errors
+    /// [`MemoryError`] when a source cannot be read.
+    pub fn look_at_sources(&self) -> Result<(), MemoryError> {
+        let work = self.work(|piece| data_extents(piece.source.path()))?;
+        in_parallel(&work, |(index, offset, len)| self.pieces[*index].source.look_at(*offset, *len))
+    }
+
+    /// Copy the sources as they are now into a twin that is all zeros. The guest must be paused.
     ///
     /// # Errors
     /// [`MemoryError`] when a source cannot be read.
     pub fn fill(&self) -> Result<(), MemoryError> {
-        let work = self.work(|piece| data_extents(&piece.source))?;
+        self.copy(&self.work(|piece| data_extents(piece.source.path()))?)
+    }
+
+    /// As [`Self::fill`], into a twin in which there is something already: holes of the sources are copied as well.
+    ///
+    /// # Errors
+    /// [`MemoryError`] when a source cannot be read.
+    pub fn fill_again(&self) -> Result<(), MemoryError> {
+        self.copy(&self.work(|piece| Ok(vec![(0, piece.object.size_bytes)]))?)
+    }
+
+    fn copy(&self, work: &[(usize, u64, u64)]) -> Result<(), MemoryError> {
+        in_parallel(work, |(index, offset, len)| {
+            let piece = &self.pieces[*index];
+            piece.twin.copy_from(&piece.source, *offset, *len)
+        })
+    }
+
+    /// How many pages of the twin are not as the source's, which must not change meanwhile, and the first of them.
+    ///
+    /// # Errors
+    /// [`MemoryError`] when a source cannot be read.
+    pub fn audit(&self) -> Result<Audit, MemoryError> {
+        let work = self.work(|piece| Ok(vec![(0, piece.object.size_bytes)]))?;
+        let found = Mutex::new(Audit::default());
         in_parallel(&work, |(index, offset, len)| {
             let piece = &self.pieces[*index];
-            let open = MemoryError::file("open", &piece.source);
-            let mut source = File::open(&piece.source).map_err(open)?;
-            let seek = MemoryError::file("seek in", &piece.source);
-            source.seek(SeekFrom::Start(*offset)).map_err(seek)?;
-            piece.twin.fill_from(*offset, *len, &mut source)
-        })
+            let path = piece.source.path();
+            let file = File::open(path).map_err(MemoryError::file("open", path))?;
+            let (mut now, mut then) = (vec![0; *len as usize], vec![0; *len as usize]);
+            // Not from the mapping: that would fill holes.
+            file.read_exact_at(&mut now, *offset).map_err(MemoryError::file("read", path))?;
+            piece.twin.read(*offset, &mut then)?;
+            let pages = now.chunks(PAGE_BYTES).zip(then.chunks(PAGE_BYTES));
+            for (page, _) in pages.enumerate().filter(|(_, (now, then))| now != then) {
+                let place = (piece.object.kind.clone(), offset + (page * PAGE_BYTES) as u64);
+                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                found.differing_pages += 1;
+                found.first = found.first.take().into_iter().chain([place]).min();
+            }
+            Ok(())
+        })?;
+        Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The twin of an object.
+    #[must_use]
+    pub fn twin(&self, kind: &ObjectKind) -> Option<&Mapping> {
+        let piece = self.pieces.iter().find(|piece| piece.object.kind == *kind);
+        piece.map(|piece| &piece.twin)
     }
 
     /// The objects and their sizes.
@@ -164,6 +249,39 @@ impl Prepared {
     }
 }
 
+/// How fast the sources can be read into memory that is there, as [`Prepared::fill`] does, in bytes a second, and how many bytes
+/// they have. Reads some of them.
+///
+/// # Errors
+/// [`MemoryError`] when one cannot be read.
+pub fn speed(sources: &[(ObjectKind, PathBuf)]) -> Result<Speed, MemoryError> {
+    let (mut used_bytes, mut work) = (0, Vec::new());
+    for (index, (_, source)) in sources.iter().enumerate() {
+        for (offset, len) in data_extents(source)? {
+            used_bytes += len;
+            for start in (offset..offset + len).step_by(SAMPLED_BYTES as usize) {
+                work.push((index, start, SAMPLED_BYTES.min(offset + len - start)));
+            }
+        }
+    }
+    work.truncate(SAMPLES);
+    let reading_ns = AtomicU64::new(0);
+    in_parallel(&work, |(index, offset, len)| {
+        let source = Mapping::open(&sources[*index].1)?;
+        // Not zeros: those would be pages that are not there yet.
+        let mut buffer = vec![1; *len as usize];
+        let began = Instant::now();
+        source.read(*offset, &mut buffer)?;
+        // Relaxed: the scope's join orders it.
+        reading_ns.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        Ok(())
+    })?;
+    let sampled: u64 = work.iter().map(|(_, _, len)| len).sum();
+    let seconds =
+        reading_ns.into_inner().max(1) as f64 / 1e9 / parallel::threads(work.len()) as f64;
+    Ok(Speed { used_bytes, bytes_per_second: (sampled as f64 / seconds) as u64 })
+}
+
 /// Where a file has bytes: a guest's RAM that was never touched is a hole, and the twin's zeros already
 /// say so. Offset and length.
 pub(crate) fn data_extents(path: &Path) -> Result<Vec<(u64, u64)>, MemoryError> {
@@ -186,7 +304,7 @@ pub(crate) fn data_extents(path: &Path) -> Result<Vec<(u64, u64)>, MemoryError> 
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+    use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
 
@@ -204,14 +322,37 @@ mod tests {
             [(ObjectKind::Ram, source.clone()), (ObjectKind::Region("r".into()), region.clone())];
         let twin_dir = dir.path().join("twin");
         let prepared = Prepared::new(&twin_dir, &sources, 0).expect("prepare");
+        prepared.prefault().expect("touched");
         let allocated = fs::metadata(twin_dir.join("ram")).expect("twin").blocks() * 512;
         assert!(allocated >= 64 << 20, "{allocated} bytes are allocated before the pause");
         prepared.fill().expect("fill");
+        assert_eq!(prepared.audit().expect("audit"), Audit::default());
         file.write_all_at(b"later", 9000).expect("write");
+        file.write_all_at(b"and later", 50 << 20).expect("write");
+        let first = Some((ObjectKind::Ram, 8192));
+        assert_eq!(prepared.audit().expect("audit"), Audit { differing_pages: 2, first });
+        file.write_all_at(&[0; 9], 50 << 20).expect("write");
+        let page = 4096 * 77;
+        file.write_all_at(b"xyz", 60 << 20).expect("write");
+        prepared.fill_again().expect("fill");
+        file.write_all_at(&[0; 3], 60 << 20).expect("write");
+        rustix::fs::fallocate(
+            &file,
+            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            page,
+            4096,
+        )
+        .expect("punched");
+        prepared.fill_again().expect("fill");
+        assert_eq!(prepared.audit().expect("audit"), Audit::default());
+        file.write_all_at(b"abc", page + 5).expect("write");
+        prepared.fill_again().expect("fill");
         let twin = fs::read(twin_dir.join("ram")).expect("twin");
         let mut then = fs::read(&source).expect("source");
-        then[9000..9005].fill(0);
         assert!(twin == then);
+        file.write_all_at(b"after", 9000).expect("write");
+        then[9000..9005].copy_from_slice(b"after");
+        assert!(fs::read(twin_dir.join("ram")).expect("twin") != then, "it stays as it was");
         assert_eq!(fs::read(twin_dir.join("region-r")).expect("twin"), [7; 8192]);
     }
 

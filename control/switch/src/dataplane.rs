@@ -133,6 +133,18 @@ pub trait Dataplane: Send {
     /// [`PortFailure`].
     fn remove_port(&mut self, port: PortId) -> Result<(), PortFailure>;
 
+    /// For `time` from now on, keep what the port's device does not take, in order, as long as there is room.
+    ///
+    /// # Errors
+    /// [`PortFailure`].
+    fn hold_port(&mut self, port: PortId, time: Duration) -> Result<(), PortFailure>;
+
+    /// End that. Gives how many packets had to wait; 0 when it was over.
+    ///
+    /// # Errors
+    /// [`PortFailure`].
+    fn release_port(&mut self, port: PortId) -> Result<u64, PortFailure>;
+
     /// Ask the devices for their links' state.
     fn refresh_ports(&mut self);
 

@@ -1,6 +1,6 @@
 //! The real workers behind the [`Dataplane`] edge.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tidegate_dataplane::{
     counters::ShardCounters,
@@ -140,6 +140,15 @@ impl Dataplane for DpdkWorkers {
             self.ports[usize::from(port.0)] = None;
         }
         removed.map_err(port_failed)
+    }
+
+    fn hold_port(&mut self, port: PortId, time: Duration) -> Result<(), PortFailure> {
+        let until_ms = self.workers.now_ms().saturating_add(time.as_millis() as u64);
+        self.workers.hold_port(port, until_ms).map_err(port_failed)
+    }
+
+    fn release_port(&mut self, port: PortId) -> Result<u64, PortFailure> {
+        self.workers.release_port(port).map_err(port_failed)
     }
 
     fn refresh_ports(&mut self) {

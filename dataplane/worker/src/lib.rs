@@ -9,6 +9,7 @@
 mod clock;
 mod config;
 mod held;
+mod hold;
 mod host_limit;
 mod idle;
 mod link;

@@ -14,7 +14,10 @@ use tidegate_dataplane::{
 };
 use tidegate_dpdk::{Mbuf, RxQueue};
 
-use crate::outbox::Exit;
+use crate::{
+    hold::{Hold, HoldOrder},
+    outbox::Exit,
+};
 
 /// Orders under way at once; the control core waits for each but transmissions.
 const ORDERS: usize = 64;
@@ -35,6 +38,10 @@ pub(crate) enum Order {
     TakeUp(Box<PortShare>),
     /// Put into this what there is of its port, and let go of the port.
     LetGo(Box<PortShare>),
+    /// Hold this port from now on, or until later than was said.
+    Hold(Box<HoldOrder>),
+    /// Hold it no more.
+    Release(Box<HoldOrder>),
     /// End.
     Stop,
 }
@@ -49,6 +56,10 @@ pub(crate) enum Report {
     Imported(Box<ImportList>),
     /// Of a port taken up, empty; of one let go, what the worker had of it.
     Share(Box<PortShare>),
+    /// The hold is as ordered.
+    Held(Box<HoldOrder>),
+    /// A hold came to its end by itself.
+    HoldOver(Box<Hold>),
     /// Noticed in a packet.
     Noticed(Punt),
 }

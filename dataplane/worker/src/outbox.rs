@@ -8,6 +8,8 @@ use tidegate_dataplane::{
 };
 use tidegate_dpdk::{Burst, Mbuf, TxQueue, burst::Drain};
 
+use crate::hold::Hold;
+
 /// Times a full queue is tried again before packets are dropped.
 const RETRIES: u32 = 2;
 
@@ -27,11 +29,13 @@ pub(crate) struct Outbox {
     burst: Burst<BURST>,
     /// Outcome and number of packets in a row that end alike; together as many as there are in the burst.
     runs: ArrayVec<(Outcome, usize), BURST>,
+    /// While the port is held.
+    hold: Option<Box<Hold>>,
 }
 
 impl Outbox {
     pub(crate) fn new(port: PortId, queue: TxQueue) -> Self {
-        Self { port, queue, burst: Burst::new(), runs: ArrayVec::new() }
+        Self { port, queue, burst: Burst::new(), runs: ArrayVec::new(), hold: None }
     }
 
     /// Whether nothing waits here.
@@ -74,6 +78,9 @@ impl Outbox {
         if waiting == 0 {
             return;
         }
+        if self.hold.is_some() {
+            return self.flush_held(counters);
+        }
         let sent = self.send();
         let mut uncounted = sent;
         for (outcome, length) in self.runs.drain(..) {
@@ -84,6 +91,118 @@ impl Outbox {
         if sent < waiting {
             counters.count_transmit_full(self.port, (waiting - sent) as u64);
             self.burst.clear();
+        }
+    }
+
+    /// Keep from now on what the queue does not take. Gives the room back when the port is held already; then it is until
+    /// the new hold's end.
+    pub(crate) fn hold(&mut self, room: Box<Hold>, until_ms: u64) -> Option<Box<Hold>> {
+        match &mut self.hold {
+            Some(hold) => {
+                hold.extend(until_ms);
+                Some(room)
+            }
+            None => {
+                self.hold = Some(room);
+                None
+            }
+        }
+    }
+
+    /// Send what was kept, as far as the queue takes it, and keep nothing more. Gives the room, if the port was held.
+    pub(crate) fn release(&mut self, counters: &ShardCounters) -> Option<Box<Hold>> {
+        // What waits in the burst comes behind what is kept.
+        self.flush(counters);
+        let mut hold = self.hold.take()?;
+        while let Some((outcome, mbuf)) = hold.next() {
+            self.push(mbuf, outcome, counters);
+        }
+        self.flush(counters);
+        Some(hold)
+    }
+
+    /// How many packets are kept.
+    pub(crate) fn kept(&self) -> usize {
+        self.hold.as_ref().map_or(0, |hold| hold.len())
+    }
+
+    /// Try again what is kept. Gives the room when the hold is over.
+    pub(crate) fn look_after_hold(
+        &mut self,
+        now_ms: u64,
+        counters: &ShardCounters,
+    ) -> Option<Box<Hold>> {
+        if self.hold.as_ref()?.is_over(now_ms) {
+            return self.release(counters);
+        }
+        self.send_kept(counters);
+        None
+    }
+
+    /// Whether the port is held here.
+    pub(crate) fn is_held(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    /// As [`Outbox::flush`], while the port is held.
+    #[cold]
+    fn flush_held(&mut self, counters: &ShardCounters) {
+        if self.send_kept(counters) {
+            let sent = self.queue.tx_drain(&mut self.burst);
+            self.count_first(sent, counters);
+        }
+        let Some(hold) = &mut self.hold else { return };
+        let mut outcomes =
+            self.runs.iter().flat_map(|(outcome, length)| std::iter::repeat_n(*outcome, *length));
+        for mbuf in self.burst.drain() {
+            // There are as many.
+            let outcome = outcomes.next().unwrap_or(Outcome::TransmitFull);
+            hold.keep(mbuf, outcome, counters);
+        }
+        drop(outcomes);
+        self.runs.clear();
+    }
+
+    /// Send what is kept; true when nothing is left of it.
+    fn send_kept(&mut self, counters: &ShardCounters) -> bool {
+        let Some(hold) = &mut self.hold else { return true };
+        while !hold.is_empty() {
+            let mut burst: Burst<BURST> = Burst::new();
+            let mut outcomes: ArrayVec<Outcome, BURST> = ArrayVec::new();
+            while !burst.is_full()
+                && let Some((outcome, mbuf)) = hold.next()
+            {
+                // There is room: the loop's condition.
+                let _ = burst.push(mbuf);
+                outcomes.push(outcome);
+            }
+            let sent = self.queue.tx_drain(&mut burst);
+            for outcome in outcomes.drain(..sent) {
+                counters.count(outcome, 1);
+            }
+            if !burst.is_empty() {
+                let mut left: ArrayVec<Mbuf, BURST> = burst.drain().collect();
+                while let (Some(mbuf), Some(outcome)) = (left.pop(), outcomes.pop()) {
+                    hold.put_back(mbuf, outcome);
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Count the first `sent` packets of the burst, which have left, and forget their outcomes.
+    fn count_first(&mut self, mut sent: usize, counters: &ShardCounters) {
+        while sent > 0
+            && let Some((outcome, length)) = self.runs.first_mut()
+        {
+            let counted = sent.min(*length);
+            counters.count(*outcome, counted as u64);
+            sent -= counted;
+            *length -= counted;
+            if *length == 0 {
+                self.runs.remove(0);
+            }
         }
     }
 

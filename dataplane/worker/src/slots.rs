@@ -9,6 +9,7 @@ use tidegate_dpdk::{Port, PortStats};
 
 use crate::{
     PortError, PortSpec, WorkerError, Workers,
+    hold::{Hold, HoldOrder},
     link::{Order, PortShare, Report},
     mesh,
     outbox::{Exit, Outbox},
@@ -108,6 +109,52 @@ impl Workers {
             device: spec.device,
             reason: Box::new(reason),
         })
+    }
+
+    /// Hold a port until `until_ms` of the workers' clock: what its device does not take is kept, in order, as long as there is
+    /// room. Held already, it is until then.
+    ///
+    /// # Errors
+    /// [`PortError`]; some workers may hold it.
+    pub fn hold_port(&mut self, port: PortId, until_ms: u64) -> Result<(), PortError> {
+        self.order_hold(port, |this, worker| {
+            let room = Some(Box::new(Hold::new(until_ms)));
+            this.order(worker, Order::Hold(Box::new(HoldOrder { port, until_ms, room })))
+        })
+        .map(drop)
+    }
+
+    /// Hold a port no more. Gives how many packets had to wait; 0 when the hold was over by itself.
+    ///
+    /// # Errors
+    /// [`PortError`]; some workers may still hold it.
+    pub fn release_port(&mut self, port: PortId) -> Result<u64, PortError> {
+        let released = self.order_hold(port, |this, worker| {
+            let order = HoldOrder { port, until_ms: 0, room: None };
+            this.order(worker, Order::Release(Box::new(order)))
+        });
+        Ok(released?.iter().filter_map(|order| order.room.as_ref()).map(|hold| hold.held()).sum())
+    }
+
+    /// Give every worker an order about a port's hold, and await what they say.
+    fn order_hold(
+        &mut self,
+        port: PortId,
+        order: impl Fn(&mut Self, usize) -> Result<(), WorkerError>,
+    ) -> Result<Vec<Box<HoldOrder>>, PortError> {
+        if !self.slots.get(usize::from(port.0)).is_some_and(Option::is_some) {
+            return Err(PortError::Unknown { port });
+        }
+        for worker in 0..self.count() {
+            order(self, worker)?;
+        }
+        let answers = (0..self.count()).map(|worker| {
+            self.await_report(worker, |report| match report {
+                Report::Held(order) => Ok(order),
+                other => Err(other),
+            })
+        });
+        Ok(answers.collect::<Result<_, _>>()?)
     }
 
     /// The ports as they are now, by [`PortId`].

@@ -15,6 +15,7 @@ use tidegate_dpdk::{Burst, Mbuf, RxQueue, burst::Drain};
 use crate::{
     clock::Clock,
     held::Held,
+    hold::HoldOrder,
     host_limit::HostLimit,
     idle::Idler,
     link::{ImportList, Listing, Order, PortShare, Report, WorkerEnd},
@@ -51,6 +52,8 @@ pub(crate) struct Worker {
     pub(crate) clock: Clock,
     pub(crate) stopped: bool,
     pub(crate) host_limit: HostLimit,
+    /// Whether some port is held.
+    pub(crate) holding: bool,
 }
 
 impl Worker {
@@ -62,6 +65,9 @@ impl Worker {
             let now_ms = self.clock.now_ms();
             self.take_orders();
             let packets = self.receive(now_ms) + self.take_parcels(now_ms);
+            if self.holding {
+                self.look_after_holds(now_ms);
+            }
             rounds = rounds.wrapping_add(1);
             self.shard.counters().polls.add(1);
             if packets > 0 {
@@ -86,6 +92,8 @@ impl Worker {
         for port in self.waiting.drain(..) {
             if let Some(Exit::Own(outbox)) = self.exits.get_mut(usize::from(port.0)) {
                 outbox.flush(self.shard.counters());
+                // Its room is freed with the worker.
+                let _ = outbox.release(self.shard.counters());
             }
         }
     }
@@ -106,8 +114,41 @@ impl Worker {
                 }
                 Order::TakeUp(share) => self.take_up(share),
                 Order::LetGo(share) => self.let_go(share),
+                Order::Hold(hold) => self.hold(hold),
+                Order::Release(hold) => self.release_port(hold),
                 Order::Stop => self.stopped = true,
             }
+        }
+    }
+
+    fn hold(&mut self, mut order: Box<HoldOrder>) {
+        // Who sends by another worker's queue has nothing to keep, and gives the room back.
+        if let Some(Exit::Own(outbox)) = self.exits.get_mut(usize::from(order.port.0))
+            && let Some(room) = order.room.take()
+        {
+            order.room = outbox.hold(room, order.until_ms);
+            self.holding = true;
+        }
+        self.link.answer(Report::Held(order));
+    }
+
+    fn release_port(&mut self, mut order: Box<HoldOrder>) {
+        if let Some(Exit::Own(outbox)) = self.exits.get_mut(usize::from(order.port.0)) {
+            order.room = outbox.release(self.shard.counters());
+        }
+        self.link.answer(Report::Held(order));
+    }
+
+    /// Try what is kept for held ports again, and end holds whose time is over.
+    #[cold]
+    fn look_after_holds(&mut self, now_ms: u64) {
+        self.holding = false;
+        for exit in &mut self.exits {
+            let Exit::Own(outbox) = exit else { continue };
+            if let Some(over) = outbox.look_after_hold(now_ms, self.shard.counters()) {
+                self.link.answer(Report::HoldOver(over));
+            }
+            self.holding |= outbox.is_held();
         }
     }
 
@@ -126,6 +167,8 @@ impl Worker {
         mem::swap(exit, &mut share.exit);
         if let Exit::Own(outbox) = &mut share.exit {
             outbox.flush(self.shard.counters());
+            let kept = outbox.kept() as u64;
+            self.shard.counters().count(Outcome::PortGone, kept);
         }
         // They would be taken for those of the next port with this number.
         let forgotten = self.held.forget_port(share.port);

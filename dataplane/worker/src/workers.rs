@@ -20,6 +20,7 @@ use crate::{
     PortError, WorkersConfig,
     clock::Clock,
     held::Held,
+    hold,
     host_limit::HostLimit,
     idle::Idler,
     link::{ControlEnd, ImportList, Listing, Order, Report, link},
@@ -220,6 +221,7 @@ impl Workers {
             clock: self.clock,
             stopped: false,
             host_limit: HostLimit::new(),
+            holding: false,
         };
         let lcore = self.eal.worker_lcores()[number];
         let task = self.eal.launch(lcore, move || worker.run());
@@ -447,6 +449,10 @@ impl Workers {
             Report::Listed(listing) => drop(listing),
             Report::Imported(list) => drop(list),
             Report::Share(share) => drop(share),
+            Report::Held(order) => drop(order),
+            Report::HoldOver(hold) => {
+                tracing::warn!(held = hold.held(), "a port was held until the deadline");
+            }
         }
     }
 }
@@ -467,10 +473,12 @@ impl Drop for Workers {
 }
 
 fn pool_config(config: &WorkersConfig) -> PoolConfig {
-    // Each port's receive and transmit rings, what is between workers, what they hold, and room to spare.
+    // Each port's receive and transmit rings, what is between workers, what they hold, what waits for a held port, and room
+    // to spare.
     let rings = usize::from(config.port_slots()) * config.cpus.len() * 2 * 1024;
     let mesh = config.cpus.len() * config.cpus.len() * 1024;
     let held = config.cpus.len() * HELD;
-    let needed = (rings + mesh + held + 1024) as u32;
+    let kept = config.cpus.len() * hold::DEPTH;
+    let needed = (rings + mesh + held + kept + 1024) as u32;
     PoolConfig { mbufs: config.mbufs.unwrap_or(needed), ..PoolConfig::default() }
 }

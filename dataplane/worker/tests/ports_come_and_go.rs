@@ -1,6 +1,7 @@
 //! Ports that are added and removed while two workers run. One test, because DPDK starts once per process.
 
 use std::{
+    path::Path,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -101,6 +102,19 @@ impl Rig {
         self.clients += count;
     }
 
+    /// One client sends datagrams to the managed address, numbered from 0.
+    fn send_datagrams(&mut self, count: u16) {
+        for number in 0..count {
+            let mut frame = Vec::new();
+            PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], UPLINK.0)
+                .ipv4([10, 9, 0, 9], [10, 9, 0, 100], 64)
+                .udp(10_000, 53)
+                .write(&mut frame, &number.to_be_bytes())
+                .expect("frame");
+            self.workers.transmit(PortId(0), &frame).expect("a buffer");
+        }
+    }
+
     /// Sum over workers.
     fn total(&self, outcome: Outcome) -> u64 {
         let workers = 0..self.workers.count();
@@ -146,6 +160,8 @@ fn ports_come_and_go() {
     a_port_at_full_speed_goes_without_a_trace(&mut rig);
     what_waits_for_a_first_fragment_goes_with_its_port(&mut rig);
     a_socket_nobody_is_at_comes_and_goes(&mut rig);
+    a_held_port_keeps_what_its_device_does_not_take(&mut rig);
+    a_hold_has_bounds(&mut rig);
 }
 
 fn a_port_carries_packets_from_when_it_is_added(rig: &mut Rig) {
@@ -238,6 +254,74 @@ fn what_waits_for_a_first_fragment_goes_with_its_port(rig: &mut Rig) {
     rig.workers.remove_port(SECOND).expect("closes");
     assert_eq!((rig.total(Outcome::PortGone), rig.workers.buffers_in_use()), (gone + 1, 0));
     rig.publish(true);
+}
+
+/// Two ends of shared memory: nothing is taken at one before the other is there.
+fn memif(socket: &Path, role: &str) -> PortSpec {
+    let number = u8::from(role == "client");
+    let device = format!("net_memif{number},role={role},socket={}", socket.display());
+    spec(role, &format!("{device},socket-abstract=no"))
+}
+
+fn a_held_port_keeps_what_its_device_does_not_take(rig: &mut Rig) {
+    let dir = tempfile::tempdir().expect("dir");
+    let socket = dir.path().join("memif");
+    assert_eq!(rig.workers.add_port(&memif(&socket, "server")).expect("opens"), GUEST);
+    rig.publish(true);
+    let before = [Outcome::ToSource, Outcome::TransmitFull].map(|outcome| rig.total(outcome));
+    rig.send_datagrams(3);
+    rig.await_total(Outcome::TransmitFull, before[1] + 3);
+
+    let until = rig.workers.now_ms() + 60_000;
+    rig.workers.hold_port(GUEST, until).expect("held");
+    rig.workers.hold_port(GUEST, until).expect("longer");
+    rig.send_datagrams(500);
+    rig.wait("all to be kept", || rig.workers.buffers_in_use() == 500);
+    assert_eq!(rig.total(Outcome::TransmitFull), before[1] + 3, "nothing is dropped");
+    // As soon as the other end takes packets, they go.
+    assert_eq!(rig.workers.add_port(&memif(&socket, "client")).expect("opens"), SECOND);
+    rig.await_total(Outcome::ToSource, before[0] + 500);
+    assert_eq!(rig.workers.port_stats(GUEST).tx_packets, 500);
+    assert_eq!(rig.workers.release_port(GUEST).expect("released"), 500);
+    assert_eq!(rig.workers.release_port(GUEST).expect("again"), 0);
+    rig.workers.remove_port(SECOND).expect("closes");
+    rig.workers.remove_port(GUEST).expect("closes");
+    rig.assert_nothing_is_lost();
+}
+
+/// It has room for so many packets, ends by itself, and goes with its port.
+fn a_hold_has_bounds(rig: &mut Rig) {
+    const ROOM: u64 = 2048;
+    let dir = tempfile::tempdir().expect("dir");
+    let server = memif(&dir.path().join("memif"), "server");
+    rig.workers.add_port(&server).expect("opens");
+    let before = rig.total(Outcome::TransmitFull);
+    const DEADLINE_MS: u64 = 60_000;
+    rig.workers.hold_port(GUEST, rig.workers.now_ms() + DEADLINE_MS).expect("held");
+    // Not all at once: rings between workers have bounds of their own.
+    for kept in (0..ROOM).step_by(64) {
+        rig.send_datagrams(64);
+        rig.wait("all to be kept", || u64::from(rig.workers.buffers_in_use()) == kept + 64);
+    }
+    rig.send_datagrams(100);
+    rig.await_total(Outcome::HoldFull, 100);
+    assert_eq!(rig.total(Outcome::TransmitFull), before);
+    // Its deadline comes, and nobody has released it.
+    rig.workers.hold_port(GUEST, rig.workers.now_ms() + 50).expect("shorter");
+    rig.await_total(Outcome::TransmitFull, before + ROOM);
+    assert_eq!(rig.workers.release_port(GUEST).expect("it is over"), 0);
+    rig.send_datagrams(1);
+    rig.await_total(Outcome::TransmitFull, before + ROOM + 1);
+
+    let gone = rig.total(Outcome::PortGone);
+    rig.workers.hold_port(GUEST, rig.workers.now_ms() + 60_000).expect("held");
+    rig.send_datagrams(7);
+    rig.wait("all to be kept", || rig.workers.buffers_in_use() == 7);
+    rig.workers.remove_port(GUEST).expect("closes");
+    assert_eq!(rig.total(Outcome::PortGone), gone + 7);
+    let error = rig.workers.hold_port(GUEST, 0).expect_err("no such port");
+    assert!(matches!(error, PortError::Unknown { port: GUEST }), "{error}");
+    rig.assert_nothing_is_lost();
 }
 
 fn a_socket_nobody_is_at_comes_and_goes(rig: &mut Rig) {

@@ -140,6 +140,58 @@ impl Api {
         })
     }
 
+    /// Capture a guest this way, and have the host compare the twin with its memory before it goes on; then forget it.
+    ///
+    /// # Errors
+    /// When the host does not, or finds a difference.
+    pub fn capture(
+        &self,
+        id: &str,
+        guest: &str,
+        way: host::CaptureWay,
+    ) -> anyhow::Result<host::CaptureReport> {
+        self.ask("capture", async {
+            let mut client = HostClient::new(connect(&self.host).await?);
+            let request = host::CaptureRequest {
+                migration_id: id.to_owned(),
+                guest: guest.to_owned(),
+                clone: true,
+                way: way.into(),
+                audit: true,
+                ..Default::default()
+            };
+            let report = client.capture(request).await?.into_inner();
+            client.forget(host::ForgetRequest { migration_id: id.to_owned() }).await?;
+            Ok(report)
+        })
+    }
+
+    /// Have the box hold a port.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn hold_port(&self, name: &str, deadline: Duration) -> anyhow::Result<()> {
+        self.ask("hold", async {
+            let mut client = SwitchClient::new(connect(&self.switch).await?);
+            let deadline_ms = deadline.as_millis() as u32;
+            let request = switch::HoldPortRequest { name: name.to_owned(), deadline_ms };
+            client.hold_port(request).await?;
+            Ok(())
+        })
+    }
+
+    /// Have the box hold it no more: how many packets had to wait.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn release_port(&self, name: &str) -> anyhow::Result<u64> {
+        self.ask("release", async {
+            let mut client = SwitchClient::new(connect(&self.switch).await?);
+            let request = switch::ReleasePortRequest { name: name.to_owned() };
+            Ok(client.release_port(request).await?.into_inner().held_packets)
+        })
+    }
+
     /// All migrations the manager knows.
     ///
     /// # Errors

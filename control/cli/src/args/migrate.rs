@@ -3,8 +3,9 @@
 use std::{net::IpAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
-use tidegate_api::manager::{
-    self as proto, DestinationKind, FinishMode, MigrationSpec, SessionList,
+use tidegate_api::{
+    host::CaptureWay,
+    manager::{self as proto, DestinationKind, FinishMode, MigrationSpec, SessionList},
 };
 
 use super::{PolicyArgs, TunnelArgs};
@@ -94,6 +95,10 @@ pub struct Migrate {
     /// Abort when old sessions are left after so long; nothing is cut.
     #[arg(long, value_name = "SECONDS")]
     pub drain_deadline: Option<u32>,
+    /// How the source's memory is captured. stop: all of it while the source is paused. passes: while it runs, and
+    /// what changed meanwhile again; it is paused for the last pass, so that the pause does not grow with RAM.
+    #[arg(long, value_enum, default_value_t = Capture::Auto)]
+    pub capture: Capture,
     /// What the switch box cannot know better.
     #[command(flatten)]
     pub policies: PolicyArgs,
@@ -152,6 +157,17 @@ impl FromStr for Sessions {
             },
         })
     }
+}
+
+/// How the source's memory is captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Capture {
+    /// As its host thinks best.
+    Auto,
+    /// While the source is paused.
+    Stop,
+    /// While it runs, the last pass while it is paused; for a clone.
+    Passes,
 }
 
 /// What happens at the end.
@@ -216,6 +232,11 @@ impl Migrate {
             Some(Unsettled::Stop) => proto::Unsettled::Stop,
             None => proto::Unsettled::Unspecified,
         };
+        let capture = match self.capture {
+            Capture::Auto => CaptureWay::Unspecified,
+            Capture::Stop => CaptureWay::Stop,
+            Capture::Passes => CaptureWay::Passes,
+        };
         let (list, path) = match &self.sessions {
             Sessions::From(list) => (*list, String::new()),
             Sessions::File(path) => (SessionList::File, path.display().to_string()),
@@ -247,6 +268,7 @@ impl Migrate {
             unknown_quic: self.policies.unknown_quic.wire().into(),
             datagram_max_age_s: self.policies.datagram_max_age,
             ignore_begun_by_source: self.policies.ignore_begun_by_source,
+            capture: capture.into(),
             new_sessions: new_sessions.into(),
             quiesce: quiesce.into(),
             settle_ms: self.settle_ms.unwrap_or_default(),

@@ -27,6 +27,16 @@ fn a_clone_is_merged_by_default() {
 }
 
 #[test]
+fn the_way_of_the_capture_can_be_said() {
+    let way = |more: &str| order(&format!("{CLONE} {more}")).capture();
+    assert_eq!(way(""), CaptureWay::Unspecified);
+    assert_eq!(way("--capture auto"), CaptureWay::Unspecified);
+    assert_eq!(way("--capture stop"), CaptureWay::Stop);
+    assert_eq!(way("--capture passes"), CaptureWay::Passes);
+    assert!(parse(&format!("{CLONE} --capture fast")).is_err());
+}
+
+#[test]
 fn everything_reaches_the_order() {
     let line = CLONE.replace("--clone", "--boot --mac 02:00:00:00:00:02 --locator 10.1.0.2");
     let order = order(&format!(

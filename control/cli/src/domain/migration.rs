@@ -1,8 +1,11 @@
 //! Migrations and their events.
 
 use serde::Serialize;
-use tidegate_api::manager::{
-    self as proto, DestinationKind, FinishMode, MigrationState, Phase, migration_event::What,
+use tidegate_api::{
+    host::CaptureWay,
+    manager::{
+        self as proto, DestinationKind, FinishMode, MigrationState, Phase, migration_event::What,
+    },
 };
 
 use super::Invalid;
@@ -62,6 +65,15 @@ fn phase_name(value: i32) -> Result<&'static str, Invalid> {
         Ok(Phase::Release) => "release",
         Ok(Phase::Cleanup) => "cleanup",
         _ => return Err(Invalid::Unknown { field: "phase", value }),
+    })
+}
+
+fn way_name(value: i32) -> Result<&'static str, Invalid> {
+    Ok(match CaptureWay::try_from(value) {
+        Ok(CaptureWay::Unspecified) => "",
+        Ok(CaptureWay::Stop) => "stop",
+        Ok(CaptureWay::Passes) => "passes",
+        Err(_) => return Err(Invalid::Unknown { field: "capture_way", value }),
     })
 }
 
@@ -165,6 +177,10 @@ pub struct Figures {
     pub forgotten_sessions: u64,
     pub imported_sessions: u64,
     pub session_list_missing: String,
+    pub capture_way: &'static str,
+    pub capture_why: String,
+    pub pass_bytes: Vec<u64>,
+    pub held_packets: Option<u64>,
     pub image_pause_ns: u64,
     pub image_digest: String,
     pub kept_sessions: u64,
@@ -190,6 +206,10 @@ impl TryFrom<proto::Migration> for Migration {
             phases: migration.phases.iter().map(phase).collect::<Result<_, _>>()?,
             spec: Spec::from(spec),
             figures: Figures {
+                capture_way: way_name(figures.capture_way)?,
+                capture_why: figures.capture_why,
+                pass_bytes: figures.pass_bytes,
+                held_packets: figures.held_packets,
                 ram_bytes: figures.ram_bytes,
                 copied_bytes: figures.copied_bytes,
                 device_state_bytes: figures.device_state_bytes,

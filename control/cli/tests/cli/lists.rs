@@ -230,6 +230,20 @@ impl Switch for FakeSwitch {
         }
     }
 
+    async fn hold_port(
+        &self,
+        _: Request<switch::HoldPortRequest>,
+    ) -> Result<Response<switch::HoldPortResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
+    async fn release_port(
+        &self,
+        _: Request<switch::ReleasePortRequest>,
+    ) -> Result<Response<switch::ReleasePortResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
     async fn add_address(
         &self,
         request: Request<switch::AddAddressRequest>,

@@ -1,6 +1,7 @@
 use serde_json::json;
 use tidegate_api::{
     Status,
+    host::CaptureWay,
     manager::{
         self as proto, Check, CopyProgress, DrainProgress, Ended, Figures, Migration,
         MigrationEvent, MigrationSpec, MigrationState, Phase, PhaseFinished, PhaseStarted,
@@ -58,6 +59,10 @@ fn migration(state: MigrationState) -> Migration {
             forgotten_sessions: 3,
             imported_sessions: 20,
             session_list_missing: "2 refused: the table is full".to_owned(),
+            capture_way: CaptureWay::Passes.into(),
+            capture_why: "1024 MiB in use take 250 ms to copy".to_owned(),
+            pass_bytes: vec![4096, 0],
+            held_packets: Some(17),
             ..Figures::default()
         }),
         started_unix_ms: 1000,
@@ -164,6 +169,8 @@ async fn every_event_is_an_object_and_the_last_is_the_migration() {
                 "old_sessions_at_cutover": 0, "cutover_ns": 0, "epoch": 0, "conflicts": 0,
                 "forgotten_sessions": 3, "imported_sessions": 20,
                 "session_list_missing": "2 refused: the table is full",
+                "capture_way": "passes", "capture_why": "1024 MiB in use take 250 ms to copy",
+                "pass_bytes": [4096, 0], "held_packets": 17,
                 "image_pause_ns": 0, "image_digest": "", "kept_sessions": 0, "cut_sessions": 0,
             },
         })

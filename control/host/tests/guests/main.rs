@@ -1,6 +1,7 @@
 //! Real QEMU guests on real hosts, over loopback.
 #![allow(missing_docs)]
 
+mod capture;
 mod clone;
 mod copies;
 mod daemon;
@@ -8,5 +9,6 @@ mod image;
 mod ready;
 mod refusals;
 mod restart;
+mod rewriter;
 mod rig;
 mod sockets;

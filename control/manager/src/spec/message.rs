@@ -4,7 +4,10 @@ use std::{net::IpAddr, path::PathBuf};
 
 use tidegate_api::manager as proto;
 
-use super::{DestinationKind, Encap, FinishMode, InvalidSpec, Mac, Names, Policies, Quiesce, Spec};
+use super::{
+    CaptureWay, DestinationKind, Encap, FinishMode, InvalidSpec, Mac, Names, Policies, Quiesce,
+    Spec,
+};
 use crate::sessions::SessionList;
 
 /// How long a booted destination is given when the order does not say.
@@ -45,6 +48,14 @@ impl Spec {
                 reason: "a clone does not boot and prints nothing; leave it out".to_owned(),
             });
         }
+        let capture = CaptureWay::asked(spec.capture)?;
+        if capture == CaptureWay::Passes && kind == DestinationKind::Boot {
+            return Err(InvalidSpec::Value {
+                field: "capture",
+                reason: "passes are for a clone's RAM, and only regions are captured; leave it out"
+                    .to_owned(),
+            });
+        }
         let vhost_socket = vhost_socket(spec.destination_vhost_socket)?;
         let session_list = session_list(spec.session_list, spec.session_list_path)?;
         let address = required("address", spec.address, "give the managed address")?;
@@ -81,6 +92,7 @@ impl Spec {
             },
             ready_text,
             session_list,
+            capture,
             policies,
             quiesce,
             drain_deadline_s: Some(spec.drain_deadline_s).filter(|&seconds| seconds > 0),
@@ -129,6 +141,7 @@ impl Spec {
             unknown_quic: self.policies.unknown_quic.to_proto().into(),
             datagram_max_age_s: self.policies.datagram_max_age_s,
             ignore_begun_by_source: self.policies.ignore_begun_by_source,
+            capture: self.capture.to_proto().into(),
             new_sessions: new_sessions.into(),
             ..proto::MigrationSpec::default()
         };

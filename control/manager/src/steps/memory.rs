@@ -5,12 +5,12 @@ use tidegate_api::host as proto;
 use super::Work;
 use crate::{
     error::Error,
-    link,
+    hold, link,
     live::{self, Advance},
     pace::{CALL, COPY_SILENCE, MEMORY_CALL},
     phase::Phase,
     record::Outcome,
-    spec::{DestinationKind, FinishMode, NewSessions, Spec},
+    spec::{CaptureWay, DestinationKind, FinishMode, NewSessions, Spec},
 };
 
 /// T0.
@@ -19,8 +19,12 @@ pub(super) async fn capture(work: &Work) -> Result<Outcome, Error> {
         return Err(Error::Missing { phase: Phase::Preflight });
     };
     let clone = work.progress.spec.kind == DestinationKind::Clone;
-    if clone {
-        source_is_linked(work).await?;
+    // Where the source is behind a link of the switch; a tunnel's other end is another switch's.
+    let (switch, _, found) = work.steering().await?;
+    let port = found.home.filter(|home| home.encap.is_none()).map(|home| home.port);
+    if let (true, Some(port)) = (clone, &port) {
+        // The switch, or the source's connection to it, may have begun anew since the preflight.
+        link::wait_until_up(switch, port, work.pace.link).await?;
     }
     let (peer, mut host) = work.source_host().await?;
     let request = proto::CaptureRequest {
@@ -29,9 +33,20 @@ pub(super) async fn capture(work: &Work) -> Result<Outcome, Error> {
         clone,
         regions: regions.clone(),
         clone_use: clone_use(&work.progress.spec).into(),
+        way: work.progress.spec.capture.to_proto().into(),
+        audit: false,
     };
-    let report = peer.answer("Capture", MEMORY_CALL, host.capture(request)).await?;
+    let call = peer.answer("Capture", MEMORY_CALL, host.capture(request));
+    let (report, held_packets) = match &port {
+        Some(port) => hold::while_held(switch, port, call).await,
+        None => (call.await, None),
+    };
+    let report = report?;
     Ok(Outcome::Capture {
+        way: CaptureWay::from_proto(report.way()),
+        why: report.why,
+        pass_bytes: report.pass_bytes,
+        held_packets,
         pause_ns: report.pause_ns,
         ram_bytes: report.ram_bytes,
         region_bytes: report.region_bytes,

@@ -3,7 +3,7 @@
 use crate::fakes::{Fault, Lab, finished, order, recorded};
 use tidegate_api::{
     Status,
-    host::GuestState,
+    host::{CaptureWay, GuestState},
     manager::{self as proto, MigrationSpec, MigrationState, Phase as ProtoPhase},
     switch::{AddressState, Rewrite},
 };
@@ -40,6 +40,9 @@ async fn a_clone_goes_through_all_phases() {
     let figures = migration.figures.expect("figures");
     assert_eq!(figures.old_sessions_at_cutover, 50);
     assert_eq!((figures.copied_bytes, figures.merged_bytes, figures.epoch), (3000, 96, 2));
+    assert_eq!(figures.capture_way(), CaptureWay::Passes);
+    assert_eq!(figures.pass_bytes, [64 << 20, 1 << 20]);
+    assert_eq!(figures.held_packets, Some(17));
     let phases: Vec<_> = migration.phases.iter().map(proto::PhaseTime::phase).collect();
     assert_eq!(phases.len(), 12);
     assert_eq!((phases[0], phases[11]), (ProtoPhase::Preflight, ProtoPhase::Cleanup));
@@ -50,7 +53,9 @@ async fn a_clone_goes_through_all_phases() {
         "PrepareReceive",
         "Takeover",
         "SetDestination",
+        "HoldPort",
         "Capture",
+        "ReleasePort",
         "SendTwin",
         "StartDestination",
         "Cutover",
@@ -220,6 +225,30 @@ async fn killed_between_or_within_any_two_steps_it_completes_exactly_once() {
             assert_eq!((world.destinations_started, world.merges_applied), (1, 1), "{at}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_switch_that_cannot_hold_a_port_does_not_end_the_migration() {
+    for call in ["HoldPort", "ReleasePort"] {
+        let lab = Lab::new().await;
+        lab.fail(call, [Fault::Refuse(Status::unimplemented("an older one"))]);
+        let manager = lab.manager().await;
+        let id = manager.start(Some(order())).await.expect("started");
+        let migration = finished(&manager, &id).await;
+        assert_eq!(migration.state(), MigrationState::Completed, "{call}: {}", migration.message);
+        assert_eq!(migration.figures.expect("figures").held_packets, None);
+    }
+}
+
+#[tokio::test]
+async fn a_capture_that_fails_leaves_no_port_held() {
+    let lab = Lab::new().await;
+    lab.fail("Capture", [Fault::Refuse(Status::failed_precondition("its twin has no room"))]);
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    let migration = finished(&manager, &id).await;
+    assert_eq!(migration.state(), MigrationState::Aborted, "{}", migration.message);
+    assert_eq!((lab.called("HoldPort"), lab.called("ReleasePort")), (1, 1));
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Ports that come and go. While a device opens or closes the core does nothing else: some milliseconds for a virtual
 //! one, up to seconds for a card. Workers go on.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tidegate_dataplane::steering::{Link, PortId, PortRole};
 
@@ -65,6 +65,33 @@ impl Core {
             self.dataplane.remove_port(id)?;
         }
         Ok(())
+    }
+
+    /// For `time` from now on, or until released, keep what the port's device does not take.
+    ///
+    /// # Errors
+    /// There is no such port, or the workers do not do it.
+    pub fn hold_port(&mut self, name: &str, time: Duration) -> Result<(), CoreError> {
+        let device = self.device_of(name)?;
+        Ok(self.dataplane.hold_port(device, time)?)
+    }
+
+    /// Keep nothing more for a port. Gives how many packets had to wait.
+    ///
+    /// # Errors
+    /// There is no such port, or the workers do not do it.
+    pub fn release_port(&mut self, name: &str) -> Result<u64, CoreError> {
+        let device = self.device_of(name)?;
+        Ok(self.dataplane.release_port(device)?)
+    }
+
+    /// The port that has the device which the port with this name is on.
+    fn device_of(&self, name: &str) -> Result<PortId, CoreError> {
+        let id = self.network.port_named(name).ok_or_else(|| self.unknown_port(name))?;
+        match self.network.port(id).map(|port| port.config.link()) {
+            Some(Link::Device { device, .. }) => Ok(device),
+            _ => Err(self.unknown_port(name).into()),
+        }
     }
 
     /// What is known of a port; `None` when its device is gone.

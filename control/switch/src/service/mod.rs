@@ -86,6 +86,29 @@ impl Switch for SwitchService {
         Ok(Response::new(proto::RemovePortResponse {}))
     }
 
+    async fn hold_port(
+        &self,
+        request: Request<proto::HoldPortRequest>,
+    ) -> Answer<proto::HoldPortResponse> {
+        let proto::HoldPortRequest { name, deadline_ms } = request.into_inner();
+        let time = request::deadline(deadline_ms)?;
+        let port = name.clone();
+        self.ask(move |core| Ok(core.hold_port(&port, time)?)).await?;
+        tracing::info!(port = name, deadline_ms, "port held");
+        Ok(Response::new(proto::HoldPortResponse {}))
+    }
+
+    async fn release_port(
+        &self,
+        request: Request<proto::ReleasePortRequest>,
+    ) -> Answer<proto::ReleasePortResponse> {
+        let name = request.into_inner().name;
+        let port = name.clone();
+        let held_packets = self.ask(move |core| Ok(core.release_port(&port)?)).await?;
+        tracing::info!(port = name, held_packets, "port released");
+        Ok(Response::new(proto::ReleasePortResponse { held_packets }))
+    }
+
     async fn add_address(
         &self,
         request: Request<proto::AddAddressRequest>,

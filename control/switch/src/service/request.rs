@@ -106,10 +106,14 @@ pub(super) enum Invalid {
     /// Too long.
     #[error("interval_ms: {0} is too long; use at most 60000, or 0 for 200")]
     Interval(u32),
+    /// Too long, or nothing.
+    #[error("deadline_ms: {0} is not a time a port can be held for; use 1 to 60000")]
+    Deadline(u32),
 }
 
 const DEFAULT_INTERVAL_MS: u32 = 200;
 const MAX_INTERVAL_MS: u32 = 60_000;
+const MAX_HOLD_MS: u32 = 60_000;
 const MAX_AGE_S: u32 = 604_800;
 /// The most sessions of one import, so that no request keeps the workers from their packets for long.
 const MOST_SESSIONS: usize = 10_000;
@@ -134,6 +138,14 @@ pub(super) fn interval(interval_ms: u32) -> Result<Duration, Invalid> {
         0 => Ok(Duration::from_millis(DEFAULT_INTERVAL_MS.into())),
         1..=MAX_INTERVAL_MS => Ok(Duration::from_millis(interval_ms.into())),
         _ => Err(Invalid::Interval(interval_ms)),
+    }
+}
+
+/// How long a port is held at most.
+pub(super) fn deadline(deadline_ms: u32) -> Result<Duration, Invalid> {
+    match deadline_ms {
+        1..=MAX_HOLD_MS => Ok(Duration::from_millis(deadline_ms.into())),
+        _ => Err(Invalid::Deadline(deadline_ms)),
     }
 }
 

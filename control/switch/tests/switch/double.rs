@@ -50,6 +50,8 @@ struct Inner {
     /// How long a publication takes.
     slowness: Duration,
     stopped: Option<usize>,
+    /// Ports that are held, and for how long.
+    held: Vec<(PortId, Duration)>,
     selector: ShardSelector,
 }
 
@@ -77,6 +79,7 @@ impl Double {
             stuck: false,
             slowness: Duration::ZERO,
             stopped: None,
+            held: Vec::new(),
             selector: selector.clone(),
         };
         let shards = Shards(Arc::new(Mutex::new(inner)));
@@ -195,6 +198,18 @@ impl Dataplane for Double {
         let taken = self.ports[usize::from(port.0)].take();
         assert!(taken.is_some(), "there is a port {port:?}");
         Ok(())
+    }
+
+    fn hold_port(&mut self, port: PortId, time: Duration) -> Result<(), PortFailure> {
+        self.shards.lock().held.push((port, time));
+        Ok(())
+    }
+
+    fn release_port(&mut self, port: PortId) -> Result<u64, PortFailure> {
+        let mut inner = self.shards.lock();
+        let before = inner.held.len();
+        inner.held.retain(|(held, _)| *held != port);
+        Ok((before - inner.held.len()) as u64)
     }
 
     fn refresh_ports(&mut self) {

@@ -34,9 +34,33 @@ impl TestBox {
         self.client.remove_port(request).await.map(drop)
     }
 
+    async fn hold_port(&mut self, name: &str, deadline_ms: u32) -> Result<(), Status> {
+        let request = proto::HoldPortRequest { name: name.to_owned(), deadline_ms };
+        self.client.hold_port(request).await.map(drop)
+    }
+
+    async fn release_port(&mut self, name: &str) -> Result<u64, Status> {
+        let request = proto::ReleasePortRequest { name: name.to_owned() };
+        Ok(self.client.release_port(request).await?.into_inner().held_packets)
+    }
+
     async fn ports(&mut self) -> Vec<Port> {
         let status = self.client.get_status(proto::GetStatusRequest {}).await;
         status.expect("status").into_inner().ports
+    }
+}
+
+#[tokio::test]
+async fn a_port_is_held_for_a_time_that_is_said() {
+    let mut tested = TestBox::start().await;
+    tested.hold_port("east", 500).await.expect("held");
+    assert_eq!(tested.release_port("east").await.expect("released"), 1);
+    assert_eq!(tested.release_port("east").await.expect("again"), 0);
+    refused(tested.hold_port("north", 500).await, Code::NotFound, &["`north`", "`east`"]);
+    refused(tested.release_port("north").await, Code::NotFound, &["`north`", "`east`"]);
+    for wrong in [0, 60_001] {
+        let answer = tested.hold_port("east", wrong).await;
+        refused(answer, Code::InvalidArgument, &["deadline_ms", "1 to 60000"]);
     }
 }
 

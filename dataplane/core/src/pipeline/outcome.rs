@@ -83,6 +83,7 @@ outcomes! {
     NoHeadroom "no_headroom" true "The packet's buffer has no room before the packet for the headers it needs.",
     PortGone "port_gone" true "The port it came from or was to leave by has been removed.",
     TransmitFull "transmit_full" true "The port's transmit queue was full, or its driver refused the packet.",
+    HoldFull "hold_full" true "The port is held, and as many packets wait for it as may.",
     RingFull "ring_full" true "The ring to the worker that owns the session was full.",
 }
 

@@ -178,6 +178,9 @@ impl Host for FakeHost {
                 regions: spec.regions.iter().map(file).collect(),
                 clone_disks: spec.disks.clone(),
                 spec: Some(spec),
+                way: proto::CaptureWay::Passes.into(),
+                why: "64 MiB in use take 30 ms to copy".to_owned(),
+                predicted_pause_ns: 20_000_000,
                 safety: world.safety.clone(),
                 generation_id: GENERATION.to_owned(),
             })
@@ -196,6 +199,9 @@ impl Host for FakeHost {
                 ram_bytes: 64 << 20,
                 region_bytes: 1 << 20,
                 device_state_bytes: 700_000,
+                way: proto::CaptureWay::Passes.into(),
+                why: "64 MiB in use take 30 ms to copy".to_owned(),
+                pass_bytes: vec![64 << 20, 1 << 20],
             })
         })
     }

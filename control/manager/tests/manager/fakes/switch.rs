@@ -101,6 +101,28 @@ impl Switch for FakeSwitch {
         Err(Status::unimplemented("fake"))
     }
 
+    async fn hold_port(
+        &self,
+        request: Request<proto::HoldPortRequest>,
+    ) -> Result<Response<proto::HoldPortResponse>, Status> {
+        let request = request.into_inner();
+        let mut world = self.world.lock().expect("world");
+        let lost = world.enter("HoldPort")?;
+        assert!(request.deadline_ms > 0, "it ends by itself");
+        assert_eq!(request.name, "vm0", "the source's");
+        lost.map_or(Ok(Response::new(proto::HoldPortResponse {})), Err)
+    }
+
+    async fn release_port(
+        &self,
+        request: Request<proto::ReleasePortRequest>,
+    ) -> Result<Response<proto::ReleasePortResponse>, Status> {
+        let mut world = self.world.lock().expect("world");
+        let lost = world.enter("ReleasePort")?;
+        assert_eq!(request.into_inner().name, "vm0", "the source's");
+        lost.map_or(Ok(Response::new(proto::ReleasePortResponse { held_packets: 17 })), Err)
+    }
+
     async fn add_address(
         &self,
         _: Request<proto::AddAddressRequest>,

@@ -1,0 +1,140 @@
+//! Which way a capture is taken, and what its pause will be.
+//!
+//! Stop-and-copy reads each byte once, and its pause is the copy. Passes read what changes meanwhile again, cost the guest some of
+//! its speed while they last, and their pause is what the guest changes during one copy of that: the same whatever RAM it has.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tidegate_memory::twin::Speed;
+
+use crate::HostError;
+
+/// A copy that takes no longer is not worth passes: saving the devices and the last pass take as long.
+const SHORT: Duration = Duration::from_millis(25);
+/// What either way needs for the devices and to continue the guest.
+const DEVICES: Duration = Duration::from_millis(10);
+/// QEMU ends passes by itself when what is left takes no longer than this.
+pub(super) const LAST_PASS: Duration = Duration::from_millis(10);
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Asked {
+    #[default]
+    Auto,
+    Only(Way),
+}
+
+/// How T0 is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Way {
+    /// Everything is copied while the guest stands.
+    Stop,
+    /// It is copied while the guest runs, and what changed meanwhile again; the last pass while the guest stands.
+    Passes,
+}
+
+/// What was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) way: Way,
+    pub(crate) why: String,
+    pub(crate) predicted_pause: Duration,
+    /// Nobody asked for this way.
+    pub(crate) free: bool,
+    /// How long a copy of everything takes.
+    pub(crate) copy: Duration,
+}
+
+impl Way {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Passes => "passes",
+        }
+    }
+}
+
+impl Choice {
+    /// Choose by what there is to copy and how fast that goes.
+    pub(super) fn new(
+        asked: Asked,
+        clone: bool,
+        freeze_disks: bool,
+        speed: Speed,
+    ) -> Result<Self, HostError> {
+        let copy = speed.used_bytes as f64 / speed.bytes_per_second.max(1) as f64;
+        let copy = Duration::from_secs_f64(copy.min(1e6));
+        let copied =
+            format!("{} MiB in use take {} ms to copy", speed.used_bytes >> 20, copy.as_millis());
+        let (way, why) = match asked {
+            Asked::Only(Way::Passes) if !clone => {
+                return Err(HostError::Invalid {
+                    field: "way",
+                    reason:
+                        "passes are QEMU's way to send RAM, and only regions are captured; use \
+                             CAPTURE_WAY_STOP or leave it out"
+                            .to_owned(),
+                });
+            }
+            Asked::Only(Way::Passes) if freeze_disks => {
+                return Err(HostError::Invalid {
+                    field: "way",
+                    reason: "the guest has disks with overlays, which are frozen while it stands before its devices \
+                             are saved, and QEMU does both at once after passes; use CAPTURE_WAY_STOP or leave it out"
+                        .to_owned(),
+                });
+            }
+            Asked::Only(way) => (way, format!("asked for; {copied}")),
+            Asked::Auto if !clone => (Way::Stop, format!("only regions; {copied}")),
+            Asked::Auto if freeze_disks => (Way::Stop, format!("disks are frozen; {copied}")),
+            Asked::Auto if copy <= SHORT => (Way::Stop, copied),
+            Asked::Auto => (Way::Passes, copied),
+        };
+        let predicted_pause = match way {
+            Way::Stop if clone => copy + DEVICES,
+            Way::Stop => copy,
+            Way::Passes => LAST_PASS + DEVICES,
+        };
+        Ok(Self { way, why, predicted_pause, free: asked == Asked::Auto, copy })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn choose(asked: Asked, clone: bool, used_bytes: u64) -> Choice {
+        let speed = Speed { used_bytes, bytes_per_second: 4 * GIB };
+        Choice::new(asked, clone, false, speed).expect("chosen")
+    }
+
+    #[test]
+    fn what_is_copied_in_no_time_is_stopped_for() {
+        let small = choose(Asked::Auto, true, 64 << 20);
+        assert_eq!(small.way, Way::Stop);
+        assert_eq!(small.why, "64 MiB in use take 15 ms to copy");
+        let large = choose(Asked::Auto, true, GIB);
+        assert_eq!(large.way, Way::Passes);
+        assert_eq!(large.why, "1024 MiB in use take 250 ms to copy");
+        assert!(large.predicted_pause < small.predicted_pause);
+        assert_eq!(choose(Asked::Auto, true, 64 * GIB).predicted_pause, large.predicted_pause);
+        let regions = choose(Asked::Auto, false, GIB);
+        assert_eq!((regions.way, regions.predicted_pause), (Way::Stop, Duration::from_millis(250)));
+        let asked = choose(Asked::Only(Way::Stop), true, GIB);
+        assert_eq!((asked.way, asked.predicted_pause), (Way::Stop, Duration::from_millis(260)));
+        assert!(asked.why.starts_with("asked for"), "{}", asked.why);
+    }
+
+    #[test]
+    fn passes_need_ram() {
+        let speed = Speed { used_bytes: 0, bytes_per_second: 0 };
+        let error =
+            Choice::new(Asked::Only(Way::Passes), false, false, speed).expect_err("refused");
+        assert!(error.to_string().starts_with("way: passes"), "{error}");
+        assert_eq!(choose(Asked::Only(Way::Passes), true, 1).way, Way::Passes);
+    }
+}

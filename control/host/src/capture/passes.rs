@@ -1,0 +1,277 @@
+//! Passes: QEMU sends the memory of the running guest, then what changed meanwhile, and so on. The last pass is
+//! taken while the guest stands. QEMU's log of changes sees what processors and devices write, and what the packet path
+//! writes, because the switch box's vhost-user ports keep a log for it.
+//!
+//! QEMU stops the guest by itself as soon as what is left takes less than [`LAST_PASS`](super::choice). A guest that
+//! changes more than that, pass after pass, is to be stopped when another pass would not leave less: the pause is then the copy
+//! of what it changes all the time, and never that of its RAM. Where a copy of all is even faster (QEMU sends by one thread,
+//! and looks at each page twice), the passes are given up for that, unless they were asked for.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tidegate_memory::twin::Prepared;
+
+use super::{
+    Failed, Plan, Way, audit, device_state, go_on,
+    outgoing::{Outgoing, save},
+    stop,
+};
+use crate::{
+    HostError,
+    guest::{Guest, tail},
+    inner::blocking,
+    migration::Taken,
+    qmp::{Event, Qmp},
+};
+
+/// Passes before the last.
+const MOST_PASSES: usize = 8;
+/// A pass that leaves more than this share of what the one before left is not worth another.
+const WORTHWHILE: f64 = 0.75;
+/// The most that QEMU takes.
+const ANY_DOWNTIME_MS: u64 = 2_000_000;
+/// Longest the guest may stand until QEMU is through.
+const LAST_PATIENCE: Duration = Duration::from_secs(60);
+/// Longest nothing may arrive.
+const SILENCE: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(100);
+
+pub(super) async fn take(
+    id: &str,
+    plan: &Plan,
+    dir: &Path,
+    prepared: Arc<Prepared>,
+    mut qmp: Qmp,
+) -> Result<Taken, Failed> {
+    let guest = &plan.guest;
+    let outgoing = Outgoing::begin(guest, &mut qmp, Some(prepared.clone())).await?;
+    let mut passes = Passes::new(plan.choice.free.then_some(plan.choice.copy));
+    let followed = passes.follow(&mut qmp, &outgoing).await;
+    let held = match followed {
+        Ok(End::StopIsShorter(why)) => {
+            return instead(plan, dir, prepared, qmp, outgoing, why).await;
+        }
+        Ok(End::Sent) if plan.audit => match outgoing.finish(guest).await {
+            Ok(state) => audit(plan, prepared).await.map(|()| Through::Read(state)),
+            Err(error) => Err(error),
+        },
+        // What is still in the socket is T0 already: the guest need not wait for us to read it.
+        Ok(End::Sent) => Ok(Through::Sent(outgoing)),
+        Err(error) => {
+            outgoing.abandon(&mut qmp).await;
+            Err(error)
+        }
+    };
+    let through = go_on(guest, qmp, held).await.map_err(|failed| ended(guest, failed))?;
+    let pause_ns = passes.paused_at.map_or(0, |at| at.elapsed().as_nanos() as u64);
+    let state = match through {
+        Through::Read(state) => state,
+        Through::Sent(outgoing) => outgoing.finish(guest).await?,
+    };
+    let device_state_bytes = save(state, device_state(dir)).await?;
+    Ok(Taken {
+        pause_ns,
+        ram_bytes: plan.ram_bytes,
+        region_bytes: plan.region_bytes,
+        device_state_bytes,
+        way: Some(Way::Passes),
+        why: plan.choice.why.clone(),
+        pass_bytes: passes.bytes,
+    })
+}
+
+/// Stop and copy, although passes were begun.
+async fn instead(
+    plan: &Plan,
+    dir: &Path,
+    prepared: Arc<Prepared>,
+    mut qmp: Qmp,
+    outgoing: Outgoing,
+    why: String,
+) -> Result<Taken, Failed> {
+    outgoing.abandon(&mut qmp).await;
+    let touched = prepared.clone();
+    blocking(move || Ok(touched.look_at_sources()?)).await?;
+    let taken = stop::take(id, plan, dir, prepared, qmp, false).await?;
+    Ok(Taken { why, ..taken })
+}
+
+/// How passes end.
+enum End {
+    /// QEMU has sent everything, and the guest stands.
+    Sent,
+    /// The guest runs; for this reason it is better to stop and copy.
+    StopIsShorter(String),
+}
+
+/// How far the state is when the guest may go on.
+enum Through {
+    Sent(Outgoing),
+    Read(crate::qemu_stream::DeviceState),
+}
+
+/// A source that died says most in its own words.
+fn ended(guest: &Guest, failed: Failed) -> Failed {
+    if guest.is_alive() {
+        return failed;
+    }
+    let error = HostError::Qemu {
+        guest: guest.name().to_owned(),
+        what: format!("ended while it was captured ({})", failed.error),
+        log: guest.places.log(),
+        tail: tail(&guest.places.log()),
+    };
+    Failed { error, source_paused: false }
+}
+
+/// The passes so far.
+struct Passes {
+    /// What arrived in each, the last included: that is everything since the guest stands.
+    bytes: Vec<u64>,
+    /// What was left to send when each began.
+    left: Vec<u64>,
+    paused_at: Option<Instant>,
+    heard_bytes: u64,
+    began_at: Instant,
+    /// How long a copy of everything takes, if that is an alternative.
+    copy: Option<Duration>,
+}
+
+impl Passes {
+    fn new(copy: Option<Duration>) -> Self {
+        let (bytes, left) = (Vec::new(), Vec::new());
+        Self { bytes, left, paused_at: None, heard_bytes: 0, began_at: Instant::now(), copy }
+    }
+
+    /// Follow QEMU until it has sent everything, or need not.
+    async fn follow(&mut self, qmp: &mut Qmp, outgoing: &Outgoing) -> Result<End, HostError> {
+        let mut heard_at = Instant::now();
+        let mut seen = 0;
+        loop {
+            let event = qmp.event(LOOK).await?;
+            let now = outgoing.arrived.stream_bytes();
+            if now != seen {
+                (seen, heard_at) = (now, Instant::now());
+            }
+            match event {
+                Some(event) if self.hear(&event, outgoing)? => return Ok(End::Sent),
+                Some(event) if event.name == "MIGRATION_PASS" => {
+                    self.left.push(left(qmp).await?);
+                    if self.paused_at.is_none() && enough(&self.left) {
+                        if let Some(why) = self.stop_is_shorter() {
+                            return Ok(End::StopIsShorter(why));
+                        }
+                        // Not `stop`: while that waits for the processors, the migration takes the guest for stopped, sends the
+                        // last pass, and what they still write is lost. So QEMU is made to end by itself.
+                        let arguments = json!({ "downtime-limit": ANY_DOWNTIME_MS });
+                        qmp.execute("migrate-set-parameters", arguments).await?;
+                    }
+                }
+                Some(_) => {}
+                None => self.check(outgoing, heard_at)?,
+            }
+        }
+    }
+
+    /// Take note of an event; true when QEMU is through.
+    fn hear(&mut self, event: &Event, outgoing: &Outgoing) -> Result<bool, HostError> {
+        match (event.name.as_str(), event.data["status"].as_str()) {
+            ("STOP", _) => {
+                self.paused_at.get_or_insert(event.at);
+            }
+            // The first begins the first.
+            ("MIGRATION_PASS", _)
+                if event.data["pass"].as_u64() > Some(1) && self.paused_at.is_none() =>
+            {
+                self.passed(outgoing);
+            }
+            ("MIGRATION", Some("completed")) => {
+                self.passed(outgoing);
+                return Ok(true);
+            }
+            ("MIGRATION", Some(status @ ("failed" | "cancelled" | "cancelling"))) => {
+                return Err(HostError::Precondition(format!(
+                    "QEMU's state transfer is `{status}`; its log says why"
+                )));
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    fn passed(&mut self, outgoing: &Outgoing) {
+        let bytes = outgoing.arrived.page_bytes();
+        self.bytes.push(bytes - self.heard_bytes);
+        self.heard_bytes = bytes;
+    }
+
+    /// Whether a copy of everything would be done before the last pass; what speaks for it.
+    fn stop_is_shorter(&self) -> Option<String> {
+        let (copy, left) = (self.copy?, *self.left.last()?);
+        let seconds = self.began_at.elapsed().as_secs_f64();
+        let last = Duration::from_secs_f64(left as f64 * seconds / self.heard_bytes.max(1) as f64);
+        (copy < last).then(|| {
+            format!(
+                "the guest keeps changing {} MiB, which take {} ms to send; a copy of all takes {} ms",
+                left >> 20,
+                last.as_millis(),
+                copy.as_millis()
+            )
+        })
+    }
+
+    /// Nothing was heard for a while.
+    fn check(&self, outgoing: &Outgoing, heard_at: Instant) -> Result<(), HostError> {
+        let stuck =
+            |what: &str| Err(HostError::Precondition(format!("QEMU's state transfer {what}")));
+        if outgoing.has_ended() && heard_at.elapsed() > LOOK {
+            return stuck("was cut in the middle, or is not understood");
+        }
+        if heard_at.elapsed() > SILENCE {
+            return stuck(&format!("is silent for {} s", SILENCE.as_secs()));
+        }
+        if self.paused_at.is_some_and(|at| at.elapsed() > LAST_PATIENCE) {
+            return stuck(&format!("keeps the guest for {} s", LAST_PATIENCE.as_secs()));
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that QEMU has still to send.
+async fn left(qmp: &mut Qmp) -> Result<u64, HostError> {
+    let answer = qmp.execute("query-migrate", json!({})).await?;
+    Ok(answer["ram"]["remaining"].as_u64().unwrap_or(0))
+}
+
+/// Whether the guest is to be stopped, given what was left when each pass began.
+fn enough(left: &[u64]) -> bool {
+    match left {
+        // The first sends everything, so what the second has to do says nothing about how fast it shrinks.
+        [.., before, now] if left.len() > 2 => {
+            left.len() > MOST_PASSES || *now as f64 > *before as f64 * WORTHWHILE
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_end_when_they_help_no_more() {
+        assert!(!enough(&[]));
+        assert!(!enough(&[1000]));
+        assert!(!enough(&[1000, 900]), "a second pass is always made");
+        assert!(enough(&[1000, 300, 300]), "it rewrites the same all the time");
+        assert!(!enough(&[1000, 300, 200]));
+        assert!(enough(&[1000, 300, 200, 180]));
+        let shrinking: Vec<_> = (0..=MOST_PASSES).map(|pass| 1 << (40 - pass)).collect();
+        assert!(enough(&shrinking) && !enough(&shrinking[..MOST_PASSES]));
+    }
+}

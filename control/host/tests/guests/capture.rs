@@ -1,0 +1,194 @@
+//! T0 of guests that never stand still, by either way.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tidegate_api::host::{self as api, CaptureWay};
+
+use super::{
+    rewriter::{self, Rewriter},
+    rig::{Rig, number, refusal, spec},
+};
+
+const GUEST: Rewriter = Rewriter { memory_mib: 128, rewritten_mib: 32 };
+
+async fn start(rig: &mut Rig) -> api::Guest {
+    let spec = guest(rig, "web");
+    fs::write(&spec.kernel, GUEST.kernel()).expect("kernel");
+    let guest = rig.start_guest(spec).await;
+    rewriter::ready(&guest.console_path).await;
+    guest
+}
+
+fn guest(rig: &Rig, name: &str) -> api::GuestSpec {
+    let kernel = rig.dir.path().join("rewriter").display().to_string();
+    api::GuestSpec { memory_mib: GUEST.memory_mib, kernel, ..spec(name) }
+}
+
+fn order(id: &str, way: CaptureWay) -> api::CaptureRequest {
+    api::CaptureRequest {
+        migration_id: id.to_owned(),
+        guest: "web".to_owned(),
+        clone: true,
+        way: way.into(),
+        audit: true,
+        ..Default::default()
+    }
+}
+
+async fn capture(rig: &mut Rig, id: &str, way: CaptureWay) -> api::CaptureReport {
+    let report = rig.client.capture(order(id, way)).await.expect("captured").into_inner();
+    println!("{way:?}: {report:?}");
+    assert_eq!(report.way(), way);
+    assert_eq!(rig.state("web").await, api::GuestState::Running, "the source goes on");
+    report
+}
+
+fn twin(rig: &Rig, id: &str) -> (u32, u32) {
+    GUEST.progress(&rig.config.twin_dir.join(id).join("ram"))
+}
+
+/// Wait until something of the guest's has come to a twin.
+async fn begun(twin: &Path) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !twin.exists() || number(twin, u64::from(rewriter::WRITES_FROM)) == 0 {
+        assert!(Instant::now() < until, "nothing comes to {}", twin.display());
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Wait until a guest has written on.
+async fn goes_on(rig: &mut Rig, name: &str, since: (u32, u32)) {
+    let until = Instant::now() + Duration::from_secs(20);
+    let request = || api::PauseGuestRequest { name: name.to_owned() };
+    loop {
+        rig.client.pause_guest(request()).await.expect("paused");
+        let now = GUEST.progress(&rig.memory(name, "ram"));
+        let request = api::ContinueGuestRequest { name: name.to_owned() };
+        rig.client.continue_guest(request).await.expect("continued");
+        if now > since {
+            return;
+        }
+        assert!(Instant::now() < until, "`{name}` stays at {now:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_writes_all_the_time_is_captured_at_one_instant() {
+    let (mut a, mut b) = (Rig::new("a").await, Rig::new("b").await);
+    start(&mut a).await;
+
+    // Each way after the other, so that none leaves QEMU in a state that the next cannot use.
+    let mut before = (0, 0);
+    for (id, way) in
+        [("passes-1", CaptureWay::Passes), ("stop", CaptureWay::Stop), ("m1", CaptureWay::Passes)]
+    {
+        let report = capture(&mut a, id, way).await;
+        let taken = twin(&a, id);
+        assert!(taken > before, "{taken:?} is later than {before:?}");
+        before = taken;
+        match way {
+            CaptureWay::Passes => {
+                assert!(report.pass_bytes.len() > 1, "{report:?}");
+                let all: u64 = report.pass_bytes.iter().sum();
+                assert!(all >= 100 << 20, "the guest has written to all its memory: {report:?}");
+            }
+            _ => assert!(report.pass_bytes.is_empty(), "{report:?}"),
+        }
+        goes_on(&mut a, "web", taken).await;
+    }
+
+    // The last one is what a clone begins with.
+    let data = b.prepare(guest(&a, "web-2"), true).await;
+    a.send(&data).await.expect("sent");
+    let request = api::StartDestinationRequest {
+        migration_id: "m1".to_owned(),
+        paused: true,
+        ..Default::default()
+    };
+    let started = b.client.start_destination(request).await.expect("started").into_inner();
+    assert_eq!(started.state(), api::GuestState::Paused);
+    let image = b.memory("web-2", "ram");
+    assert_eq!(GUEST.progress(&image), before);
+    let (then, now) = (fs::read(a.config.twin_dir.join("m1/ram")), fs::read(&image));
+    let (then, now) = (then.expect("twin"), now.expect("image"));
+    let differ = then.iter().zip(&now).filter(|(was, is)| was != is).count();
+    assert!(differ <= 16, "only the new vmgenid differs, not {differ} bytes");
+    goes_on(&mut b, "web-2", before).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_dies_while_it_is_captured_leaves_an_error_and_nothing_else() {
+    let mut host = Rig::new("h").await;
+    let guest = start(&mut host).await;
+    let mut client = host.client.clone();
+    let capturing =
+        tokio::spawn(async move { client.capture(order("m1", CaptureWay::Passes)).await });
+    let twin = host.config.twin_dir.join("m1");
+    let ram = twin.join("ram");
+    // Something has arrived: QEMU is in the middle of it.
+    begun(&ram).await;
+    kill_process(Pid::from_raw(guest.pid as i32).expect("pid"), Signal::KILL).expect("killed");
+    let asked = Instant::now();
+    let (_, message) = refusal(capturing.await.expect("no panic"));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert!(message.contains("`web` ended while it was captured"), "{message}");
+    assert!(!twin.exists() && !host.config.state_dir.join("guests/web/out.sock").exists());
+    let record = fs::read_to_string(host.config.state_dir.join("migrations/m1/migration.json"));
+    assert!(record.expect("record").contains("\"capture\": null"));
+    let delete = api::DeleteGuestRequest { name: "web".into(), purge: true };
+    host.client.delete_guest(delete).await.expect("deleted");
+    start(&mut host).await;
+    capture(&mut host, "m1", CaptureWay::Passes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_could_not_be_continued_is_remembered() {
+    let mut host = Rig::new("h").await;
+    let guest = start(&mut host).await;
+    let pid = Pid::from_raw(guest.pid as i32).expect("pid");
+    let mut client = host.client.clone();
+    let capturing =
+        tokio::spawn(async move { client.capture(order("m1", CaptureWay::Stop)).await });
+    let ram = host.config.twin_dir.join("m1/ram");
+    begun(&ram).await;
+    // It is paused now, and will neither save its devices nor continue.
+    kill_process(pid, Signal::STOP).expect("stopped");
+    let (_, message) = refusal(capturing.await.expect("no panic"));
+    assert!(message.contains("nothing came for"), "{message}");
+    kill_process(pid, Signal::CONT).expect("goes on");
+    host.stop().await;
+    host.restart().await;
+    assert_eq!(host.state("web").await, api::GuestState::Running);
+    assert!(!host.config.twin_dir.join("m1").exists());
+    capture(&mut host, "m1", CaptureWay::Stop).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_way_is_chosen_and_foretold() {
+    let mut host = Rig::new("h").await;
+    start(&mut host).await;
+    let check = |clone, way: CaptureWay| api::CheckCaptureRequest {
+        guest: "web".to_owned(),
+        clone,
+        way: way.into(),
+        ..Default::default()
+    };
+    let plan = |plan: tonic::Response<api::CheckCaptureResponse>| plan.into_inner();
+    let regions = host.client.check_capture(check(false, CaptureWay::Unspecified)).await;
+    let regions = plan(regions.expect("planned"));
+    assert_eq!(regions.way(), CaptureWay::Stop);
+    assert!(regions.why.starts_with("only regions"), "{}", regions.why);
+    let stop =
+        plan(host.client.check_capture(check(true, CaptureWay::Stop)).await.expect("planned"));
+    assert!(stop.why.contains("MiB in use") && stop.predicted_pause_ns > 0, "{stop:?}");
+    let (_, message) = refusal(host.client.check_capture(check(false, CaptureWay::Passes)).await);
+    assert!(message.starts_with("way: passes are QEMU's way"), "{message}");
+    let unknown = api::CheckCaptureRequest { way: 9, ..check(true, CaptureWay::Stop) };
+    let (_, message) = refusal(host.client.check_capture(unknown).await);
+    assert!(message.starts_with("way: 9 is unknown"), "{message}");
+}

@@ -1,0 +1,101 @@
+//! A guest is captured by passes while packets of many sessions come into its memory all the time: what the box writes there is in
+//! the twin, and what clients send while it is paused waits at the box.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use tidegate_api::host::CaptureWay;
+use tidegate_lab::{
+    Mode, Rig,
+    client::Order,
+    clients::Clients,
+    process::wait_until,
+    rig::{Options, SOURCE},
+};
+
+const SESSIONS: u32 = 60;
+const INTERVAL_MS: u64 = 4;
+const CAPTURES: usize = 4;
+const LIMIT: Duration = Duration::from_secs(60);
+/// The source's port.
+const PORT: &str = "vm0";
+
+/// What happened in some captures.
+#[derive(Debug, Default)]
+struct Seen {
+    retransmitted: u64,
+    refused: u64,
+    held: u64,
+    pauses_ms: Vec<u64>,
+}
+
+/// Capture some times, with the port held or not. Before the source goes on, the host compares the twin with its memory.
+fn captures(rig: &Rig, clients: &mut Clients, held: bool) -> anyhow::Result<Seen> {
+    let refused = |rig: &Rig| -> anyhow::Result<u64> {
+        let ports = rig.api.counters()?.ports;
+        let port = ports.iter().find(|port| port.name == PORT).context("no port")?;
+        Ok(port.tx_full_drops)
+    };
+    let before = (clients.report()?.retransmitted, refused(rig)?);
+    let mut seen = Seen::default();
+    for number in 0..CAPTURES {
+        if held {
+            rig.api.hold_port(PORT, LIMIT)?;
+        }
+        let id = format!("held-{held}-{number}");
+        let report = rig.api.capture(&id, SOURCE, CaptureWay::Passes)?;
+        if held {
+            seen.held += rig.api.release_port(PORT)?;
+        }
+        ensure!(report.way() == CaptureWay::Passes, "{report:?}");
+        seen.pauses_ms.push(report.pause_ns / 1_000_000);
+        // Every session has gone on.
+        let so_far: Vec<_> =
+            clients.report()?.records.iter().map(|it| (it.session, it.answered)).collect();
+        wait_until("every session is answered again", LIMIT, || {
+            let now = clients.report()?.records;
+            let went_on = so_far.iter().all(|(session, answered)| {
+                now.iter().any(|it| it.session == *session && it.answered > *answered)
+            });
+            Ok(went_on.then_some(()))
+        })?;
+    }
+    let report = clients.report()?;
+    let failed = report.records.iter().find(|record| record.error.is_some());
+    ensure!(failed.is_none(), "{failed:?}");
+    seen.retransmitted = report.retransmitted - before.0;
+    seen.refused = refused(rig)? - before.1;
+    Ok(seen)
+}
+
+fn captured_under_traffic() -> anyhow::Result<()> {
+    let rig = Rig::start(&Options::new(Mode::L2))?;
+    let mut clients = rig.clients()?;
+    clients.order(&Order::Open { first: 0, count: SESSIONS, interval_ms: INTERVAL_MS })?;
+    wait_until("every session is answered", LIMIT, || {
+        let records = clients.report()?.records;
+        let answered = records.iter().filter(|record| record.answered > 10).count();
+        Ok((answered == SESSIONS as usize).then_some(()))
+    })?;
+    let free = captures(&rig, &mut clients, false)?;
+    let held = captures(&rig, &mut clients, true)?;
+    println!(
+        "{SESSIONS} sessions, {CAPTURES} captures each:\n not held: {free:?}\n held: {held:?}"
+    );
+    ensure!(free.refused > 0, "nothing came while the source was paused: this shows nothing");
+    ensure!(held.held > 0 && held.refused == 0, "{held:?}");
+
+    clients.order(&Order::Close { sessions: (0..SESSIONS).collect() })?;
+    wait_until("every packet has ended", LIMIT, || {
+        let counters = rig.api.counters()?;
+        let ended: u64 = counters.outcomes.iter().map(|outcome| outcome.packets).sum();
+        Ok((ended == counters.received).then_some(()))
+    })?;
+    drop(clients);
+    rig.stop()
+}
+
+#[test]
+fn a_guest_is_captured_under_traffic() {
+    captured_under_traffic().expect("done");
+}
