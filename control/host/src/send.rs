@@ -37,7 +37,7 @@ pub(crate) struct How {
 
 /// The way it takes.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Way {
+pub(crate) struct Carried {
     pub(crate) transport: String,
     pub(crate) reason: String,
     /// Of guest memory, that earlier attempts have brought over.
@@ -51,7 +51,7 @@ impl Inner {
         id: String,
         data_endpoint: String,
         how: How,
-        mut report: impl FnMut(&Way, Progress) + Send + 'static,
+        mut report: impl FnMut(&Carried, Progress) + Send + 'static,
     ) -> Result<Sent, HostError> {
         let turn = self.migrations.turn(&id, Side::Source);
         let _turn = turn.lock().await;
@@ -119,7 +119,7 @@ impl Inner {
         data_endpoint: &str,
         files: Vec<(PathBuf, ObjectKind)>,
         how: &How,
-        report: &mut dyn FnMut(&Way, Progress),
+        report: &mut dyn FnMut(&Carried, Progress),
     ) -> Result<Sent, HostError> {
         let mut sources = Vec::new();
         for (path, kind) in files {
@@ -154,13 +154,13 @@ impl Inner {
         let controls = running.controls.clone();
         let sending = Sending::begin(&*dial, id, sources, &transports, controls);
         let sending = sending.map_err(unreachable)?;
-        let way = Way {
+        let way = Carried {
             transport: sending.path().to_owned(),
             reason,
             resumed_bytes: sending.resumed_bytes(),
         };
         let security = self.data.security();
-        let Way { transport, reason, resumed_bytes } = &way;
+        let Carried { transport, reason, resumed_bytes } = &way;
         info!(
             migration = id,
             to = data_endpoint,

@@ -24,7 +24,7 @@ use crate::{
     mirror::{Applied, AsSource},
     ready::Ready,
     safety::{self, CloneUse},
-    send::{How, Way},
+    send::{Carried, How},
     settle::{Seen, Watch},
     sockets::Source,
     spec::{Disk, GuestSpec, checked_migration, checked_name, disk, generation_id},
@@ -294,9 +294,9 @@ impl host_server::Host for Service {
         let progress = answers.clone();
         tokio::spawn(async move {
             let mut told_at = Instant::now();
-            let last_way = Arc::new(Mutex::new(Way::default()));
+            let last_way = Arc::new(Mutex::new(Carried::default()));
             let seen_way = last_way.clone();
-            let report = move |way: &Way, now: Progress| {
+            let report = move |way: &Carried, now: Progress| {
                 if told_at.elapsed() >= REPORT_EVERY {
                     told_at = Instant::now();
                     // A slow listener misses some.
@@ -470,7 +470,7 @@ fn describe_settling(seen: Seen, done: bool) -> api::SettleProgress {
     }
 }
 
-fn describe(way: &Way, progress: Progress) -> api::SendProgress {
+fn describe(way: &Carried, progress: Progress) -> api::SendProgress {
     api::SendProgress {
         sent_bytes: progress.sent_bytes,
         covered_bytes: progress.covered_bytes,

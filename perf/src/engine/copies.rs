@@ -47,7 +47,11 @@ impl Landing for Shelf {
     }
 
     fn place(&self, _: &str, _: &[Object]) -> Result<Place, String> {
-        Ok(Place { files: vec![self.0.join("received")], ledger: self.0.join("ledger") })
+        Ok(Place {
+            files: vec![self.0.join("received")],
+            ledger: self.0.join("ledger"),
+            zeros: false,
+        })
     }
 
     fn arrived(&self, _: &Received) -> Result<(), String> {

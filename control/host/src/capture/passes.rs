@@ -54,7 +54,7 @@ pub(super) async fn take(
     let followed = passes.follow(&mut qmp, &outgoing).await;
     let held = match followed {
         Ok(End::StopIsShorter(why)) => {
-            return instead(plan, dir, prepared, qmp, outgoing, why).await;
+            return instead(id, plan, dir, prepared, qmp, outgoing, why).await;
         }
         Ok(End::Sent) if plan.audit => match outgoing.finish(guest).await {
             Ok(state) => audit(plan, prepared).await.map(|()| Through::Read(state)),
@@ -87,6 +87,7 @@ pub(super) async fn take(
 
 /// Stop and copy, although passes were begun.
 async fn instead(
+    id: &str,
     plan: &Plan,
     dir: &Path,
     prepared: Arc<Prepared>,

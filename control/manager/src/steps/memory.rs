@@ -54,16 +54,6 @@ pub(super) async fn capture(work: &Work) -> Result<Outcome, Error> {
     })
 }
 
-/// The switch, or the source's connection to it, may have begun anew since the preflight.
-async fn source_is_linked(work: &Work) -> Result<(), Error> {
-    let (peer, _, found) = work.steering().await?;
-    match found.home.filter(|home| home.encap.is_none()) {
-        Some(home) => link::wait_until_up(peer, &home.port, work.pace.link).await,
-        // Its port is another switch's.
-        None => Ok(()),
-    }
-}
-
 /// Have the destination's host make room for the guest; where it takes memory.
 pub(super) async fn prepare(work: &Work) -> Result<String, Error> {
     let Outcome::Preflight { destination, .. } = work.outcome(Phase::Preflight)? else {
