@@ -306,6 +306,8 @@ pub(crate) fn data_extents(path: &Path) -> Result<Vec<(u64, u64)>, MemoryError> 
 mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
+    use rustix::fs::FallocateFlags;
+
     use super::*;
 
     #[test]
