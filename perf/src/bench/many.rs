@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use tidegate_api::switch::{Backend, Rewrite};
 
-use super::{Context, Outcome, latency::WARM_UP};
+use super::{
+    Context, Outcome,
+    latency::{LEAST_RATE, WARM_UP},
+};
 use crate::{
     result::Metric,
     samples::Samples,
@@ -56,9 +59,15 @@ pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
         answered.push(asked.elapsed().as_secs_f64() * 1e3);
         in_force.push(answer.elapsed_ns as f64 / 1e6);
     }
+    anyhow::ensure!(
+        !generator.has_said("closing"),
+        "the last cutovers had no traffic beside them: measure longer"
+    );
     generator.stop()?;
     let found = generator.end()?;
     eprintln!("{found}");
+    let rate = found.poller.rate_pps / f64::from(RATE);
+    anyhow::ensure!(rate > LEAST_RATE, "the generator kept {:.0} % of its rate", 100.0 * rate);
     let wrong = found.lost() + found.faults.total() + found.sessions.unfinished;
     anyhow::ensure!(
         found.sessions.at_destination == 0,

@@ -6,7 +6,8 @@ use tidegate_api::{
     switch::{
         AbortRequest, AddPortRequest, AddressState, Backend, Counters, CutoverRequest,
         CutoverResponse, GetAddressRequest, GetCountersRequest, ListSessionsRequest, PortRole,
-        Rewrite, SetDestinationRequest, TakeoverRequest, switch_client::SwitchClient,
+        RemovePortRequest, Rewrite, SetDestinationRequest, TakeoverRequest,
+        switch_client::SwitchClient,
     },
 };
 use tokio::runtime::Runtime;
@@ -107,6 +108,16 @@ impl Api {
             ..Default::default()
         };
         self.runtime.block_on(self.client.add_port(request))?;
+        Ok(())
+    }
+
+    /// Close a port that was added; what came by it has its outcome then.
+    ///
+    /// # Errors
+    /// When the box refuses.
+    pub fn remove_port(&mut self, name: &str) -> anyhow::Result<()> {
+        let request = RemovePortRequest { name: name.to_owned() };
+        self.runtime.block_on(self.client.remove_port(request))?;
         Ok(())
     }
 

@@ -18,6 +18,7 @@ pub mod migration;
 pub mod monitor;
 pub mod neighbours;
 pub mod process;
+pub mod pulse;
 pub mod region;
 pub mod report;
 pub mod rig;

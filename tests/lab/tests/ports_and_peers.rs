@@ -2,12 +2,8 @@
 
 use std::{
     process::{Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
@@ -21,57 +17,17 @@ use tidegate_lab::{
     lab::{CLIENTS, Lab},
     migration::Migrating,
     process::{output, run, wait_until},
+    pulse::Pulse,
     rig::{DESTINATION, Options, SOURCE},
     switch_box::GATEWAY,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// A worker that sleeps between polls makes thousands a second; one that waits for a peer would make none.
-const STALL: Duration = Duration::from_millis(500);
 
 /// Looks all the while whether every worker polls on.
-struct Pulse {
-    stop: Arc<AtomicBool>,
-    watching: JoinHandle<anyhow::Result<Duration>>,
-}
-
-impl Pulse {
-    fn watch(rig: &Rig) -> anyhow::Result<Self> {
-        let api = Api::new(&rig.cloud.switch, &rig.cloud.manager, &rig.cloud.host)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopping = Arc::clone(&stop);
-        let watching = thread::spawn(move || {
-            let polls = || -> anyhow::Result<Vec<u64>> {
-                Ok(api.counters()?.workers.iter().map(|worker| worker.polls).collect())
-            };
-            let (mut last, mut longest) = (polls()?, Duration::ZERO);
-            let mut moved = vec![Instant::now(); last.len()];
-            while !stopping.load(Ordering::Relaxed) {
-                // The time is that of the question, so that a slow answer does not look like a worker's stall.
-                let asked = Instant::now();
-                let now = polls()?;
-                for (worker, (now, last)) in now.iter().zip(&last).enumerate() {
-                    if now > last {
-                        longest = longest.max(asked.saturating_duration_since(moved[worker]));
-                        moved[worker] = Instant::now();
-                    }
-                }
-                last = now;
-                thread::sleep(Duration::from_millis(5));
-            }
-            let left = moved.iter().map(Instant::elapsed).max().unwrap_or_default();
-            Ok(longest.max(left))
-        });
-        Ok(Self { stop, watching })
-    }
-
-    /// The longest time in which a worker did not poll, as far as can be seen.
-    fn end(self) -> anyhow::Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        let longest = self.watching.join().map_err(|_| anyhow::anyhow!("the pulse panicked"))??;
-        ensure!(longest < STALL, "a worker stood still for {longest:?}");
-        Ok(())
-    }
+fn pulse(rig: &Rig) -> anyhow::Result<Pulse> {
+    let api = Api::new(&rig.cloud.switch, &rig.cloud.manager, &rig.cloud.host)?;
+    Ok(Pulse::watch(api))
 }
 
 fn tidegate(rig: &Rig, line: &str) -> anyhow::Result<()> {
@@ -104,7 +60,7 @@ fn killed() -> anyhow::Result<()> {
     clients.order(&Order::Open { first: 0, count: 5, interval_ms: 10 })?;
     for round in 1..=2 {
         ensure!(link_up(&rig, "vm0")?, "the guest is there");
-        let pulse = Pulse::watch(&rig)?;
+        let pulse = pulse(&rig)?;
         let guest = rig.api.guest(SOURCE)?.context("a guest")?;
         let pid = i32::try_from(guest.pid).ok().and_then(Pid::from_raw).context("a process")?;
         kill_process(pid, Signal::KILL)?;
@@ -151,7 +107,7 @@ fn made() -> anyhow::Result<()> {
     let socket = rig.vhost_socket(1);
     ensure!(!socket.exists(), "{} is left", socket.display());
     clients.order(&Order::Open { first: 0, count: 5, interval_ms: 20 })?;
-    let pulse = Pulse::watch(&rig)?;
+    let pulse = pulse(&rig)?;
     let device = format!("net_vhost7,iface={}", socket.display());
     tidegate(
         &rig,
@@ -221,7 +177,7 @@ fn pulled() -> anyhow::Result<()> {
     let rig = Rig::start(&Options { cpus: &[0, 1], ..Options::new(Mode::L2) })?;
     let mut clients = rig.clients()?;
     clients.order(&Order::Open { first: 0, count: 5, interval_ms: 20 })?;
-    let pulse = Pulse::watch(&rig)?;
+    let pulse = pulse(&rig)?;
     let add = format!(
         "port add side net_tap7,iface={SIDE} --role access --mac 02:00:00:00:07:01 --address {SIDE_ADDRESS}/24"
     );

@@ -17,6 +17,7 @@ use tidegate_lab::{
     Lab,
     api::Api,
     process::{Process, built, output, run, wait_until},
+    pulse::Pulse,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -28,6 +29,11 @@ struct Network {
     switch_box: Process,
     api: Api,
     lab: Lab,
+    socket: String,
+}
+
+fn connect(socket: &str) -> Api {
+    Api::new(socket, "unix:/none", "unix:/none").expect("endpoints")
 }
 
 fn ip(words: &str) {
@@ -43,7 +49,7 @@ impl Network {
 memory_mib = 256
 args = ["--file-prefix=tidegate-lab"]
 [workers]
-cpus = [0]
+cpus = [0, 1]
 sessions = 65536
 [api]
 listen = ["{socket}"]
@@ -81,8 +87,8 @@ twin = "tk-{side}"
             ip(&format!("-n {side} route add default via 10.{number}.0.1"));
             ip(&format!("-n {side} route add default via 2001:db8:{number}::1"));
         }
-        let api = Api::new(&socket, "unix:/none", "unix:/none").expect("endpoints");
-        Self { switch_box, api, lab }
+        let api = connect(&socket);
+        Self { switch_box, api, lab, socket }
     }
 
     /// Every packet has come to an end, and the box to its own.
@@ -221,7 +227,8 @@ fn move_to(side: &str) {
 
 #[test]
 fn a_route_is_in_force_within_milliseconds() {
-    const TIMES: usize = 21;
+    const TIMES: usize = 41;
+    const MOST: usize = TIMES * 95 / 100;
     let network = Network::start();
     expect_answer("west", "10.1.0.9");
     // Others are there already.
@@ -237,6 +244,7 @@ fn a_route_is_in_force_within_milliseconds() {
     // The last of them: all are in force.
     expect_answer("west", "100.195.79.9");
 
+    let pulse = Pulse::watch(connect(&network.socket));
     let target = |n: usize| format!("10.72.{n}.9:7000");
     let stop = AtomicBool::new(false);
     let took = thread::scope(|scope| {
@@ -281,7 +289,9 @@ fn a_route_is_in_force_within_milliseconds() {
         took.sort();
         took
     });
-    eprintln!("in force after {:?} in the median, {:?} at most", took[TIMES / 2], took[TIMES - 1]);
-    assert!(took[TIMES / 2] < IN_FORCE, "{took:?}");
+    pulse.end().expect("no route stalls a worker");
+    let [half, most, all] = [TIMES / 2, MOST, TIMES - 1].map(|at| took[at]);
+    eprintln!("in force after {half:?} in the median, {most:?} in 95 %, {all:?} at most");
+    assert!(most < IN_FORCE, "{took:?}");
     network.stop();
 }
