@@ -30,8 +30,10 @@ pub enum Compression {
 
 /// Where a message's bytes begin.
 const BODY: usize = HEAD_BYTES + CHUNK_HEAD_BYTES;
-/// Pieces before the first measurement: socket buffers take the first bytes at no cost.
-const SETTLE_PIECES: u64 = 8;
+/// The piece that is measured first: by then a cap shows.
+const FIRST_PIECE: u64 = 2;
+/// The one that is measured again: socket buffers took those before at no cost.
+const SETTLED_PIECE: u64 = 8;
 /// Pieces from one measurement to the next.
 const MEASURE_EVERY: u64 = 64;
 /// Bytes of a measurement.
@@ -78,7 +80,7 @@ impl Packer {
             Compression::Off => return Ok(None),
             Compression::On => {}
             Compression::Auto => {
-                if self.pieces % MEASURE_EVERY == SETTLE_PIECES {
+                if self.pieces == FIRST_PIECE || self.pieces % MEASURE_EVERY == SETTLED_PIECE {
                     self.measure(piece, memory)?;
                 }
                 if !self.pays {

@@ -106,7 +106,7 @@ fn packing_is_taken_when_the_link_is_slow_only() {
     let dial: Arc<dyn Dial> = Arc::new(DialPlain(listen(&host, None)));
     let bytes = b"memory that repeats and is packed well. ".repeat(1 << 19);
     let sources = vec![source(dir.path(), 0, ObjectKind::Ram, &bytes)];
-    for (cap, packs) in [(None, false), (Some(64 << 20), true)] {
+    for (cap, packs) in [(None, false), (Some(1 << 20), true)] {
         let _ = fs::remove_file(host.shelf.ledger());
         let controls = Arc::new(Controls::new(cap));
         let tcp: Arc<dyn Transport> = Arc::new(TcpSender {
@@ -118,8 +118,7 @@ fn packing_is_taken_when_the_link_is_slow_only() {
         let sending = Sending::begin(&*dial, "m1", sources.clone(), &[tcp], controls);
         let sent = sending.expect("begin").finish(&mut |_| {}).expect("sent");
         assert_arrived(dir.path(), &host.shelf, 1);
-        // The first eight pieces of 20 go as they are, whatever comes out.
-        let packed = sent.progress.sent_bytes < bytes.len() as u64 * 3 / 4;
+        let packed = sent.progress.sent_bytes < bytes.len() as u64 / 4;
         // Without a cap it is a measurement of this machine, which may be a slow one: only told.
         println!("cap {cap:?}: {} of {} bytes", sent.progress.sent_bytes, bytes.len());
         assert!(packed || !packs);
