@@ -87,7 +87,7 @@ impl Landing for Shelf {
 
     fn place(&self, _: &str, objects: &[Object]) -> Result<Place, String> {
         let files = (0..objects.len()).map(|index| self.0.join(format!("received-{index}")));
-        Ok(Place { files: files.collect(), ledger: self.0.join("ledger") })
+        Ok(Place { files: files.collect(), ledger: self.0.join("ledger"), zeros: false })
     }
 
     fn arrived(&self, _: &Received) -> Result<(), String> {
