@@ -12,7 +12,7 @@ pub use migrate::{Finish, Kind, Migrate, Sessions};
 /// What `--help` says at the end.
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, the migration completed; 1 error; 2 usage; 3 the migration was aborted, the source owns \
-everything; 4 the migration failed and needs an operator; 5 a preflight check failed, nothing was started; \
+everything; 4 the migration failed and needs an operator; 5 a preflight check failed, nothing was started, or a merge would be refused; \
 130 interrupted while watching, the migration goes on.
 
 With --json every line is one JSON object. Events of a migration have `event`: plan, accepted, started, \
@@ -85,6 +85,11 @@ pub enum Command {
         id: String,
         /// At most so many Mbit/s; 0: no limit.
         mbps: u64,
+    },
+    /// What the source has changed since T0, and what a merge would do now; changes nothing.
+    Diff {
+        /// The migration.
+        id: String,
     },
     /// What the manager was configured with, and whether it answers.
     Inventory,

@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod args;
+pub mod diff;
 pub mod domain;
 pub mod error;
 pub mod follow;
@@ -35,6 +36,7 @@ pub async fn run(cli: &Cli, output: &mut Output) -> Result<Exit, Error> {
         Command::Bandwidth { id, mbps } => {
             migrations::bandwidth(&cli.manager, id, *mbps, output).await
         }
+        Command::Diff { id } => diff::diff(&cli.manager, id, output).await,
         Command::Inventory => migrations::inventory(&cli.manager, output).await,
         Command::Switch(command) => switch::run(&cli.switch, command, output).await,
         Command::Address(command) => address::run(&cli.switch, command, output).await,

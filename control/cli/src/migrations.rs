@@ -24,7 +24,7 @@ macro_rules! client {
     };
 }
 
-fn unreachable(source: endpoint::EndpointError) -> Error {
+pub(crate) fn unreachable(source: endpoint::EndpointError) -> Error {
     Error::Unreachable { source, process: "tidegate-manager", option: "--manager" }
 }
 

@@ -9,7 +9,12 @@ use std::{
 
 use serde_json::json;
 use tidegate_api::host as api;
-use tidegate_memory::{Mapping, diff::Diff, error::Conflict, merge, merge::Report};
+use tidegate_memory::{
+    Mapping,
+    diff::Diff,
+    error::Conflict,
+    merge::{self, RangeConflicts, Report},
+};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -274,11 +279,13 @@ impl Inner {
     /// Drop everything of a migration that no guest uses.
     pub(crate) async fn forget(&self, id: &str) -> Result<(), HostError> {
         let until = Instant::now() + CUT_PATIENCE;
-        let sides = [Side::Source, Side::Destination].map(|side| self.migrations.turn(id, side));
+        let sides = [Side::Source, Side::Destination, Side::DryRun]
+            .map(|side| self.migrations.turn(id, side));
         self.copies.forget(id, "the migration is given up");
         self.connections.cut(id);
         let _source = sides[0].lock().await;
         let _destination = sides[1].lock().await;
+        let _dry_run = sides[2].lock().await;
         let Some(migration) = self.migrations.get(id) else { return Ok(()) };
         while self.connections.is_receiving(id) && Instant::now() < until {
             self.connections.cut(id);
@@ -298,18 +305,33 @@ impl Inner {
 }
 
 fn describe(report: Report, pause_ns: u64) -> api::MergeReport {
-    let conflict = |conflict: Conflict| api::Conflict {
+    api::MergeReport {
+        merged_bytes: report.merged_bytes,
+        pause_ns,
+        conflicts: report.conflicts.into_iter().map(describe_conflict).collect(),
+        conflict_count: report.conflict_count,
+        ranges: report.ranges.into_iter().map(describe_range).collect(),
+    }
+}
+
+pub(crate) fn describe_conflict(conflict: Conflict) -> api::Conflict {
+    api::Conflict {
         region: conflict.region,
         offset: conflict.offset,
         base: conflict.base,
         ours: conflict.ours,
         theirs: conflict.theirs,
         resolution: conflict.resolution.name().to_owned(),
-    };
-    api::MergeReport {
-        merged_bytes: report.merged_bytes,
-        pause_ns,
-        conflicts: report.conflicts.into_iter().map(conflict).collect(),
-        conflict_count: report.conflict_count,
+        cause: conflict.cause.name().to_owned(),
+    }
+}
+
+pub(crate) fn describe_range(range: RangeConflicts) -> api::RangeConflicts {
+    api::RangeConflicts {
+        region: range.region,
+        offset: range.offset,
+        len_bytes: range.len_bytes,
+        merge_type: range.merge_type.name().to_owned(),
+        count: range.count,
     }
 }

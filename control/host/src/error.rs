@@ -163,6 +163,7 @@ impl From<HostError> for Status {
             HostError::Precondition(_)
             | HostError::Memory(
                 MemoryError::Mismatch { .. }
+                | MemoryError::Schema { .. }
                 | MemoryError::Header { .. }
                 | MemoryError::Refused(_)
                 | MemoryError::DataPath { .. }

@@ -59,8 +59,8 @@ impl Inner {
         id: String,
         data_endpoint: String,
     ) -> Result<api::ImageReport, HostError> {
-        let turn = self.migrations.turn(&id, Side::Source);
-        let _turn = turn.lock().await;
+        let turns = [Side::Source, Side::DryRun].map(|side| self.migrations.turn(&id, side));
+        let _turns = (turns[0].lock().await, turns[1].lock().await);
         let (capture, _) = self.migrations.capture(&id)?;
         if !capture.clone {
             return Err(HostError::Precondition(format!(

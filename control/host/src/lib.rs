@@ -10,6 +10,7 @@ mod connections;
 mod data;
 mod destination;
 mod device_state;
+mod dry_run;
 mod error;
 mod guest;
 mod host;

@@ -83,6 +83,8 @@ pub(crate) struct Migrations {
 pub(crate) enum Side {
     Source,
     Destination,
+    /// Neither: what only looks. A real diff waits for it, so that only one is on its way.
+    DryRun,
 }
 
 impl Migrations {
@@ -183,6 +185,11 @@ impl Receive {
     /// What of a twin has arrived.
     pub(crate) fn twin_ledger(migration_dir: &Path) -> PathBuf {
         migration_dir.join("twin.ledger")
+    }
+
+    /// Where the received diff of a dry run is.
+    pub(crate) fn dry_run(migration_dir: &Path) -> PathBuf {
+        migration_dir.join("dry-run-diff")
     }
 
     /// Where the received diff is.

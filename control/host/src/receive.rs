@@ -95,6 +95,13 @@ impl Landing for Host<'_> {
     fn place(&self, migration: &str, objects: &[Object]) -> Result<Place, String> {
         let text = |error: HostError| error.to_string();
         let migrations = &self.inner.migrations;
+        if let [Object { kind: ObjectKind::DryRun, size_bytes }] = objects {
+            // Nobody's turn: it changes nothing.
+            check_diff(&migrations.receive(migration).map_err(text)?, *size_bytes)?;
+            let file = Receive::dry_run(&migrations.dir(migration));
+            let (file, ledger) = (aside(&file), file.with_extension("ledger"));
+            return Ok(Place { files: vec![file], ledger, zeros: false });
+        }
         let turn = migrations.turn(migration, Side::Destination);
         let Ok(_turn) = turn.try_lock() else {
             return Err(format!("the destination of migration `{migration}` is being worked on"));
@@ -102,12 +109,12 @@ impl Landing for Host<'_> {
         let receive = migrations.receive(migration).map_err(text)?;
         let dir = migrations.dir(migration);
         if let [Object { kind: ObjectKind::Diff, size_bytes }] = objects {
-            check_diff(&receive, &dir, *size_bytes)?;
-            return Ok(Place {
-                files: vec![diff_aside(&dir)],
-                ledger: dir.join("diff.ledger"),
-                zeros: false,
-            });
+            check_diff(&receive, *size_bytes)?;
+            if merge::has_begun(&dir).map_err(|error| error.to_string())? {
+                return Err("the merge has begun, its diff cannot be replaced".to_owned());
+            }
+            let (file, ledger) = (aside(&Receive::diff(&dir)), dir.join("diff.ledger"));
+            return Ok(Place { files: vec![file], ledger, zeros: false });
         }
         if let [
             Object { kind: ObjectKind::Diff, .. },
@@ -131,7 +138,9 @@ impl Landing for Host<'_> {
         let path = |object: &Object| match &object.kind {
             ObjectKind::Ram => places.ram(),
             ObjectKind::Region(name) => places.region(name),
-            ObjectKind::DeviceState | ObjectKind::Diff => Receive::device_state(&dir),
+            ObjectKind::DeviceState | ObjectKind::Diff | ObjectKind::DryRun => {
+                Receive::device_state(&dir)
+            }
         };
         let files = objects.iter().map(path).collect();
         // As they were made by PrepareReceive, if nothing has arrived yet.
@@ -152,9 +161,13 @@ impl Host<'_> {
         if received.objects.iter().map(|object| &object.kind).eq(IMAGE) {
             return migrations.update_receive(id, |receive| receive.image_arrived = true);
         }
+        let keep =
+            |path: PathBuf| fs::rename(aside(&path), &path).map_err(HostError::file("keep", &path));
+        if received.objects.iter().any(|object| object.kind == ObjectKind::DryRun) {
+            return keep(Receive::dry_run(&dir));
+        }
         if received.objects.iter().any(|object| object.kind == ObjectKind::Diff) {
-            let diff = Receive::diff(&dir);
-            fs::rename(diff_aside(&dir), &diff).map_err(HostError::file("keep", &diff))?;
+            keep(Receive::diff(&dir))?;
             return migrations.update_receive(id, |receive| receive.diff_arrived = true);
         }
         let places = self.inner.places_of(&migrations.receive(id)?.spec.name);
@@ -163,7 +176,7 @@ impl Host<'_> {
             match &object.kind {
                 ObjectKind::Region(name) => twin::reserve(&places.region(name))?,
                 ObjectKind::Ram => twin::reserve(&places.ram())?,
-                ObjectKind::DeviceState | ObjectKind::Diff => {}
+                ObjectKind::DeviceState | ObjectKind::Diff | ObjectKind::DryRun => {}
             }
         }
         let digest = received.digest.clone();
@@ -196,8 +209,8 @@ fn check_image(receive: &Receive, objects: &[Object]) -> Result<(), String> {
     Ok(())
 }
 
-fn diff_aside(dir: &Path) -> PathBuf {
-    dir.join("diff.part")
+fn aside(path: &Path) -> PathBuf {
+    path.with_extension("part")
 }
 
 /// More than any diff of these regions can have. Its densest form, one changed word between unchanged ones that are too many
@@ -206,7 +219,7 @@ fn most_diff_bytes(region_bytes: u64) -> u64 {
     region_bytes.saturating_mul(4).saturating_add(64 * 1024)
 }
 
-fn check_diff(receive: &Receive, dir: &Path, size_bytes: u64) -> Result<(), String> {
+fn check_diff(receive: &Receive, size_bytes: u64) -> Result<(), String> {
     let most = most_diff_bytes(receive.spec.region_bytes());
     if size_bytes > most {
         return Err(format!(
@@ -216,9 +229,6 @@ fn check_diff(receive: &Receive, dir: &Path, size_bytes: u64) -> Result<(), Stri
     }
     if !receive.started {
         return Err(format!("the destination `{}` was not started yet", receive.spec.name));
-    }
-    if merge::has_begun(dir).map_err(|error| error.to_string())? {
-        return Err("the merge has begun, its diff cannot be replaced".to_owned());
     }
     Ok(())
 }
@@ -269,6 +279,6 @@ fn expected_bytes(spec: &GuestSpec, clone: bool, kind: &ObjectKind) -> Option<u6
             let region = spec.regions.iter().find(|region| region.name == *name);
             region.map(|region| region.size_bytes)
         }
-        ObjectKind::Diff => None,
+        ObjectKind::Diff | ObjectKind::DryRun => None,
     }
 }

@@ -332,6 +332,25 @@ impl host_server::Host for Service {
         self.detached(|inner| async move { inner.send_diff(id, data_endpoint).await }).await
     }
 
+    async fn dry_run_diff(
+        &self,
+        request: Request<api::DryRunDiffRequest>,
+    ) -> Answer<api::DryRunDiffReport> {
+        let api::DryRunDiffRequest { migration_id, data_endpoint } = request.into_inner();
+        let id = checked_migration(&migration_id)?;
+        let wanted = Some(data_endpoint).filter(|text| !text.is_empty());
+        let data_endpoint = wanted.map(endpoint).transpose()?;
+        self.detached(|inner| async move { inner.dry_run_diff(id, data_endpoint).await }).await
+    }
+
+    async fn dry_run_merge(
+        &self,
+        request: Request<api::DryRunMergeRequest>,
+    ) -> Answer<api::DryRunMergeReport> {
+        let id = checked_migration(&request.into_inner().migration_id)?;
+        self.detached(|inner| async move { inner.dry_run_merge(&id).await }).await
+    }
+
     async fn merge(&self, request: Request<api::MergeRequest>) -> Answer<api::MergeReport> {
         let id = checked_migration(&request.into_inner().migration_id)?;
         self.detached(|inner| async move { inner.merge(&id).await }).await

@@ -67,6 +67,14 @@ pub enum Error {
         /// In its words.
         message: String,
     },
+    /// There is nothing to compare with yet.
+    #[error(
+        "migration {id} has not captured its source yet; ask again when its phase `capture` is over"
+    )]
+    NoT0 {
+        /// Which.
+        id: MigrationId,
+    },
     /// A peer did not answer in time.
     #[error("{peer} did not answer {call} within {} s", after.as_secs())]
     TimedOut {

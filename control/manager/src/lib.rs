@@ -7,6 +7,7 @@
 
 pub mod config;
 mod driver;
+mod dry_run;
 pub mod error;
 pub mod events;
 pub mod fold;

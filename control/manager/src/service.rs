@@ -50,6 +50,7 @@ pub fn status(error: &Error) -> Status {
         Error::Preflight { .. }
         | Error::TooLate { .. }
         | Error::Over { .. }
+        | Error::NoT0 { .. }
         | Error::SourceGone { .. }
         | Error::NotFailed { .. } => Code::FailedPrecondition,
         Error::Stopping => Code::Unavailable,
@@ -158,6 +159,15 @@ impl Manager for Service {
         let set = self.migrations.set_bandwidth(&MigrationId::named(&id), mbps).await;
         set.map_err(|error| status(&error))?;
         Ok(Response::new(proto::SetBandwidthResponse {}))
+    }
+
+    async fn dry_run_diff(
+        &self,
+        request: Request<proto::DryRunDiffRequest>,
+    ) -> Result<Response<proto::DryRun>, Status> {
+        let id = MigrationId::named(&request.into_inner().id);
+        let dry_run = self.migrations.dry_run(&id).await.map_err(|error| status(&error))?;
+        Ok(Response::new(dry_run))
     }
 
     async fn list_inventory(

@@ -1,8 +1,13 @@
 //! A merge's result on disk, so that it is applied all or nothing whatever happens in between.
 //!
-//! `merge.redo` holds the absolute bytes to write and the report; it appears whole (written aside, synced,
-//! renamed). While it is there the merge must be carried through, and writing the same bytes again is
-//! harmless. Renamed to `merge.done` it says that they are all written. Layout, little-endian:
+//! `merge.redo` holds the absolute bytes to write and the report; it appears whole (written aside, renamed). While it is
+//! there the merge must be carried through, and writing the same bytes again is harmless. Renamed to `merge.done` it says
+//! that they are all written.
+//!
+//! It is there for a process that dies in between, however often. It waits for no disk: when the machine dies, the
+//! destination and its memory die with it, and until then the destination would stand still for each wait.
+//!
+//! Layout, little-endian:
 //!
 //! | bytes | what |
 //! |---|---|
@@ -15,11 +20,7 @@
 //! | 4 | number of regions; each: name (2, n), number of writes (8); each write: offset (8), length n (4), bytes (n) |
 //! | 32 | BLAKE3 of everything before |
 
-use std::{
-    fs::{self, File},
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{fs, io, path::Path};
 
 use tidegate_region::MergeType;
 
@@ -75,39 +76,26 @@ fn load(path: &Path) -> Result<Option<Redo>, MemoryError> {
     }
 }
 
-/// Make the merge durable. From here on it is carried through.
+/// Keep the merge. From here on it is carried through.
 pub(crate) fn store(dir: &Path, redo: &Redo) -> Result<(), MemoryError> {
     let aside = dir.join("merge.tmp");
-    let write = || -> io::Result<()> {
-        write_synced(&aside, redo)?;
-        fs::rename(&aside, dir.join(REDO))?;
-        File::open(dir)?.sync_all()
-    };
-    write().map_err(MemoryError::file("write", &aside))
+    let written = fs::write(&aside, encode(redo)).and_then(|()| fs::rename(&aside, dir.join(REDO)));
+    written.map_err(MemoryError::file("write", &aside))
 }
 
 /// Do what [`store`] does as far as it changes nothing.
 pub(crate) fn rehearse(dir: &Path, redo: &Redo) -> Result<(), MemoryError> {
     let aside = dir.join("merge.dry-run");
-    let written = write_synced(&aside, redo).and_then(|()| File::open(dir)?.sync_all());
+    let written = fs::write(&aside, encode(redo));
     // The first error is the one to report.
     let removed = fs::remove_file(&aside);
     written.and(removed).map_err(MemoryError::file("write", &aside))
 }
 
-fn write_synced(path: &Path, redo: &Redo) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(&encode(redo))?;
-    file.sync_all()
-}
-
 /// Every byte is written.
 pub(crate) fn finish(dir: &Path) -> Result<(), MemoryError> {
-    let write = || -> io::Result<()> {
-        fs::rename(dir.join(REDO), dir.join(DONE))?;
-        File::open(dir)?.sync_all()
-    };
-    write().map_err(MemoryError::file("rename", &dir.join(REDO)))
+    let redo = dir.join(REDO);
+    fs::rename(&redo, dir.join(DONE)).map_err(MemoryError::file("rename", &redo))
 }
 
 pub(crate) fn encode(redo: &Redo) -> Vec<u8> {

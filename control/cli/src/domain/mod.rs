@@ -1,5 +1,6 @@
 //! What the API answers, as this program shows it. Field names are the JSON's, and stay.
 
+pub mod diff;
 pub mod guest;
 pub mod migration;
 pub mod switch;

@@ -31,6 +31,7 @@ pub(crate) struct Script {
     pub(crate) started: Option<proto::MigrationSpec>,
     pub(crate) bandwidths: Vec<u64>,
     pub(crate) guest_started: Option<host::GuestSpec>,
+    pub(crate) dry_run: proto::DryRun,
 }
 
 /// The processes' sockets and script.
@@ -187,6 +188,14 @@ impl Manager for FakeManager {
         _: Request<proto::ResumeMigrationRequest>,
     ) -> Result<Response<proto::Migration>, Status> {
         Ok(Response::new(self.0.lock().expect("script").migration.clone()))
+    }
+
+    async fn dry_run_diff(
+        &self,
+        request: Request<proto::DryRunDiffRequest>,
+    ) -> Result<Response<proto::DryRun>, Status> {
+        assert_eq!(request.into_inner().id, "m-1");
+        Ok(Response::new(self.0.lock().expect("script").dry_run.clone()))
     }
 
     async fn list_inventory(

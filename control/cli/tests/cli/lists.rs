@@ -545,6 +545,20 @@ impl Host for FakeHost {
         unscripted()
     }
 
+    async fn dry_run_diff(
+        &self,
+        _: Request<host::DryRunDiffRequest>,
+    ) -> Result<Response<host::DryRunDiffReport>, Status> {
+        unscripted()
+    }
+
+    async fn dry_run_merge(
+        &self,
+        _: Request<host::DryRunMergeRequest>,
+    ) -> Result<Response<host::DryRunMergeReport>, Status> {
+        unscripted()
+    }
+
     async fn merge(
         &self,
         _: Request<host::MergeRequest>,

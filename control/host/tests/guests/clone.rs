@@ -5,7 +5,7 @@ use std::fs;
 use tidegate_api::host as api;
 use tidegate_region::MergeType;
 
-use super::rig::{self, COUNTER, Rig, format_region, number, spec, write};
+use super::rig::{self, COUNTER, RAM_MIB, Rig, format_region, number, spec, write};
 
 fn id<T: From<String>>() -> T {
     T::from("m1".to_owned())
@@ -63,6 +63,21 @@ async fn a_clone_is_the_source_at_t0_and_gets_its_changes() {
     write(&destination, COUNTER, &110_u64.to_le_bytes());
     write(&destination, 30000, b"ours");
 
+    // Looked at while both run.
+    let request = api::DryRunDiffRequest { migration_id: id(), data_endpoint: data.clone() };
+    let report = a.client.dry_run_diff(request.clone()).await.expect("looked").into_inner();
+    assert!(report.approximate && report.pause_ns > 0 && report.sent_bytes > 0, "{report:?}");
+    let [all_ram, region] = &report.compared[..] else { panic!("{report:?}") };
+    assert_eq!((all_ram.region.as_str(), all_ram.size_bytes), ("", u64::from(RAM_MIB) << 20));
+    assert_eq!((region.region.as_str(), region.changed_bytes), ("counts", 7));
+    assert_eq!((region.dirty_pages, region.runs), (2, 2));
+    let before = fs::read(&destination).expect("region");
+    let request = api::DryRunMergeRequest { migration_id: id() };
+    let preview = b.client.dry_run_merge(request.clone()).await.expect("tried").into_inner();
+    assert!(preview.approximate && preview.pause_ns > 0, "{preview:?}");
+    assert_eq!((preview.conflict_count, preview.refused_count), (0, 0));
+    assert!(fs::read(&destination).expect("region") == before, "nothing was merged");
+
     let diff = api::SendDiffRequest { migration_id: id(), data_endpoint: data };
     let (_, message) = rig::refusal(a.client.send_diff(diff.clone()).await);
     assert!(message.contains("pause it first"), "{message}");
@@ -82,6 +97,9 @@ async fn a_clone_is_the_source_at_t0_and_gets_its_changes() {
     write(&destination, COUNTER, &200_u64.to_le_bytes());
     assert_eq!(b.client.merge(merge()).await.expect("again").into_inner(), merged);
     assert_eq!(number(&destination, COUNTER), 200, "merged once only");
+    let (_, message) = rig::refusal(b.client.dry_run_merge(request).await);
+    assert!(message.contains("has begun"), "{message}");
+    assert_eq!(merged.merged_bytes, preview.merged_bytes);
 
     let request = api::DeleteGuestRequest { name: "web".into(), purge: true };
     a.client.delete_guest(request).await.expect("deleted");
@@ -115,6 +133,21 @@ async fn a_booted_destination_on_the_same_host_gets_the_regions() {
     // Both sides change what only one may.
     write(&source, COUNTER, b"two");
     write(&destination, COUNTER, b"six");
+    let request = api::DryRunMergeRequest { migration_id: id() };
+    let (_, message) = rig::refusal(host.client.dry_run_merge(request.clone()).await);
+    assert!(message.contains("no diff of a dry run has arrived"), "{message}");
+    let only_look = api::DryRunDiffRequest { migration_id: id(), ..Default::default() };
+    let report = host.client.dry_run_diff(only_look.clone()).await.expect("looked").into_inner();
+    assert_eq!((report.sent_bytes, report.compared.len()), (0, 1));
+    let send = api::DryRunDiffRequest { data_endpoint: data.clone(), ..only_look };
+    host.client.dry_run_diff(send).await.expect("looked");
+    let preview = host.client.dry_run_merge(request).await.expect("tried").into_inner();
+    assert_eq!((preview.conflict_count, preview.refused_count), (0, 3));
+    let [range] = &preview.ranges[..] else { panic!("{preview:?}") };
+    assert_eq!((range.region.as_str(), range.merge_type.as_str()), ("counts", "abort"));
+    let first = &preview.conflicts[0];
+    assert_eq!((first.offset, first.cause.as_str()), (8192, "both changed"));
+    assert_eq!([&first.base[..], &first.ours, &first.theirs], [b"o", b"s", b"t"]);
     host.client.pause_guest(api::PauseGuestRequest { name: "web".into() }).await.expect("paused");
     let diff = api::SendDiffRequest { migration_id: id(), data_endpoint: data };
     host.client.send_diff(diff.clone()).await.expect("diff");

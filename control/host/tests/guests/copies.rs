@@ -8,8 +8,8 @@ use std::{
 };
 
 use tidegate_api::{
-    Channel, Endpoint,
-    endpoint::connect,
+    Channel,
+    endpoint::{Endpoint, connect},
     host::{self as api, host_client::HostClient},
 };
 use tidegate_host::{DataConfig, TlsConfig};

@@ -43,9 +43,9 @@ async fn prepared(rig: &mut Rig, text: &str) {
 fn start(text: &str, timeout_s: u32) -> api::StartDestinationRequest {
     api::StartDestinationRequest {
         migration_id: "m1".into(),
-        paused: false,
         ready_text: text.into(),
         ready_timeout_s: timeout_s,
+        ..Default::default()
     }
 }
 

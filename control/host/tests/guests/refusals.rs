@@ -12,12 +12,13 @@ fn check(guest: &str, regions: &[&str]) -> api::CheckCaptureRequest {
         guest: guest.to_owned(),
         clone: true,
         regions: regions.iter().map(|name| (*name).to_owned()).collect(),
+        ..Default::default()
     }
 }
 
 fn capture(migration_id: &str, guest: &str) -> api::CaptureRequest {
     let (migration_id, guest) = (migration_id.to_owned(), guest.to_owned());
-    api::CaptureRequest { migration_id, guest, clone: true, regions: vec![] }
+    api::CaptureRequest { migration_id, guest, clone: true, ..Default::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

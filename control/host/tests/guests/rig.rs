@@ -78,14 +78,16 @@ impl Rig {
             guest: guest.into(),
             clone,
             regions: vec![],
+            ..Default::default()
         };
         let report = self.client.capture(request).await;
         report.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
     }
 
     pub(crate) async fn prepare(&mut self, spec: api::GuestSpec, clone: bool) -> String {
-        let request =
-            api::PrepareReceiveRequest { migration_id: "m1".into(), spec: Some(spec), clone };
+        let migration_id = "m1".into();
+        let spec = Some(spec);
+        let request = api::PrepareReceiveRequest { migration_id, spec, clone, keep_t0: false };
         let answer = self.client.prepare_receive(request).await.expect("prepared");
         answer.into_inner().data_endpoint
     }

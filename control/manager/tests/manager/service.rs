@@ -44,6 +44,35 @@ async fn refusals_have_the_codes_of_the_protocol() {
 }
 
 #[tokio::test]
+async fn a_dry_run_looks_and_changes_nothing() {
+    let lab = Lab::new().await;
+    let (manager, service, migration) = draining(&lab).await;
+    let ask = |id: &str| Request::new(proto::DryRunDiffRequest { id: id.to_owned() });
+    let dry_run = service.dry_run_diff(ask(&migration.id)).await.expect("answered").into_inner();
+    assert_eq!(dry_run.diff.expect("there").sent_bytes, 200);
+    assert_eq!(dry_run.merge.expect("there").merged_bytes, 96);
+    assert_eq!(dry_run.merge_missing, "");
+    assert_eq!(lab.world().merges_applied, 0);
+    let unknown = service.dry_run_diff(ask("m-0")).await.expect_err("unknown");
+    assert_eq!(unknown.code(), Code::NotFound);
+
+    let id = tidegate_manager::record::MigrationId::named(&migration.id);
+    manager.abort(&id).await.expect("aborted");
+    let over = service.dry_run_diff(ask(&migration.id)).await.expect_err("over");
+    assert_eq!(over.code(), Code::FailedPrecondition);
+
+    // Nothing is merged: it is only compared.
+    let order = MigrationSpec { finish: proto::FinishMode::None.into(), ..order() };
+    lab.old_sessions.send_replace(5);
+    let migration = start(&service, order).await.expect("started");
+    let id = tidegate_manager::record::MigrationId::named(&migration.id);
+    recorded(&manager, &id, |fact| *fact == Fact::Started { phase: Phase::Drain }).await;
+    let dry_run = service.dry_run_diff(ask(&migration.id)).await.expect("answered").into_inner();
+    assert_eq!(dry_run.diff.expect("there").sent_bytes, 0);
+    assert!(dry_run.merge.is_none() && dry_run.merge_missing.contains("`none`"));
+}
+
+#[tokio::test]
 async fn a_choice_that_is_unknown_is_refused_by_its_field() {
     let lab = Lab::new().await;
     let service = Service::new(lab.manager().await);

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tidegate_region::{HEADER_BYTES, Header, Range, log};
 
 use super::*;
-use crate::{diff::Runs, error::Cause};
+use crate::{diff::Runs, error::Cause, twin};
 
 const SIZE: usize = 3 * HEADER_BYTES;
 
@@ -62,7 +62,13 @@ impl Rig {
             mapping.write(0, &base).expect("write");
             mapping
         };
-        let (twin, now, ours) = (mapping("twin"), mapping("now"), mapping("ours"));
+        let (now, ours) = (mapping("now"), mapping("ours"));
+        // T0, taken as it is of a guest.
+        let kind = ObjectKind::Region("r".to_owned());
+        let captured = dir.path().join("twin");
+        let sources = [(kind.clone(), now.path().to_owned())];
+        twin::Prepared::new(&captured, &sources, 0).and_then(|it| it.fill()).expect("captured");
+        let twin = Mapping::open(&twin::path_of(&captured, &kind)).expect("twin");
         Self { regions: vec![("r".to_owned(), ours)], dir, base, twin, now }
     }
 

@@ -64,6 +64,7 @@ fn of_refused(refused: &Refused, text: String) -> Status {
         | Refused::AlreadyCutOver { .. }
         | Refused::NotCutOver { .. }
         | Refused::NotDrained { .. }
+        | Refused::SessionsStay { .. }
         | Refused::NothingToAbort { .. }
         | Refused::PortHasBackend { .. }
         | Refused::PortIsConfigured { .. } => Status::failed_precondition(text),

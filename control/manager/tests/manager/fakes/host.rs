@@ -301,6 +301,29 @@ impl Host for FakeHost {
         })
     }
 
+    async fn dry_run_diff(
+        &self,
+        request: Request<proto::DryRunDiffRequest>,
+    ) -> Result<Response<proto::DryRunDiffReport>, Status> {
+        let request = request.into_inner();
+        self.act("DryRunDiff", |world| {
+            assert!(world.captured.contains(&request.migration_id), "a dry run needs the twin");
+            let sent_bytes = if request.data_endpoint.is_empty() { 0 } else { 200 };
+            Ok(proto::DryRunDiffReport { sent_bytes, ..Default::default() })
+        })
+    }
+
+    async fn dry_run_merge(
+        &self,
+        request: Request<proto::DryRunMergeRequest>,
+    ) -> Result<Response<proto::DryRunMergeReport>, Status> {
+        let id = request.into_inner().migration_id;
+        self.act("DryRunMerge", |world| {
+            assert!(world.prepared.contains_key(&id), "a dry run needs the destination");
+            Ok(proto::DryRunMergeReport { merged_bytes: 96, ..Default::default() })
+        })
+    }
+
     async fn merge(
         &self,
         request: Request<proto::MergeRequest>,

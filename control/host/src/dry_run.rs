@@ -1,0 +1,167 @@
+//! What a diff and a merge would do now: nothing changes, and both guests may run meanwhile.
+
+use std::{fs, io, path::PathBuf, sync::Arc, time::Instant};
+
+use tidegate_api::host as api;
+use tidegate_memory::{
+    Mapping, Object, ObjectKind,
+    diff::Diff,
+    image_diff, merge,
+    scan::{Compared, Twin},
+    twin,
+};
+
+use crate::{
+    HostError,
+    destination::{describe_conflict, describe_range},
+    guest::State,
+    inner::{Inner, blocking},
+    migration::{Receive, Side},
+    send::How,
+};
+
+/// Memory and its twin.
+struct BesideT0 {
+    kind: ObjectKind,
+    twin: Mapping,
+    now: Mapping,
+}
+
+impl Inner {
+    /// Source: compare with the twin, and send the regions' diff if the other host's endpoint is given.
+    pub(crate) async fn dry_run_diff(
+        self: &Arc<Self>,
+        id: String,
+        data_endpoint: Option<String>,
+    ) -> Result<api::DryRunDiffReport, HostError> {
+        let turn = self.migrations.turn(&id, Side::DryRun);
+        let _turn = turn.lock().await;
+        let (capture, _) = self.migrations.capture(&id)?;
+        let guest = self.guest(&capture.guest)?;
+        let approximate = guest.state().await? == State::Running;
+        let inner = self.clone();
+        blocking(move || {
+            let mut memory = Vec::new();
+            if capture.clone {
+                memory.push((ObjectKind::Ram, guest.places.ram()));
+            }
+            for name in &capture.regions {
+                memory.push((ObjectKind::Region(name.clone()), guest.places.region(name)));
+            }
+            let dir = inner.twin_dir(&id);
+            let open = |(kind, path): (ObjectKind, PathBuf)| {
+                let twin = Mapping::open(&twin::path_of(&dir, &kind))?;
+                Ok(BesideT0 { kind, twin, now: Mapping::open(&path)? })
+            };
+            let memory = memory.into_iter().map(open).collect::<Result<Vec<_>, HostError>>()?;
+            let begun = Instant::now();
+            let mut sent = None;
+            if let Some(data_endpoint) = data_endpoint {
+                let bytes = inner.send_dry_run(&id, &data_endpoint, &memory)?;
+                sent = Some((bytes, begun.elapsed()));
+            }
+            let figures = survey(&memory)?;
+            // A merge's source is not compared a second time, nor its RAM at all.
+            let (sent_bytes, pause) = sent.unwrap_or_else(|| (0, begun.elapsed()));
+            Ok(api::DryRunDiffReport {
+                compared: figures,
+                sent_bytes,
+                pause_ns: pause.as_nanos() as u64,
+                approximate,
+            })
+        })
+        .await
+    }
+
+    /// Send what changed in regions, as the diff of a merge would be; the bytes on the wire.
+    fn send_dry_run(
+        &self,
+        id: &str,
+        data_endpoint: &str,
+        memory: &[BesideT0],
+    ) -> Result<u64, HostError> {
+        let mut diff = Diff::default();
+        for BesideT0 { kind, twin, now } in memory {
+            if let ObjectKind::Region(name) = kind {
+                diff.compare(name, twin, now)?;
+            }
+        }
+        let path = self.migrations.dir(id).join("dry-run.out");
+        fs::write(&path, diff.encode()).map_err(HostError::file("write", &path))?;
+        let files = vec![(path, ObjectKind::DryRun)];
+        Ok(self
+            .send_files(id, data_endpoint, files, &How::default(), &mut |_, _| {})?
+            .progress
+            .sent_bytes)
+    }
+
+    /// Destination: compute what merging the diff of a dry run would do.
+    pub(crate) async fn dry_run_merge(
+        &self,
+        id: &str,
+    ) -> Result<api::DryRunMergeReport, HostError> {
+        let turn = self.migrations.turn(id, Side::DryRun);
+        let _turn = turn.lock().await;
+        let receive = self.migrations.receive(id)?;
+        let dir = self.migrations.dir(id);
+        if merge::has_begun(&dir)? {
+            return Err(HostError::Precondition(format!(
+                "the merge of migration `{id}` has begun: there is nothing left to try"
+            )));
+        }
+        let guest = self.guest(&receive.spec.name)?;
+        let approximate = guest.state().await? == State::Running;
+        let preview = blocking(move || {
+            let path = Receive::dry_run(&dir);
+            let bytes = match fs::read(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(HostError::Precondition(
+                        "no diff of a dry run has arrived; run DryRunDiff first".to_owned(),
+                    ));
+                }
+                read => read.map_err(HostError::file("read", &path))?,
+            };
+            let diff = Diff::decode(&bytes)?;
+            let mut regions = Vec::new();
+            for region in &receive.spec.regions {
+                let memory = Mapping::open(&guest.places.region(&region.name))?;
+                regions.push((region.name.clone(), memory));
+            }
+            Ok(merge::preview(&dir, &diff, &regions)?)
+        })
+        .await?;
+        let merge::Preview { report, refused, refused_count, pause } = preview;
+        let conflicts = refused.into_iter().chain(report.conflicts);
+        Ok(api::DryRunMergeReport {
+            merged_bytes: report.merged_bytes,
+            pause_ns: pause.as_nanos() as u64,
+            conflicts: conflicts.map(describe_conflict).collect(),
+            conflict_count: report.conflict_count,
+            refused_count,
+            ranges: report.ranges.into_iter().map(describe_range).collect(),
+            approximate,
+        })
+    }
+}
+
+/// What changed in each object: an image diff is made of it, and thrown away.
+fn survey(memory: &[BesideT0]) -> Result<Vec<api::Compared>, HostError> {
+    let mut compared = Vec::new();
+    for BesideT0 { kind, twin, now } in memory {
+        let object = Object { kind: kind.clone(), size_bytes: now.size_bytes() };
+        compared.push(Compared { object, twin: Twin::Bytes(twin), now });
+    }
+    let figures = image_diff::write(io::sink(), &compared)?;
+    let describe = |(it, figures): (&BesideT0, &image_diff::Figures)| api::Compared {
+        region: match &it.kind {
+            ObjectKind::Region(name) => name.clone(),
+            _ => String::new(),
+        },
+        size_bytes: figures.compared_bytes,
+        dirty_pages: figures.dirty_pages,
+        changed_bytes: figures.changed_bytes,
+        runs: figures.runs,
+        packed_bytes: image_diff::packed_bytes(figures),
+    };
+    Ok(memory.iter().zip(&figures).map(describe).collect())
+}
