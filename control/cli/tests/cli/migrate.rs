@@ -144,7 +144,7 @@ async fn every_event_is_an_object_and_the_last_is_the_migration() {
         objects[4],
         json!({
             "event": "copy", "sequence": 2, "unix_ms": 1002, "phase": "copy",
-            "sent_bytes": 10, "covered_bytes": 20, "total_bytes": 40,
+            "sent_bytes": 10, "covered_bytes": 20, "total_bytes": 40, "rate_bytes_per_s": 5,
         })
     );
     assert_eq!(

@@ -178,6 +178,9 @@ struct Tls {
     clear: Box<[u8]>,
 }
 
+/// Takes a stretch of what comes, and where it begins.
+type Sink<'a> = dyn FnMut(usize, &[u8]) -> Result<(), MemoryError> + 'a;
+
 /// What the connection wants next.
 enum Step {
     /// To be asked again.
@@ -285,11 +288,7 @@ impl Tls {
     }
 
     /// Take `total` bytes; `sink` is given each stretch and where it begins.
-    fn receive_with(
-        &mut self,
-        total: usize,
-        sink: &mut dyn FnMut(usize, &[u8]) -> Result<(), MemoryError>,
-    ) -> Result<(), MemoryError> {
+    fn receive_with(&mut self, total: usize, sink: &mut Sink<'_>) -> Result<(), MemoryError> {
         const DURING: &str = "receiving memory";
         let have = (self.left.len() - self.left_at).min(total);
         sink(0, &self.left[self.left_at..self.left_at + have])?;

@@ -66,11 +66,9 @@ impl Reporter {
             self.0.pop_front();
         }
         let (since, before) = self.0[0];
-        let ns = now.duration_since(since).as_nanos();
-        if ns > 0 {
-            let bytes = u128::from(progress.sent_bytes - before);
-            progress.rate_bytes_per_s = (bytes * 1_000_000_000 / ns) as u64;
-        }
+        let ns = now.duration_since(since).as_nanos().max(1);
+        let bytes = u128::from(progress.sent_bytes - before);
+        progress.rate_bytes_per_s = (bytes * 1_000_000_000 / ns) as u64;
         progress
     }
 }
