@@ -63,10 +63,8 @@ async fn a_cap_is_kept_until_it_is_changed() {
     let mut stream = a.client.send_twin(slowly(&data, 1)).await.expect("begins").into_inner();
     let first = stream.message().await.expect("goes on").expect("progress");
     assert!(!first.done && first.sent_bytes < 4 << 20, "{first:?}");
-    assert_eq!(
-        (&*first.transport, &*first.transport_reason),
-        ("tcp", "the only one this host has")
-    );
+    assert_eq!(first.transport, "tcp");
+    assert!(first.transport_reason.contains("fabric:verbs"), "{}", first.transport_reason);
     let request = api::SetBandwidthRequest { migration_id: id(), mbps: 0 };
     a.client.set_bandwidth(request).await.expect("lifted");
     let mut last = first;

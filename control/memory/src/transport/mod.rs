@@ -94,12 +94,20 @@ pub trait Lane: Send {
     /// [`MemoryError::Connection`].
     fn zero(&mut self, piece: Piece) -> Result<u64, MemoryError>;
 
-    /// The count the receiver's end has when everything of this lane until here has arrived. Whatever was still
-    /// held back leaves now.
+    /// The count the receiver's end has when everything of this lane until here has arrived. Some of it may be held
+    /// back until the next [`Self::put`]s or [`Self::rest`].
     ///
     /// # Errors
     /// [`MemoryError::Connection`].
     fn mark(&mut self) -> Result<u64, MemoryError>;
+
+    /// Nothing is put for a while: whatever was held back leaves now.
+    ///
+    /// # Errors
+    /// [`MemoryError::Connection`].
+    fn rest(&mut self) -> Result<(), MemoryError> {
+        Ok(())
+    }
 }
 
 /// The receiving end of one copy. Dropping it ends its lanes, and nothing lands in the ground from then on.

@@ -60,12 +60,13 @@ impl<'a> Crew<'a> {
     ) -> Result1<()> {
         let (events, done) = channel();
         thread::scope(|scope| {
-            for (number, lane) in lanes.iter_mut().enumerate() {
+            let threads = lanes.iter_mut().enumerate().map(|(number, lane)| {
                 let events = events.clone();
-                scope.spawn(move || self.work(number, &mut **lane, &events));
-            }
+                scope.spawn(move || self.work(number, &mut **lane, &events))
+            });
+            let threads: Vec<_> = threads.collect();
             drop(events);
-            let outcome = loop {
+            let mut outcome = loop {
                 if locked(&self.queue).open == 0 {
                     break Ok(());
                 }
@@ -89,6 +90,10 @@ impl<'a> Crew<'a> {
             self.stop();
             if outcome.is_err() {
                 self.shared.halt();
+            }
+            for thread in threads {
+                // One that panics takes this one with it, at the scope's end.
+                outcome = outcome.and(thread.join().unwrap_or(Ok(())));
             }
             outcome
         })
@@ -123,9 +128,31 @@ impl<'a> Crew<'a> {
         }
     }
 
-    fn work(&self, number: usize, lane: &mut dyn Lane, events: &Sender<Result1<(Event, Work)>>) {
+    /// What is to be done now, without waiting for it.
+    fn at_hand(&self) -> Option<Work> {
+        let mut queue = locked(&self.queue);
+        if queue.over { None } else { queue.work.pop_front() }
+    }
+
+    /// A lane's thread. Work that fails is an event; what fails when the lane comes to rest is the answer.
+    fn work(
+        &self,
+        number: usize,
+        lane: &mut dyn Lane,
+        events: &Sender<Result1<(Event, Work)>>,
+    ) -> Result1<()> {
         let mut scratch = Scratch::default();
-        while let Some(work) = self.next() {
+        loop {
+            let work = match self.at_hand() {
+                Some(work) => work,
+                None => {
+                    if self.shared.check().is_ok() {
+                        lane.rest()?;
+                    }
+                    let Some(work) = self.next() else { return Ok(()) };
+                    work
+                }
+            };
             let done = self.shared.bring(&work, lane, &mut scratch).and_then(|digest| {
                 let event = Event { lane: number, mark: lane.mark()?, digest };
                 Ok((event, work))
@@ -133,7 +160,7 @@ impl<'a> Crew<'a> {
             let failed = done.is_err();
             // Nobody listens any more when something else has failed.
             if events.send(done).is_err() || failed {
-                return;
+                return Ok(());
             }
         }
     }

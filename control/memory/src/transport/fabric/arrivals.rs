@@ -1,6 +1,7 @@
 //! The receiving end: a thread that lets bytes land, and counts them.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
@@ -14,7 +15,7 @@ use tidegate_fabric::{Endpoint, Event};
 use vm_memory::{Bytes as _, MmapRegion, VolatileMemory as _};
 
 use super::{
-    cannot,
+    OUT_OF_ORDER, cannot,
     lane::Idle,
     packed::{self, MESSAGE_BYTES},
 };
@@ -39,7 +40,10 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// Arrived without a gap.
     count: u64,
+    /// Arrived behind a gap.
+    ahead: BTreeSet<u64>,
     /// Why nothing more will come.
     failed: Option<String>,
 }
@@ -89,6 +93,21 @@ impl Arrivals for Arriving {
 }
 
 impl State {
+    /// Something with this number has arrived.
+    fn arrived(&mut self, number: u32) -> Result<(), String> {
+        let distance = number.wrapping_sub(self.count as u32);
+        if distance >= OUT_OF_ORDER || !self.ahead.insert(self.count + u64::from(distance)) {
+            return Err(format!(
+                "number {number} arrived, when {} was the next",
+                self.count as u32
+            ));
+        }
+        while self.ahead.remove(&self.count) {
+            self.count += 1;
+        }
+        Ok(())
+    }
+
     fn ok(&self) -> Result<(), MemoryError> {
         let Some(failed) = &self.failed else { return Ok(()) };
         Err(MemoryError::connection("receiving memory")(io::Error::other(failed.clone())))
@@ -131,10 +150,10 @@ impl Poller {
     }
 
     fn step(&mut self, message: &mut [u8], scratch: &mut Scratch) -> Result<usize, String> {
-        let mut arrived = 0;
+        let mut arrived = Vec::new();
         let mut received = Vec::new();
         let found = self.endpoint.poll(&mut |event| match event {
-            Event::Arrived { .. } => arrived += 1,
+            Event::Arrived { data } => arrived.push(data),
             Event::Received { place, len } => received.push((place, len)),
             Event::Sent { .. } => {}
         });
@@ -145,14 +164,35 @@ impl Poller {
             let from = place as usize * MESSAGE_BYTES;
             let copied = self.messages.as_volatile_slice().read_slice(message, from);
             copied.map_err(|error| error.to_string())?;
-            packed::land(message, &self.ground, scratch).map_err(|error| error.to_string())?;
+            let landed = packed::land(message, &self.ground, scratch);
+            arrived.push(landed.map_err(|error| error.to_string())?);
             self.endpoint.give_back(place).map_err(|error| error.to_string())?;
-            arrived += 1;
         }
-        if arrived > 0 {
-            locked(&self.shared.state).count += arrived;
+        if !arrived.is_empty() {
+            let mut state = locked(&self.shared.state);
+            arrived.into_iter().try_for_each(|number| state.arrived(number))?;
             self.shared.changed.notify_all();
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_arrived_is_counted_up_to_the_first_gap() {
+        let mut state = State { count: u64::from(u32::MAX) - 1, ..State::default() };
+        let first = state.count;
+        let mut arrive = |number: u64| state.arrived(number as u32).map(|()| state.count - first);
+        assert_eq!(arrive(first + 1), Ok(0));
+        assert_eq!(arrive(first + 3), Ok(0));
+        assert_eq!(arrive(first), Ok(2));
+        assert_eq!(arrive(first + 2), Ok(4));
+        arrive(first + 3).expect_err("twice");
+        arrive(first + 4 + u64::from(OUT_OF_ORDER)).expect_err("too far");
+        assert_eq!(arrive(first + 5), Ok(4));
+        arrive(first + 5).expect_err("twice, ahead");
     }
 }

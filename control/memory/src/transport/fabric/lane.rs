@@ -6,7 +6,7 @@ use tidegate_fabric::{Endpoint, Error, Event, Message, Peer, Source, Window, Wri
 use vm_memory::{Bytes as _, MmapRegion, VolatileMemory as _};
 
 use super::{
-    broken, cannot,
+    OUT_OF_ORDER, broken, cannot,
     packed::{self, HEAD_BYTES, MESSAGE_BYTES, SMALL_BYTES},
 };
 use crate::{
@@ -18,6 +18,8 @@ use crate::{
 const PLACES: usize = 4;
 /// The number of every write; messages have that of their place.
 const WRITE: u64 = u64::MAX;
+/// Writes that may go out before a message that was begun earlier.
+const HELD_BACK: u32 = OUT_OF_ORDER / 2;
 const DURING: &str = "sending memory";
 
 pub(super) struct FabricLane {
@@ -30,7 +32,7 @@ pub(super) struct FabricLane {
     /// By place: a message leaves from it.
     leaving: [bool; PLACES],
     message: packed::Message,
-    /// Writes and messages begun.
+    /// Writes and messages that were given a number: the next one's. The message at hand has one already.
     begun: u64,
 }
 
@@ -75,21 +77,30 @@ impl FabricLane {
     ) -> Result<(), MemoryError> {
         let mut idle = Idle::default();
         while !done(self).map_err(broken(DURING))? {
-            let leaving = &mut self.leaving;
-            let found = self.endpoint.poll(&mut |event| {
-                if let Event::Sent { id } = event
-                    && let Some(leaving) = leaving.get_mut(id as usize)
-                {
-                    *leaving = false;
-                }
-            });
-            idle.after(found.map_err(broken(DURING))?);
+            idle.after(self.step()?);
         }
         Ok(())
     }
 
+    /// Let bytes move; how many writes and messages have left.
+    fn step(&mut self) -> Result<usize, MemoryError> {
+        let leaving = &mut self.leaving;
+        let found = self.endpoint.poll(&mut |event| {
+            if let Event::Sent { id } = event
+                && let Some(leaving) = leaving.get_mut(id as usize)
+            {
+                *leaving = false;
+            }
+        });
+        found.map_err(broken(DURING))
+    }
+
     fn write(&mut self, piece: Piece) -> Result<(), MemoryError> {
         let Piece { object, offset, len_bytes } = piece;
+        let number = self.begun as u32;
+        if self.message.number().is_some_and(|held| number.wrapping_sub(held) >= HELD_BACK) {
+            self.flush()?;
+        }
         self.until(|lane| {
             let Object { source, window, .. } = &lane.objects[object];
             lane.endpoint.write(&Write {
@@ -99,7 +110,7 @@ impl FabricLane {
                 peer: lane.peer,
                 to: window,
                 at: offset,
-                data: object as u32,
+                data: number,
                 id: WRITE,
             })
         })?;
@@ -112,6 +123,10 @@ impl FabricLane {
         let bytes = memory.map_or(0, |_| piece.len_bytes);
         if !self.message.has_room(bytes) {
             self.flush()?;
+        }
+        if self.message.number().is_none() {
+            self.message.begin(self.begun as u32);
+            self.begun += 1;
         }
         self.message.push(piece, memory)?;
         Ok(HEAD_BYTES as u64 + bytes)
@@ -139,7 +154,6 @@ impl FabricLane {
             })
         })?;
         self.leaving[place] = true;
-        self.begun += 1;
         Ok(())
     }
 }
@@ -168,10 +182,14 @@ impl Lane for FabricLane {
     }
 
     fn mark(&mut self) -> Result<u64, MemoryError> {
-        self.flush()?;
-        // Bytes move only while somebody polls: nothing may be left to do when this lane rests.
-        self.until(|lane| Ok(lane.endpoint.in_flight() == 0))?;
+        // Bytes move only while somebody polls, and hashing may take its time.
+        self.step()?;
         Ok(self.begun)
+    }
+
+    fn rest(&mut self) -> Result<(), MemoryError> {
+        self.flush()?;
+        self.until(|lane| Ok(lane.endpoint.in_flight() == 0))
     }
 }
 

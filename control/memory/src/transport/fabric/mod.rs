@@ -4,9 +4,10 @@
 //! up to 1 MiB at a time and 16 MiB in flight. Pieces too small to be worth a write of their own, and zeros, are
 //! packed into messages ([`packed`]), which the receiver unpacks.
 //!
-//! There is one lane. Its count is of writes and messages that have arrived, which the receiver's transport
-//! counts: no reliance on what a completion at the sender means. Over one lane a message and a write may overtake each other, so a
-//! page is put once between two marks that are waited for, as the [copy](crate::copy) does it.
+//! There is one lane. Its writes and messages are numbered; a write's number comes with it as completion data. The
+//! lane's count is of those that have arrived without a gap, which only the receiver can say: no reliance on what a
+//! completion at the sender means. A message and a write may overtake each other, so a page is put once between
+//! two marks that are waited for, as the [copy](crate::copy) does it.
 //!
 //! Nothing is encrypted, and no end is authenticated but by the offer that came over the control stream.
 //!
@@ -46,6 +47,9 @@ use offer::{Offer, this_machine};
 
 /// Writes in flight: enough for the way's length, and few enough that a cap or a cancellation is felt.
 const IN_FLIGHT: usize = 16;
+
+/// How far in front of the first that is missing a number may arrive.
+const OUT_OF_ORDER: u32 = 1024;
 
 /// What a data path over a provider is called.
 #[must_use]

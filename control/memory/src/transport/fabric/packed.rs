@@ -1,6 +1,7 @@
 //! Small pieces, many in one message: a write of 4 KiB costs nearly as much as one of 64.
 //!
-//! A message is 16 bytes to 1 MiB long, and is entries one behind the other:
+//! A message is at most 1 MiB long: its number among the lane's writes and messages (4 bytes), and entries one behind
+//! the other:
 //!
 //! | offset | bytes | what |
 //! |---|---|---|
@@ -25,6 +26,8 @@ use crate::{
 pub(super) const MESSAGE_BYTES: usize = 1 << 20;
 /// Pieces up to this length are packed.
 pub(super) const SMALL_BYTES: u64 = 64 * 1024;
+/// Bytes of a message's number.
+const NUMBER_BYTES: usize = 4;
 /// Bytes in front of a piece's own.
 pub(super) const HEAD_BYTES: usize = 16;
 const ZEROS: u32 = 1 << 31;
@@ -45,8 +48,19 @@ pub(super) struct Message {
 }
 
 impl Message {
+    /// All of it; nothing when it was not begun.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Its number, if it was begun.
+    pub(super) fn number(&self) -> Option<u32> {
+        self.bytes.first_chunk().map(|number| u32::from_le_bytes(*number))
+    }
+
+    pub(super) fn begin(&mut self, number: u32) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&number.to_le_bytes());
     }
 
     pub(super) fn clear(&mut self) {
@@ -55,7 +69,7 @@ impl Message {
 
     /// Whether an entry of so many bytes behind its head fits in.
     pub(super) fn has_room(&self, bytes: u64) -> bool {
-        self.bytes.len() + HEAD_BYTES + bytes as usize <= MESSAGE_BYTES
+        self.bytes.len().max(NUMBER_BYTES) + HEAD_BYTES + bytes as usize <= MESSAGE_BYTES
     }
 
     /// Append a piece with its bytes, or as zeros.
@@ -76,14 +90,15 @@ impl Message {
     }
 }
 
-/// Put a message's pieces where they belong. What the peer says is checked by the ground.
+/// Put a message's pieces where they belong; its number. What the peer says is checked by the ground.
 pub(super) fn land(
     message: &[u8],
     ground: &Ground,
     scratch: &mut Scratch,
-) -> Result<(), MemoryError> {
+) -> Result<u32, MemoryError> {
     let mut reader = Reader::new(message);
     let short = |how: Short| MemoryError::Protocol(format!("a packed message: {how}"));
+    let number = reader.u32().map_err(short)?;
     while reader.left() > 0 {
         let object = reader.u32().map_err(short)? as usize;
         let len = reader.u32().map_err(short)?;
@@ -106,5 +121,5 @@ pub(super) fn land(
             None => file.write_zeros(at, len),
         })?;
     }
-    Ok(())
+    Ok(number)
 }
