@@ -79,6 +79,13 @@ pub enum Command {
         /// The migration.
         id: String,
     },
+    /// Change how much of the network a running migration's copies take.
+    Bandwidth {
+        /// The migration.
+        id: String,
+        /// At most so many Mbit/s; 0: no limit.
+        mbps: u64,
+    },
     /// What the source has changed since T0, and what a merge would do now; changes nothing.
     Diff {
         /// The migration.

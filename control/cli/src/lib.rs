@@ -33,6 +33,9 @@ pub async fn run(cli: &Cli, output: &mut Output) -> Result<Exit, Error> {
         Command::Watch { id } => migrations::watch(&cli.manager, id, output).await,
         Command::Abort { id } => migrations::abort(&cli.manager, id, output).await,
         Command::Resume { id } => migrations::resume(&cli.manager, id, output).await,
+        Command::Bandwidth { id, mbps } => {
+            migrations::bandwidth(&cli.manager, id, *mbps, output).await
+        }
         Command::Diff { id } => diff::diff(&cli.manager, id, output).await,
         Command::Inventory => migrations::inventory(&cli.manager, output).await,
         Command::Switch(command) => switch::run(&cli.switch, command, output).await,

@@ -136,6 +136,26 @@ pub async fn list(manager: &Endpoint, output: &mut Output) -> Result<Exit, Error
     Ok(Exit::Done)
 }
 
+/// `bandwidth`.
+///
+/// # Errors
+/// [`Error`].
+pub async fn bandwidth(
+    manager: &Endpoint,
+    id: &str,
+    mbps: u64,
+    output: &mut Output,
+) -> Result<Exit, Error> {
+    let request = proto::SetBandwidthRequest { id: id.to_owned(), mbps };
+    client!(manager).set_bandwidth(request).await?;
+    output.event("bandwidth", &serde_json::json!({ "id": id, "mbps": mbps }))?;
+    output.text(&match mbps {
+        0 => format!("migration {id}: no limit\n"),
+        _ => format!("migration {id}: at most {mbps} Mbit/s\n"),
+    })?;
+    Ok(Exit::Done)
+}
+
 /// `inventory`.
 ///
 /// # Errors

@@ -67,8 +67,10 @@ impl<'a> Show<'a> {
                 let line = format!("{:<12} {:>10}  {detail}", event.phase, elapsed(*elapsed_us));
                 self.line(line.trim_end())
             }
-            Happening::Copy { sent_bytes, covered_bytes, total_bytes } => {
-                self.copy(*sent_bytes, *covered_bytes, *total_bytes);
+            Happening::Copy { sent_bytes, covered_bytes, total_bytes, rate_bytes_per_s } => {
+                let rate = HumanBytes(*rate_bytes_per_s);
+                let sent = format!("({} sent, {rate}/s)", HumanBytes(*sent_bytes));
+                self.copy(*covered_bytes, *total_bytes, sent);
                 Ok(())
             }
             Happening::Settle { unchanged_ms, settle_ms, changed_pages, watched_pages } => {
@@ -106,16 +108,16 @@ impl<'a> Show<'a> {
         Ok(())
     }
 
-    fn copy(&mut self, sent_bytes: u64, covered_bytes: u64, total_bytes: u64) {
+    fn copy(&mut self, covered_bytes: u64, total_bytes: u64, sent: String) {
         let Some(bar) = &self.bar else { return };
         if bar.length() != Some(total_bytes) {
             bar.set_length(total_bytes);
             bar.set_style(style(
-                "{prefix:<12} {elapsed:>10}  {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {msg}",
+                "{prefix:<12} {elapsed:>10}  {bar:30} {bytes}/{total_bytes} {msg}",
             ));
         }
         bar.set_position(covered_bytes);
-        bar.set_message(format!("({} sent)", HumanBytes(sent_bytes)));
+        bar.set_message(sent);
     }
 
     fn drain(&mut self, old_sessions: u64, new_sessions: u64) -> io::Result<()> {

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tidegate_config::ConfigError;
 
+use crate::data::Choice;
+
 /// What a host is configured with.
 ///
 /// ```toml
@@ -19,6 +21,16 @@ use tidegate_config::ConfigError;
 /// [data]
 /// listen = "127.0.0.1:0"
 /// advertise = "127.0.0.1:7432"            # what other hosts connect to, when it is not `listen`
+/// transport = "auto"                      # or "tcp", "fabric:PROVIDER"
+/// streams = 4                             # TCP connections a copy's bytes take
+/// bandwidth_mbps = 0                      # cap of what is sent, for each copy; 0: none
+/// compression = "auto"                    # or "on", "off": LZ4 while it is measured to be faster
+/// require_encryption = false              # refuse whatever would carry guest memory in the clear
+///
+/// [data.tls]                              # for sending and receiving; all hosts' certificates are from one authority
+/// certificate = "/etc/tidegate/host.pem"  # for the name or address in `advertise`
+/// key = "/etc/tidegate/host-key.pem"
+/// ca = "/etc/tidegate/ca.pem"
 ///
 /// [qemu]
 /// binary = "qemu-system-x86_64"
@@ -65,6 +77,53 @@ pub struct DataConfig {
     /// What other hosts connect to; without it, what `listen` became.
     #[serde(default)]
     pub advertise: Option<String>,
+    /// `auto`, `tcp` or `fabric:PROVIDER`.
+    #[serde(default)]
+    pub transport: Choice,
+    /// TCP connections a copy's bytes take.
+    #[serde(default = "default_streams")]
+    pub streams: u8,
+    /// Cap of what is sent in Mbit/s, for each copy; 0: none.
+    #[serde(default)]
+    pub bandwidth_mbps: u64,
+    /// Whether bytes are compressed on the way.
+    #[serde(default)]
+    pub compression: Compressing,
+    /// Who hosts prove to each other that they are. Without it, memory goes in the clear: on this machine, or
+    /// where `plain` says so.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
+    /// Send and take memory in the clear, also from and to other machines.
+    #[serde(default)]
+    pub plain: bool,
+    /// Never send or take memory in the clear.
+    #[serde(default)]
+    pub require_encryption: bool,
+}
+
+/// `[data.tls]`: PEM files.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// This host's certificate and those between it and the authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authority's certificates.
+    pub ca: PathBuf,
+}
+
+/// `[data] compression`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compressing {
+    /// Never.
+    Off,
+    /// While it is measured to be faster.
+    #[default]
+    Auto,
+    /// Always.
+    On,
 }
 
 /// `[qemu]`
@@ -88,7 +147,17 @@ impl HostConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self { listen: default_data_listen(), advertise: None }
+        Self {
+            listen: default_data_listen(),
+            advertise: None,
+            transport: Choice::default(),
+            streams: default_streams(),
+            bandwidth_mbps: 0,
+            compression: Compressing::default(),
+            tls: None,
+            plain: false,
+            require_encryption: false,
+        }
     }
 }
 
@@ -100,6 +169,10 @@ impl Default for QemuConfig {
 
 fn default_data_listen() -> String {
     "127.0.0.1:0".to_owned()
+}
+
+fn default_streams() -> u8 {
+    4
 }
 
 fn default_binary() -> String {
@@ -117,8 +190,14 @@ mod tests {
             .expect_err("refused");
         assert_eq!(
             error.to_string(),
-            "hostd.toml:6:1: unknown key `lissten`; allowed here: `listen`, `advertise`"
+            "hostd.toml:6:1: unknown key `lissten`; allowed here: `listen`, `advertise`, \
+             `transport`, `streams`, `bandwidth_mbps`, `compression`, `tls`, `plain`, \
+             `require_encryption`"
         );
+        let odd = text.replace("lissten = ''", "transport = 'pigeon'");
+        let error = tidegate_config::parse::<HostConfig>(Path::new("hostd.toml"), &odd);
+        let error = error.expect_err("refused").to_string();
+        assert!(error.contains("hostd.toml:6:13: `pigeon` is no transport"), "{error}");
         let good = text.replace("lissten = ''", "listen = '127.0.0.1:9'");
         let config = tidegate_config::parse::<HostConfig>(Path::new("hostd.toml"), &good);
         assert_eq!(config.expect("good").qemu.binary, "qemu-system-x86_64");

@@ -79,6 +79,7 @@ impl Inner {
         let receive = Receive {
             spec,
             clone,
+            begun: false,
             arrived: None,
             started: false,
             diff_arrived: false,
@@ -139,6 +140,8 @@ impl Inner {
             self.delete_guest(&name, false).await?;
             return Err(self.void(id, "an interrupted start may have changed its memory")?);
         }
+        // From here on the files are the guest's: what is in them says nothing of what arrived.
+        records::remove_file(&Receive::twin_ledger(&self.migrations.dir(id)))?;
         let places = self.places_of(&name);
         if !receive.clone {
             let start = if paused { Start::BootPaused } else { Start::Boot };
@@ -278,6 +281,7 @@ impl Inner {
         let until = Instant::now() + CUT_PATIENCE;
         let sides = [Side::Source, Side::Destination, Side::DryRun]
             .map(|side| self.migrations.turn(id, side));
+        self.copies.forget(id, "the migration is given up");
         self.connections.cut(id);
         let _source = sides[0].lock().await;
         let _destination = sides[1].lock().await;

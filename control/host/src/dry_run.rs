@@ -17,6 +17,7 @@ use crate::{
     guest::State,
     inner::{Inner, blocking},
     migration::{Receive, Side},
+    send::How,
 };
 
 /// Memory and its twin.
@@ -88,7 +89,10 @@ impl Inner {
         let path = self.migrations.dir(id).join("dry-run.out");
         fs::write(&path, diff.encode()).map_err(HostError::file("write", &path))?;
         let files = vec![(path, ObjectKind::DryRun)];
-        Ok(self.send_files(id, data_endpoint, files, |_| {})?.progress.sent_bytes)
+        Ok(self
+            .send_files(id, data_endpoint, files, &How::default(), &mut |_, _| {})?
+            .progress
+            .sent_bytes)
     }
 
     /// Destination: compute what merging the diff of a dry run would do.

@@ -166,7 +166,8 @@ impl From<HostError> for Status {
                 | MemoryError::Schema { .. }
                 | MemoryError::Header { .. }
                 | MemoryError::Refused(_)
-                | MemoryError::Version { .. },
+                | MemoryError::Version { .. }
+                | MemoryError::Tls(_),
             ) => Code::FailedPrecondition,
             HostError::NotReady { .. } => Code::DeadlineExceeded,
             // Nothing was merged, and merging again would end the same: the migration can be given up.

@@ -61,7 +61,8 @@ impl Host {
                 }
             });
         }
-        info!(data = host.inner.data_endpoint, "host started");
+        let security = host.inner.data.security();
+        info!(data = host.inner.data_endpoint, security, "host started");
         Ok(host)
     }
 
@@ -98,6 +99,7 @@ impl Host {
     pub async fn shutdown(mut self) {
         // All receivers may be gone already.
         let _ = self.stop.send(true);
+        self.inner.copies.cancel_all("the host is stopping");
         self.inner.connections.cut_all();
         // However long it takes: in the middle of a capture or a merge a guest is paused.
         *self.inner.stopping.write().await = true;

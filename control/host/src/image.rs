@@ -22,6 +22,7 @@ use crate::{
     inner::{Inner, blocking},
     migration::Side,
     qemu::Places,
+    send::How,
     spec::{Disk, GuestSpec},
 };
 
@@ -76,7 +77,10 @@ impl Inner {
         let (device_state_bytes, found) = (saved?, found?);
         let files = vec![(diff, ObjectKind::Diff), (device_state, ObjectKind::DeviceState)];
         let inner = self.clone();
-        let sent = blocking(move || inner.send_files(&id, &data_endpoint, files, |_| {})).await?;
+        let sent = blocking(move || {
+            inner.send_files(&id, &data_endpoint, files, &How::default(), &mut |_, _| {})
+        })
+        .await?;
         Ok(api::ImageReport {
             compared_bytes: found.compared_bytes,
             changed_bytes: found.changed_bytes,

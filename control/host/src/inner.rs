@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use crate::{
     HostConfig, HostError,
     connections::Connections,
+    data::{Copies, Data},
     guest::{Guest, Record, Start},
     migration::{Migrations, locked},
     qemu::Places,
@@ -25,6 +26,8 @@ pub(crate) struct Inner {
     pub(crate) config: HostConfig,
     pub(crate) migrations: Migrations,
     pub(crate) connections: Connections,
+    pub(crate) data: Data,
+    pub(crate) copies: Copies,
     /// Where other hosts send memory.
     pub(crate) data_endpoint: String,
     guests: Mutex<BTreeMap<String, Arc<Guest>>>,
@@ -43,6 +46,8 @@ impl Inner {
         let inner = Self {
             migrations: Migrations::load(config.state_dir.join("migrations"))?,
             connections: Connections::default(),
+            data: Data::load(&config.data)?,
+            copies: Copies::default(),
             data_endpoint,
             guests: Mutex::default(),
             making: tokio::sync::Mutex::default(),

@@ -7,6 +7,7 @@ mod agent;
 mod capture;
 mod config;
 mod connections;
+mod data;
 mod destination;
 mod device_state;
 mod dry_run;
@@ -29,6 +30,7 @@ mod settle;
 mod sockets;
 mod spec;
 
-pub use config::{ApiConfig, DataConfig, HostConfig, QemuConfig};
+pub use config::{ApiConfig, Compressing, DataConfig, HostConfig, QemuConfig, TlsConfig};
+pub use data::Choice;
 pub use error::HostError;
 pub use host::Host;

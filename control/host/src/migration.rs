@@ -44,6 +44,9 @@ pub(crate) struct Taken {
 pub(crate) struct Receive {
     pub(crate) spec: GuestSpec,
     pub(crate) clone: bool,
+    /// Something may have landed in the files that were made for it.
+    #[serde(default)]
+    pub(crate) begun: bool,
     /// Digest of what arrived.
     pub(crate) arrived: Option<String>,
     /// The destination's process was started on it: from then on the files are the guest's.
@@ -177,6 +180,11 @@ impl Receive {
     /// Where the source's final device state is.
     pub(crate) fn final_device_state(migration_dir: &Path) -> PathBuf {
         migration_dir.join("final-device-state")
+    }
+
+    /// What of a twin has arrived.
+    pub(crate) fn twin_ledger(migration_dir: &Path) -> PathBuf {
+        migration_dir.join("twin.ledger")
     }
 
     /// Where the received diff of a dry run is.

@@ -8,9 +8,9 @@ use std::{
 };
 
 use tidegate_memory::{
-    Object, ObjectKind, merge,
-    receive::{Landing, Received, receive},
-    twin,
+    Object, ObjectKind,
+    copy::{Landing, Place, Received},
+    merge, twin,
 };
 use tokio::{net::TcpListener, sync::watch};
 use tracing::{info, warn};
@@ -41,7 +41,7 @@ pub(crate) async fn listen(
             Ok((stream, peer)) => match stream.into_std() {
                 Ok(stream) => drop(tokio::task::spawn_blocking({
                     let inner = inner.clone();
-                    move || serve(&stream, peer, &inner)
+                    move || serve(stream, peer, &inner)
                 })),
                 Err(error) => warn!(%peer, %error, "connection lost"),
             },
@@ -53,16 +53,22 @@ pub(crate) async fn listen(
     }
 }
 
-fn serve(stream: &TcpStream, peer: SocketAddr, inner: &Inner) {
-    let listed = stream.set_nonblocking(false).and_then(|()| inner.connections.list(stream, None));
-    let listed = match listed {
-        Ok(listed) => listed,
-        Err(error) => return warn!(%peer, %error, "connection lost"),
+fn serve(socket: TcpStream, peer: SocketAddr, inner: &Inner) {
+    // Listed first: whoever is in the middle of a handshake must be cut at the end, too.
+    let accepted = inner
+        .connections
+        .list_incoming(&socket)
+        .and_then(|listed| Ok((listed, inner.data.accept(socket)?)));
+    let (listed, stream) = match accepted {
+        Ok(accepted) => accepted,
+        Err(error) => return warn!(%peer, %error, "connection from another host was not taken"),
     };
-    match receive(stream, &Host { inner, listed }) {
-        Ok(received) => {
-            info!(%peer, migration = received.migration, digest = received.digest, "memory arrived");
+    match inner.data.receiver.serve(stream, &Host { inner, listed }) {
+        Ok(Some(Received { migration, digest, path, .. })) => {
+            info!(%peer, migration, digest, transport = path, "memory arrived");
         }
+        // A data stream; its copy tells.
+        Ok(None) => {}
         Err(error) => warn!(%peer, %error, "memory from another host was not taken"),
     }
 }
@@ -86,13 +92,15 @@ impl Landing for Host<'_> {
         Ok(())
     }
 
-    fn place(&self, migration: &str, objects: &[Object]) -> Result<Vec<PathBuf>, String> {
+    fn place(&self, migration: &str, objects: &[Object]) -> Result<Place, String> {
         let text = |error: HostError| error.to_string();
         let migrations = &self.inner.migrations;
         if let [Object { kind: ObjectKind::DryRun, size_bytes }] = objects {
             // Nobody's turn: it changes nothing.
             check_diff(&migrations.receive(migration).map_err(text)?, *size_bytes)?;
-            return Ok(vec![aside(&Receive::dry_run(&migrations.dir(migration)))]);
+            let file = Receive::dry_run(&migrations.dir(migration));
+            let (file, ledger) = (aside(&file), file.with_extension("ledger"));
+            return Ok(Place { files: vec![file], ledger, zeros: false });
         }
         let turn = migrations.turn(migration, Side::Destination);
         let Ok(_turn) = turn.try_lock() else {
@@ -105,7 +113,8 @@ impl Landing for Host<'_> {
             if merge::has_begun(&dir).map_err(|error| error.to_string())? {
                 return Err("the merge has begun, its diff cannot be replaced".to_owned());
             }
-            return Ok(vec![aside(&Receive::diff(&dir))]);
+            let (file, ledger) = (aside(&Receive::diff(&dir)), dir.join("diff.ledger"));
+            return Ok(Place { files: vec![file], ledger, zeros: false });
         }
         if let [
             Object { kind: ObjectKind::Diff, .. },
@@ -116,11 +125,13 @@ impl Landing for Host<'_> {
             // What arrived before is void.
             let begin = |receive: &mut Receive| receive.image_arrived = false;
             migrations.update_receive(migration, begin).map_err(text)?;
-            return Ok(vec![Receive::diff(&dir), Receive::final_device_state(&dir)]);
+            let files = vec![Receive::diff(&dir), Receive::final_device_state(&dir)];
+            return Ok(Place { files, ledger: dir.join("image.ledger"), zeros: false });
         }
         check_twin(&receive, objects)?;
-        // The files are made anew: what arrived before is void.
-        migrations.update_receive(migration, |receive| receive.arrived = None).map_err(text)?;
+        // Until all of it is confirmed again.
+        let begin = |receive: &mut Receive| (receive.arrived, receive.begun) = (None, true);
+        migrations.update_receive(migration, begin).map_err(text)?;
         let places = self.inner.places_of(&receive.spec.name);
         fs::create_dir_all(&places.memory)
             .map_err(|error| format!("cannot create {}: {error}", places.memory.display()))?;
@@ -131,7 +142,9 @@ impl Landing for Host<'_> {
                 Receive::device_state(&dir)
             }
         };
-        Ok(objects.iter().map(path).collect())
+        let files = objects.iter().map(path).collect();
+        // As they were made by PrepareReceive, if nothing has arrived yet.
+        Ok(Place { files, ledger: Receive::twin_ledger(&dir), zeros: !receive.begun })
     }
 
     fn arrived(&self, received: &Received) -> Result<(), String> {

@@ -60,3 +60,13 @@ pub(crate) fn remove_dir(dir: &Path) -> Result<(), HostError> {
         _ => Ok(()),
     }
 }
+
+/// Remove a file; not there is fine.
+pub(crate) fn remove_file(path: &Path) -> Result<(), HostError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(HostError::file("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}

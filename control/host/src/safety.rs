@@ -153,7 +153,8 @@ fn blockers(spec: &GuestSpec, asked: &Asked) -> api::Safety {
     let named = options(&spec.extra_args).into_iter().find_map(|(name, value)| {
         let unsavable = UNSAVABLE.iter().find(|(option, _)| *option == name);
         let by_option = unsavable.map(|(_, what)| format!("`-{name}` ({what})"));
-        let by_device = name == "device" && UNSAVABLE_DEVICES.iter().any(|it| value.starts_with(it));
+        let by_device =
+            name == "device" && UNSAVABLE_DEVICES.iter().any(|it| value.starts_with(it));
         by_option.or_else(|| by_device.then(|| format!("`-device {value}`")))
     });
     match named {

@@ -2,28 +2,47 @@
 
 use std::{
     fs,
-    net::{TcpStream, ToSocketAddrs as _},
     path::PathBuf,
-    sync::Arc,
-    time::Duration,
+    sync::{Arc, Mutex},
 };
 
 use tidegate_api::host as api;
 use tidegate_memory::{
-    Mapping, Object, ObjectKind,
+    Mapping, MemoryError, Object, ObjectKind,
+    copy::{Progress, Sending, Sent, Source},
     diff::{Diff, Figures},
-    send::{Progress, Sent, send},
+    transport::{
+        Dial,
+        stream::{CONNECTING, CONNECTING_TLS},
+    },
     twin,
 };
+use tracing::info;
 
 use crate::{
     HostError,
+    connections::ListedDial,
+    data::{Choice, Chosen, cap_of},
     guest::State,
     inner::{Inner, blocking},
     migration::Side,
 };
 
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How a caller wants something sent; what it does not say is as configured.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct How {
+    pub(crate) cap: Option<u64>,
+    pub(crate) transport: Option<Choice>,
+}
+
+/// The way it takes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Way {
+    pub(crate) transport: String,
+    pub(crate) reason: &'static str,
+    /// Of guest memory, that earlier attempts have brought over.
+    pub(crate) resumed_bytes: u64,
+}
 
 impl Inner {
     /// Send everything captured; `report` hears of the progress.
@@ -31,7 +50,8 @@ impl Inner {
         self: &Arc<Self>,
         id: String,
         data_endpoint: String,
-        report: impl FnMut(Progress) + Send + 'static,
+        how: How,
+        mut report: impl FnMut(&Way, Progress) + Send + 'static,
     ) -> Result<Sent, HostError> {
         let turn = self.migrations.turn(&id, Side::Source);
         let _turn = turn.lock().await;
@@ -49,7 +69,7 @@ impl Inner {
         let dir = self.twin_dir(&id);
         let files = kinds.into_iter().map(|kind| (twin::path_of(&dir, &kind), kind)).collect();
         let inner = self.clone();
-        blocking(move || inner.send_files(&id, &data_endpoint, files, report)).await
+        blocking(move || inner.send_files(&id, &data_endpoint, files, &how, &mut report)).await
     }
 
     /// Compare the paused source's regions with the twin and send what changed.
@@ -80,7 +100,8 @@ impl Inner {
             let path = inner.migrations.dir(&id).join("diff.out");
             fs::write(&path, diff.encode()).map_err(HostError::file("write", &path))?;
             let files = vec![(path, ObjectKind::Diff)];
-            let sent = inner.send_files(&id, &data_endpoint, files, |_| {})?;
+            let sent =
+                inner.send_files(&id, &data_endpoint, files, &How::default(), &mut |_, _| {})?;
             Ok(api::DiffReport {
                 compared_bytes: total.compared_bytes,
                 changed_bytes: total.changed_bytes,
@@ -91,39 +112,61 @@ impl Inner {
         .await
     }
 
+    /// Send files to another host; `report` hears of the progress.
     pub(crate) fn send_files(
         &self,
         id: &str,
         data_endpoint: &str,
         files: Vec<(PathBuf, ObjectKind)>,
-        mut report: impl FnMut(Progress),
+        how: &How,
+        report: &mut dyn FnMut(&Way, Progress),
     ) -> Result<Sent, HostError> {
-        let mut objects = Vec::new();
+        let mut sources = Vec::new();
         for (path, kind) in files {
-            let mapping = Mapping::open(&path)?;
-            objects.push((Object { kind, size_bytes: mapping.size_bytes() }, mapping));
+            let memory = Arc::new(Mapping::open(&path)?);
+            let object = Object { kind, size_bytes: memory.size_bytes() };
+            sources.push(Source { object, memory, hashes: None });
         }
-        if objects.is_empty() {
+        if sources.is_empty() {
             return Err(HostError::Precondition(format!(
                 "migration `{id}` captured nothing that could be sent: the guest has no regions"
             )));
         }
-        let stream = connect(data_endpoint)?;
-        let _listed = self.connections.list(&stream, Some(id)).map_err(|source| {
-            HostError::Unreachable { address: data_endpoint.to_owned(), source }
-        })?;
-        Ok(send(&stream, id, &objects, &mut report)?)
+        let config = &self.config.data;
+        let running = self.copies.begin(id, how.cap.or(cap_of(config.bandwidth_mbps)));
+        let dial: Arc<dyn Dial> = Arc::new(ListedDial {
+            dial: self.data.dial(data_endpoint)?,
+            connections: self.connections.clone(),
+            migration: id.to_owned(),
+            listed: Mutex::default(),
+        });
+        let choice = how.transport.as_ref().unwrap_or(&config.transport);
+        let Chosen { transports, reason } = self.data.choose(choice, &dial, &running.controls)?;
+        let unreachable = |error| match error {
+            MemoryError::Connection { during: CONNECTING | CONNECTING_TLS, source } => {
+                HostError::Unreachable { address: data_endpoint.to_owned(), source }
+            }
+            error => error.into(),
+        };
+        let controls = running.controls.clone();
+        let sending = Sending::begin(&*dial, id, sources, &transports, controls);
+        let sending = sending.map_err(unreachable)?;
+        let way = Way {
+            transport: sending.path().to_owned(),
+            reason,
+            resumed_bytes: sending.resumed_bytes(),
+        };
+        let security = self.data.security();
+        let Way { transport, resumed_bytes, .. } = &way;
+        info!(
+            migration = id,
+            to = data_endpoint,
+            transport,
+            reason,
+            security,
+            resumed_bytes,
+            "sending"
+        );
+        Ok(sending.finish(&mut |progress| report(&way, progress))?)
     }
-}
-
-fn connect(address: &str) -> Result<TcpStream, HostError> {
-    let unreachable = |source| HostError::Unreachable { address: address.to_owned(), source };
-    let mut last = std::io::Error::other("the name has no address");
-    for candidate in address.to_socket_addrs().map_err(unreachable)? {
-        match TcpStream::connect_timeout(&candidate, CONNECT_PATIENCE) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(unreachable(last))
 }

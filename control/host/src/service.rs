@@ -3,22 +3,26 @@
 use std::{
     net::IpAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use tidegate_api::{Request, Response, Status, host as api, host::host_server};
-use tidegate_memory::{mapping::free_bytes, send::Progress};
+use tidegate_memory::{copy::Progress, mapping::free_bytes};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tracing::info;
 
 use crate::{
     HostError,
+    data::{Choice, cap_of},
     destination::Beginning,
     inner::Inner,
+    migration::locked,
     mirror::{Applied, AsSource},
     ready::Ready,
     safety::{self, CloneUse},
+    send::{How, Way},
     settle::{Seen, Watch},
     sockets::Source,
     spec::{Disk, GuestSpec, checked_migration, checked_name, disk, generation_id},
@@ -243,9 +247,11 @@ impl host_server::Host for Service {
         &self,
         request: Request<api::SendTwinRequest>,
     ) -> Answer<Self::SendTwinStream> {
-        let api::SendTwinRequest { migration_id, data_endpoint } = request.into_inner();
+        let api::SendTwinRequest { migration_id, data_endpoint, bandwidth_mbps, transport } =
+            request.into_inner();
         let id = checked_migration(&migration_id)?;
         let data_endpoint = endpoint(data_endpoint)?;
+        let how = How { cap: cap_of(bandwidth_mbps), transport: transport_choice(&transport)? };
         // Told here, not in the stream, when there is nothing to send.
         self.0.migrations.capture(&id)?;
         let (answers, stream) = mpsc::channel(REPORTS_WAITING);
@@ -253,21 +259,41 @@ impl host_server::Host for Service {
         let progress = answers.clone();
         tokio::spawn(async move {
             let mut told_at = Instant::now();
-            let report = move |now: Progress| {
+            let last_way = Arc::new(Mutex::new(Way::default()));
+            let seen_way = last_way.clone();
+            let report = move |way: &Way, now: Progress| {
                 if told_at.elapsed() >= REPORT_EVERY {
                     told_at = Instant::now();
                     // A slow listener misses some.
-                    let _ = progress.try_send(Ok(describe(now, false, String::new())));
+                    let _ = progress.try_send(Ok(describe(way, now)));
                 }
+                locked(&seen_way).clone_from(way);
             };
-            let last = match inner.send_twin(id, data_endpoint, report).await {
-                Ok(sent) => Ok(describe(sent.progress, true, sent.digest)),
+            let last = match inner.send_twin(id, data_endpoint, how, report).await {
+                Ok(sent) => Ok(api::SendProgress {
+                    done: true,
+                    digest: sent.digest,
+                    ..describe(&locked(&last_way), sent.progress)
+                }),
                 Err(error) => Err(error.into()),
             };
             // Nobody may be listening any more.
             let _ = answers.send(last).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn set_bandwidth(
+        &self,
+        request: Request<api::SetBandwidthRequest>,
+    ) -> Answer<api::SetBandwidthResponse> {
+        let api::SetBandwidthRequest { migration_id, mbps } = request.into_inner();
+        let id = checked_migration(&migration_id)?;
+        let inner = &self.0;
+        inner.migrations.capture(&id)?;
+        inner.copies.set_cap(&id, cap_of(mbps));
+        info!(migration = id, mbps, "bandwidth changed");
+        Ok(Response::new(api::SetBandwidthResponse {}))
     }
 
     async fn start_destination(
@@ -409,12 +435,25 @@ fn describe_settling(seen: Seen, done: bool) -> api::SettleProgress {
     }
 }
 
-fn describe(progress: Progress, done: bool, digest: String) -> api::SendProgress {
+fn describe(way: &Way, progress: Progress) -> api::SendProgress {
     api::SendProgress {
         sent_bytes: progress.sent_bytes,
         covered_bytes: progress.covered_bytes,
         total_bytes: progress.total_bytes,
-        done,
-        digest,
+        rate_bytes_per_s: progress.rate_bytes_per_s,
+        transport: way.transport.clone(),
+        transport_reason: way.reason.to_owned(),
+        resumed_bytes: way.resumed_bytes,
+        ..api::SendProgress::default()
     }
+}
+
+/// Empty: as configured.
+fn transport_choice(text: &str) -> Result<Option<Choice>, HostError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let choice =
+        text.parse().map_err(|reason| HostError::Invalid { field: "transport", reason })?;
+    Ok(Some(choice))
 }

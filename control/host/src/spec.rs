@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use tidegate_api::host as api;
-use tidegate_memory::transfer::MAX_ID_BYTES;
+use tidegate_memory::copy::MAX_ID_BYTES;
 
 use crate::HostError;
 

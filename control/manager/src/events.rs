@@ -138,10 +138,11 @@ pub fn recorded(
 #[must_use]
 pub fn advanced(sequence: u64, advance: Advance) -> proto::MigrationEvent {
     let (phase, what) = match advance {
-        Advance::Copy { sent_bytes, covered_bytes, total_bytes } => (
-            Phase::Copy,
-            What::Copy(proto::CopyProgress { sent_bytes, covered_bytes, total_bytes }),
-        ),
+        Advance::Copy { sent_bytes, covered_bytes, total_bytes, rate_bytes_per_s } => {
+            let progress =
+                proto::CopyProgress { sent_bytes, covered_bytes, total_bytes, rate_bytes_per_s };
+            (Phase::Copy, What::Copy(progress))
+        }
         Advance::Settle { unchanged_ms, settle_ms, changed_pages, watched_pages } => {
             let progress =
                 proto::SettleProgress { unchanged_ms, settle_ms, changed_pages, watched_pages };

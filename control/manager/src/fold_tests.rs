@@ -229,6 +229,11 @@ fn records_of_earlier_versions_are_read() {
     let now = Outcome::Takeover { import: Some(import) };
     let json = serde_json::to_string(&now).expect("json");
     assert_eq!(serde_json::from_str::<Outcome>(&json).expect("back"), now);
-    let copy = Outcome::Copy { sent_bytes: 2, covered_bytes: 3, digest: "d".to_owned() };
+    let copy = Outcome::Copy {
+        sent_bytes: 2,
+        covered_bytes: 3,
+        digest: "d".to_owned(),
+        transport: "tcp (asked for)".to_owned(),
+    };
     assert_eq!(outcome, copy);
 }

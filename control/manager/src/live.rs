@@ -14,6 +14,8 @@ pub enum Advance {
         covered_bytes: u64,
         /// To be covered.
         total_bytes: u64,
+        /// On the wire, over the last second.
+        rate_bytes_per_s: u64,
     },
     /// The source's memory, watched.
     Settle {

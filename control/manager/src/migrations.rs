@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidegate_api::manager as proto;
+use tidegate_api::{host, manager as proto};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -19,7 +19,7 @@ use crate::{
     fold::Progress,
     journal::{Journal, unix_ms},
     live::Live,
-    pace::Pace,
+    pace::{CALL, Pace},
     peers::Inventory,
     phase::Phase,
     preflight::{self, Findings},
@@ -191,6 +191,21 @@ impl Migrations {
             }
             now += 1;
         }
+    }
+
+    /// Change the bandwidth of a running migration's copies. It holds for those that begin later, too.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`], [`Error::Over`]; the source's host's refusal when nothing was captured yet.
+    pub async fn set_bandwidth(&self, id: &MigrationId, mbps: u64) -> Result<(), Error> {
+        let progress = self.journal().progress(id)?;
+        if progress.end.is_some() {
+            return Err(Error::Over { id: id.clone(), how: "ended" });
+        }
+        let peer = self.inventory().host(&progress.spec.source_host)?;
+        let request = host::SetBandwidthRequest { migration_id: id.to_string(), mbps };
+        let mut host = peer.host().await?;
+        peer.answer("SetBandwidth", CALL, host.set_bandwidth(request)).await.map(drop)
     }
 
     /// Take a failed migration up again.

@@ -203,6 +203,9 @@ pub enum Outcome {
         covered_bytes: u64,
         /// BLAKE3, confirmed by the receiver.
         digest: String,
+        /// Which way the bytes took, and why.
+        #[serde(default)]
+        transport: String,
     },
     /// The destination runs.
     Destination {
@@ -348,8 +351,8 @@ impl Outcome {
                 told.join(", ")
             }
             Self::Capture { pause_ns, .. } => format!("source paused for {}", ms(pause_ns)),
-            Self::Copy { sent_bytes, covered_bytes, .. } => {
-                format!("{sent_bytes} bytes sent for {covered_bytes}")
+            Self::Copy { sent_bytes, covered_bytes, transport, .. } => {
+                format!("{sent_bytes} bytes sent for {covered_bytes} by {transport}")
             }
             Self::Destination { pid } => format!("running, process {pid}"),
             Self::Cutover { epoch, old_sessions, import, .. } => {

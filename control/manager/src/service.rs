@@ -54,6 +54,7 @@ pub fn status(error: &Error) -> Status {
         | Error::SourceGone { .. }
         | Error::NotFailed { .. } => Code::FailedPrecondition,
         Error::Stopping => Code::Unavailable,
+        Error::Refused { code, .. } => *code,
         _ => Code::Internal,
     };
     Status::new(code, error.to_string())
@@ -148,6 +149,16 @@ impl Manager for Service {
         let id = MigrationId::named(&request.into_inner().id);
         self.migrations.resume_failed(&id).await.map_err(|error| status(&error))?;
         self.describe(&id)
+    }
+
+    async fn set_bandwidth(
+        &self,
+        request: Request<proto::SetBandwidthRequest>,
+    ) -> Result<Response<proto::SetBandwidthResponse>, Status> {
+        let proto::SetBandwidthRequest { id, mbps } = request.into_inner();
+        let set = self.migrations.set_bandwidth(&MigrationId::named(&id), mbps).await;
+        set.map_err(|error| status(&error))?;
+        Ok(Response::new(proto::SetBandwidthResponse {}))
     }
 
     async fn dry_run_diff(

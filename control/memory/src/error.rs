@@ -60,18 +60,19 @@ pub enum MemoryError {
     Protocol(String),
     /// The peer speaks another version.
     #[error(
-        "the other host speaks copy protocol version {found}, this one {supported}; update one"
+        "copy protocol version {found} was asked for, {} is spoken there; update one of the two hosts",
+        .supported.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
     )]
     Version {
-        /// The peer's.
+        /// The one of the side that began.
         found: u16,
-        /// Ours.
-        supported: u16,
+        /// Those of the side that answers.
+        supported: Vec<u16>,
     },
     /// The peer refused.
     #[error("the other host refused: {0}")]
     Refused(String),
-    /// What arrived is not what was sent.
+    /// The whole of what arrived is not what was sent.
     #[error(
         "what arrived is damaged: its digest is {found}, the sender's is {expected}; send it again"
     )]
@@ -81,6 +82,29 @@ pub enum MemoryError {
         /// What the sender said.
         expected: String,
     },
+    /// A section arrived damaged each time it was sent.
+    #[error(
+        "section {section} ({len_bytes} bytes at {offset} of the {object}) arrived damaged \
+         {attempts} times; check both hosts' memory and the network between them, then copy again"
+    )]
+    Section {
+        /// Its number.
+        section: u32,
+        /// Its object.
+        object: ObjectKind,
+        /// Where it is in the object.
+        offset: u64,
+        /// Its length.
+        len_bytes: u64,
+        /// How often it was sent.
+        attempts: u32,
+    },
+    /// Somebody ended the copy.
+    #[error("the copy was cancelled: {0}")]
+    Cancelled(String),
+    /// Certificates or keys cannot be used.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// A diff or redo file is not well formed.
     #[error("{what} is damaged: {reason}")]
     Damaged {

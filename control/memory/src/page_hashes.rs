@@ -67,6 +67,31 @@ fn is_zero(page: &[u8; PAGE_BYTES]) -> bool {
     page[..64] == ZEROS[..64] && *page == ZEROS
 }
 
+/// Hash the pages of a range of memory as they are now into the first of `into`. The range starts at a page, and
+/// ends at one or at the memory's end.
+///
+/// # Errors
+/// [`MemoryError::OutOfBounds`].
+pub fn hash_pages(
+    memory: &Mapping,
+    range: Range<u64>,
+    into: &mut [u128],
+    scratch: &mut Scratch,
+) -> Result<(), MemoryError> {
+    let mut hashes = into.iter_mut();
+    let mut at = range.start;
+    while at < range.end {
+        let len = (range.end - at).min(PIECE_BYTES as u64) as usize;
+        let bytes = &mut scratch.0[..len];
+        memory.read(at, bytes)?;
+        for (page, hash) in bytes.chunks(PAGE_BYTES).zip(&mut hashes) {
+            *hash = hash_page(page);
+        }
+        at += len as u64;
+    }
+    Ok(())
+}
+
 impl PageHashes {
     /// Of `size_bytes` zeros.
     #[must_use]
@@ -137,18 +162,9 @@ impl PageHashes {
                 size_bytes: self.size_bytes,
             });
         }
-        let mut at = range.start;
-        while at < range.end {
-            let len = (range.end - at).min(PIECE_BYTES as u64) as usize;
-            let bytes = &mut scratch.0[..len];
-            memory.read(base + at, bytes)?;
-            let first = (at / PAGE_BYTES as u64) as usize;
-            let pages = bytes.chunks(PAGE_BYTES);
-            for (hash, page) in self.hashes[first..].iter_mut().zip(pages).take(PIECE_PAGES) {
-                *hash = hash_page(page);
-            }
-            at += len as u64;
-        }
+        let first = (range.start / PAGE_BYTES as u64) as usize;
+        let range = base + range.start..base + range.end;
+        hash_pages(memory, range, &mut self.hashes[first..], scratch)?;
         Ok(())
     }
 

@@ -182,6 +182,7 @@ listen = ["{endpoint}"]
 
 [data]
 listen = "{address}:{PORT}"
+plain = true
 
 [qemu]
 binary = "qemu-system-x86_64"

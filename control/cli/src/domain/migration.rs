@@ -262,7 +262,7 @@ pub enum Happening {
     /// The phase has finished.
     Finished { elapsed_us: u64, detail: String },
     /// The twin is on its way.
-    Copy { sent_bytes: u64, covered_bytes: u64, total_bytes: u64 },
+    Copy { sent_bytes: u64, covered_bytes: u64, total_bytes: u64, rate_bytes_per_s: u64 },
     /// The source's memory is watched.
     Settle { unchanged_ms: u64, settle_ms: u64, changed_pages: u64, watched_pages: u64 },
     /// Sessions are draining.
@@ -302,6 +302,7 @@ impl TryFrom<proto::MigrationEvent> for Event {
                 sent_bytes: copy.sent_bytes,
                 covered_bytes: copy.covered_bytes,
                 total_bytes: copy.total_bytes,
+                rate_bytes_per_s: copy.rate_bytes_per_s,
             },
             What::Settle(settle) => Happening::Settle {
                 unchanged_ms: settle.unchanged_ms,

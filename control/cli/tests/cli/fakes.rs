@@ -29,6 +29,7 @@ pub(crate) struct Script {
     pub(crate) streams: Vec<Vec<Result<proto::MigrationEvent, Status>>>,
     pub(crate) migration: proto::Migration,
     pub(crate) started: Option<proto::MigrationSpec>,
+    pub(crate) bandwidths: Vec<u64>,
     pub(crate) guest_started: Option<host::GuestSpec>,
     pub(crate) dry_run: proto::DryRun,
 }
@@ -165,6 +166,14 @@ impl Manager for FakeManager {
         }
         assert!(!script.streams.is_empty(), "watched more often than scripted");
         Ok(Response::new(iter(script.streams.remove(0))))
+    }
+
+    async fn set_bandwidth(
+        &self,
+        request: Request<proto::SetBandwidthRequest>,
+    ) -> Result<Response<proto::SetBandwidthResponse>, Status> {
+        self.0.lock().expect("script").bandwidths.push(request.into_inner().mbps);
+        Ok(Response::new(proto::SetBandwidthResponse {}))
     }
 
     async fn abort_migration(

@@ -531,6 +531,13 @@ impl Host for FakeHost {
         unscripted()
     }
 
+    async fn set_bandwidth(
+        &self,
+        _: Request<host::SetBandwidthRequest>,
+    ) -> Result<Response<host::SetBandwidthResponse>, Status> {
+        unscripted()
+    }
+
     async fn send_diff(
         &self,
         _: Request<host::SendDiffRequest>,

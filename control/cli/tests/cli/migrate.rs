@@ -78,7 +78,8 @@ fn ended(sequence: u64, state: MigrationState) -> Result<MigrationEvent, Status>
 /// A stream that ends in `state`.
 fn stream(state: MigrationState) -> Vec<Result<MigrationEvent, Status>> {
     let finished = PhaseFinished { elapsed_us: 1_500, detail: "done".to_owned() };
-    let copy = CopyProgress { sent_bytes: 10, covered_bytes: 20, total_bytes: 40 };
+    let copy =
+        CopyProgress { sent_bytes: 10, covered_bytes: 20, total_bytes: 40, rate_bytes_per_s: 5 };
     vec![
         event(1, Phase::Takeover, What::Started(PhaseStarted {})),
         event(2, Phase::Takeover, What::Finished(finished)),
@@ -232,6 +233,17 @@ async fn what_cannot_be_done_says_so() {
     let text = result.expect_err("away").to_string();
     assert!(text.starts_with("cannot reach unix:/nowhere/m.sock: "), "{text}");
     assert!(text.ends_with("is tidegate-manager running? Say where with --manager"), "{text}");
+}
+
+#[tokio::test]
+async fn bandwidth_is_passed_on() {
+    let processes = processes(MigrationState::Running).await;
+    let (exit, text) = processes.run("bandwidth m-1 800").await;
+    assert_eq!(exit.expect("no error"), Exit::Done);
+    assert_eq!(text, "migration m-1: at most 800 Mbit/s\n");
+    let (_, text) = processes.run("bandwidth m-1 0").await;
+    assert_eq!(text, "migration m-1: no limit\n");
+    assert_eq!(processes.script.lock().expect("script").bandwidths, [800, 0]);
 }
 
 #[tokio::test]

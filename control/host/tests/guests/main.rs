@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod clone;
+mod copies;
 mod daemon;
 mod ready;
 mod refusals;

@@ -29,6 +29,10 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn new(name: &str) -> Self {
+        Self::with(name, DataConfig::default()).await
+    }
+
+    pub(crate) async fn with(name: &str, data: DataConfig) -> Self {
         let base = Path::new("/dev/shm");
         let base = if base.is_dir() { base.to_owned() } else { std::env::temp_dir() };
         let dir = tempfile::tempdir_in(base).expect("directory");
@@ -38,7 +42,7 @@ impl Rig {
             memory_dir: dir.path().join("m"),
             twin_dir: dir.path().join("t"),
             api: ApiConfig { listen: vec![format!("unix:{}/api", dir.path().display())] },
-            data: DataConfig::default(),
+            data,
             qemu: QemuConfig::default(),
         };
         let (host, client) = start(&config).await;
@@ -83,8 +87,7 @@ impl Rig {
     pub(crate) async fn prepare(&mut self, spec: api::GuestSpec, clone: bool) -> String {
         let migration_id = "m1".into();
         let spec = Some(spec);
-        let request =
-            api::PrepareReceiveRequest { migration_id, spec, clone, keep_t0: false };
+        let request = api::PrepareReceiveRequest { migration_id, spec, clone, keep_t0: false };
         let answer = self.client.prepare_receive(request).await.expect("prepared");
         answer.into_inner().data_endpoint
     }
@@ -93,6 +96,7 @@ impl Rig {
         let request = api::SendTwinRequest {
             migration_id: "m1".into(),
             data_endpoint: data_endpoint.to_owned(),
+            ..api::SendTwinRequest::default()
         };
         let text = |status: tonic::Status| status.message().to_owned();
         let mut stream = self.client.send_twin(request).await.map_err(text)?.into_inner();

@@ -80,7 +80,11 @@ pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
     // Again, for a destination's host that has forgotten it, and for migrations that an earlier version began.
     let data_endpoint = prepare(work).await?;
     let (sender, mut host) = work.source_host().await?;
-    let request = proto::SendTwinRequest { migration_id: work.id.to_string(), data_endpoint };
+    let request = proto::SendTwinRequest {
+        migration_id: work.id.to_string(),
+        data_endpoint,
+        ..proto::SendTwinRequest::default()
+    };
     let mut stream = sender.answer("SendTwin", CALL, host.send_twin(request)).await?;
     loop {
         let message = tokio::time::timeout(COPY_SILENCE, stream.message()).await;
@@ -103,6 +107,7 @@ pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
                 sent_bytes: progress.sent_bytes,
                 covered_bytes: progress.covered_bytes,
                 total_bytes: progress.total_bytes,
+                rate_bytes_per_s: progress.rate_bytes_per_s,
             },
         );
         if progress.done {
@@ -110,6 +115,7 @@ pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
                 sent_bytes: progress.sent_bytes,
                 covered_bytes: progress.covered_bytes,
                 digest: progress.digest,
+                transport: format!("{} ({})", progress.transport, progress.transport_reason),
             });
         }
     }

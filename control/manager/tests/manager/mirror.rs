@@ -333,7 +333,8 @@ async fn an_unsafe_clone_is_refused_and_a_known_danger_is_told() {
         detail: detail.to_owned(),
         warning,
     };
-    lab.world().safety = vec![safety(true, true, "each in an overlay"), safety(false, false, "both write")];
+    lab.world().safety =
+        vec![safety(true, true, "each in an overlay"), safety(false, false, "both write")];
     let manager = lab.manager().await;
     let (_, findings) = manager.plan(Some(hold())).await.expect("a plan");
     assert!(!findings.ok());
@@ -355,7 +356,10 @@ async fn a_destination_without_room_is_told_before_anything_changes() {
     manager.plan(Some(hold())).await.expect("a plan").1.outcome().expect("one copy fits");
     let error = manager.start(Some(mirror(NewSessions::Cut))).await.expect_err("T0 does not, too");
     let error = error.to_string();
-    assert!(error.starts_with("destination memory: the destination needs 136314880 bytes"), "{error}");
+    assert!(
+        error.starts_with("destination memory: the destination needs 136314880 bytes"),
+        "{error}"
+    );
     assert_eq!(lab.called("PrepareReceive"), 0);
 
     // Somebody else takes it in between.

@@ -4,6 +4,8 @@
 //! `corpus/`.
 #![forbid(unsafe_code)]
 
+mod copy_messages;
+mod copy_receiver;
 mod image_diff;
 mod redo;
 mod region_diff;
@@ -13,7 +15,9 @@ mod region_header;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 4] = [
+pub const TARGETS: [(&str, Target); 6] = [
+    ("copy_messages", copy_messages::run),
+    ("copy_receiver", copy_receiver::run),
     ("image_diff", image_diff::run),
     ("redo", redo::run),
     ("region_diff", region_diff::run),

@@ -1,13 +1,12 @@
 //! Where a copy lands: the destination's files and the hashes of what is in them.
 
-use std::{
-    fs::File,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::{
     Mapping, MemoryError,
-    copy::layout::{Layout, Section},
+    copy::{Layout, Section},
+    locked,
+    mapping::PAGE_BYTES,
     page_hashes::{Digest, PageHashes, Scratch},
     transport::Piece,
 };
@@ -86,7 +85,7 @@ impl Ground {
     pub fn zero(&self, piece: Piece) -> Result<(), MemoryError> {
         let (section, file) = self.open(piece)?;
         file.punch(piece.offset, piece.len_bytes)?;
-        let page = crate::mapping::PAGE_BYTES as u64;
+        let page = PAGE_BYTES as u64;
         let first = ((piece.offset - section.offset) / page) as usize;
         let pages = piece.len_bytes.div_ceil(page) as usize;
         self.plot(section).hashes.hashes_mut()[first..first + pages].fill(0);
@@ -129,7 +128,6 @@ impl Ground {
     }
 
     fn plot(&self, section: Section) -> MutexGuard<'_, Plot> {
-        // A panic in between leaves hashes that do not match, which the digest shows.
-        self.sections[section.number as usize].lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.sections[section.number as usize])
     }
 }

@@ -95,6 +95,9 @@ impl Layout {
             return wrong(format!("there are {} objects", self.objects.len()));
         };
         let page = crate::mapping::PAGE_BYTES as u64;
+        if offset % page != 0 {
+            return wrong("they do not start at a page".to_owned());
+        }
         let end = offset.checked_add(len_bytes).filter(|end| *end <= object.size_bytes);
         let Some(end) = end else {
             return wrong(format!("it has {} bytes", object.size_bytes));
@@ -102,8 +105,8 @@ impl Layout {
         if len_bytes == 0 || len_bytes > MAX_PIECE_BYTES {
             return wrong(format!("1 to {MAX_PIECE_BYTES} are allowed"));
         }
-        if offset % page != 0 || (end % page != 0 && end != object.size_bytes) {
-            return wrong("they are not whole pages".to_owned());
+        if end % page != 0 && end != object.size_bytes {
+            return wrong("they do not end at a page".to_owned());
         }
         if offset / SECTION_BYTES != (end - 1) / SECTION_BYTES {
             return wrong("they lie in two sections".to_owned());

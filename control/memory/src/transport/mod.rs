@@ -18,9 +18,21 @@
 //! One lane is used by one thread. What two lanes put to one page without a barrier between them may land in
 //! either order.
 
-use std::sync::Arc;
+mod joins;
+mod pack;
+pub mod stream;
+pub mod tcp;
+pub mod tls;
+
+use std::{sync::Arc, time::Duration};
 
 use crate::{Mapping, MemoryError, copy::ground::Ground};
+
+pub use joins::Joins;
+pub use pack::Compression;
+pub use stream::{Cut, Dial, DialPlain, Plain, Stream};
+pub use tcp::{TcpReceiver, TcpSender};
+pub use tls::{DialTls, TlsIdentity};
 
 /// Most bytes put at once.
 pub const MAX_PIECE_BYTES: u64 = 1 << 20;
@@ -94,13 +106,19 @@ pub trait Arrivals: Send + Sync {
     /// What the sender's end needs to know to reach this one, at most [`MAX_OFFER_BYTES`].
     fn offer(&self) -> Vec<u8>;
 
-    /// Wait until a lane's count is at least `mark`. What arrived before is then in the ground's memory and, unless
-    /// [`Self::lands_unseen`], in its page hashes.
+    /// Wait until a lane's count is at least `mark`, or for `patience`; the count then. What was counted is in the
+    /// ground's memory and, unless [`Self::lands_unseen`], in its page hashes. A lane that has not come yet has
+    /// counted nothing.
     ///
     /// # Errors
-    /// [`MemoryError::Connection`] when the lane broke or nothing came for [`crate::copy::SILENCE`];
-    /// [`MemoryError::Protocol`] for what the sender did wrong on a lane, or a lane that is not there.
-    fn wait(&self, lane: usize, mark: u64) -> Result<(), MemoryError>;
+    /// [`MemoryError::Connection`] when the lane broke; what the sender did wrong on it.
+    fn wait(&self, lane: usize, mark: u64, patience: Duration) -> Result<u64, MemoryError>;
+
+    /// Whether no lane has failed since the last question.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    fn check(&self) -> Result<(), MemoryError>;
 
     /// Whether bytes land without [`Ground::land`], so that a section has to be hashed when it is committed.
     fn lands_unseen(&self) -> bool {

@@ -228,9 +228,26 @@ impl Host for FakeHost {
                     total_bytes: 65 << 20,
                     done,
                     digest: if done { "d1".to_owned() } else { String::new() },
+                    transport: "tcp".to_owned(),
+                    transport_reason: "asked for".to_owned(),
+                    ..proto::SendProgress::default()
                 })
             };
             Ok(iter(vec![progress(1000, false), progress(2000, false), progress(3000, true)]))
+        })
+    }
+
+    async fn set_bandwidth(
+        &self,
+        request: Request<proto::SetBandwidthRequest>,
+    ) -> Result<Response<proto::SetBandwidthResponse>, Status> {
+        let request = request.into_inner();
+        self.act("SetBandwidth", |world| {
+            if !world.captured.contains(&request.migration_id) {
+                return Err(Status::not_found("nothing was captured"));
+            }
+            world.bandwidths.push(request.mbps);
+            Ok(proto::SetBandwidthResponse {})
         })
     }
 

@@ -53,6 +53,8 @@ pub(crate) struct World {
     pub(crate) guests: BTreeMap<String, BTreeMap<String, Guest>>,
     pub(crate) prepared: BTreeMap<String, tidegate_api::host::GuestSpec>,
     pub(crate) captured: BTreeSet<String>,
+    /// What SetBandwidth was told.
+    pub(crate) bandwidths: Vec<u64>,
     pub(crate) destinations_started: u32,
     /// What destinations have printed.
     pub(crate) console: String,

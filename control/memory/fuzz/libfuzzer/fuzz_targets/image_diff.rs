@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidegate_memory_fuzz::TARGETS[0].1(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidegate_memory_fuzz::TARGETS[2].1(bytes));

@@ -1,0 +1,192 @@
+//! What lanes do: a stretch of one section is brought up to date.
+
+use std::ops::Range;
+
+use crate::{
+    MemoryError,
+    copy::{
+        Layout, Section,
+        send::{Shared, Stretch},
+    },
+    locked,
+    mapping::PAGE_BYTES,
+    page_hashes::{Digest, Scratch, ZERO_PAGE, digest_of, hash_pages},
+    transport::{Lane, MAX_PIECE_BYTES, Piece},
+};
+
+const PAGE: u64 = PAGE_BYTES as u64;
+/// Pages hashed before what differs of them is put: they go out of the cache they were hashed in.
+const PIECE_PAGES: usize = MAX_PIECE_BYTES as usize / PAGE_BYTES;
+
+/// A piece of work for one lane.
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    pub(super) section: Section,
+    /// In the section.
+    pub(super) range: Range<u64>,
+    /// The section's digest is asked for.
+    pub(super) commit: bool,
+    /// The receiver says that it has the section: nothing is put.
+    pub(super) resumed: bool,
+}
+
+impl Work {
+    /// All sections, to be committed.
+    pub(super) fn of_sections(layout: &Layout, before: &[bool]) -> Vec<Self> {
+        let sections = (0..layout.sections()).filter_map(|number| layout.section(number));
+        let work = sections.map(|section| Self {
+            resumed: before[section.number as usize],
+            ..Self::again(section)
+        });
+        work.collect()
+    }
+
+    /// One section, whatever the receiver has.
+    pub(super) fn again(section: Section) -> Self {
+        Self { section, range: 0..section.len_bytes, commit: true, resumed: false }
+    }
+
+    /// Stretches, cut at sections.
+    pub(super) fn of_stretches(
+        layout: &Layout,
+        stretches: &[Stretch],
+    ) -> Result<Vec<Self>, MemoryError> {
+        let mut work = Vec::new();
+        for Stretch { object, range } in stretches {
+            let mut at = range.start;
+            while at < range.end {
+                let piece =
+                    Piece { object: *object, offset: at, len_bytes: PAGE.min(range.end - at) };
+                let section = layout.section_of(piece)?;
+                let end = range.end.min(section.offset + section.len_bytes);
+                let last = Piece { object: *object, offset: (end - 1) / PAGE * PAGE, len_bytes: 1 };
+                let last = Piece { len_bytes: end - last.offset, ..last };
+                layout.section_of(last)?;
+                let range = at - section.offset..end - section.offset;
+                work.push(Self { section, range, commit: false, resumed: false });
+                at = end;
+            }
+        }
+        Ok(work)
+    }
+}
+
+impl Shared {
+    /// The numbers of the sections that some work is in, each once.
+    pub(super) fn sections_of(&self, work: &[Work]) -> Vec<u32> {
+        let mut numbers: Vec<_> = work.iter().map(|work| work.section.number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+
+    /// Bring a stretch of the receiver's memory up to date; the section's digest, if it is asked for.
+    pub(super) fn bring(
+        &self,
+        work: &Work,
+        lane: &mut dyn Lane,
+        scratch: &mut Scratch,
+    ) -> Result<Option<Digest>, MemoryError> {
+        let Work { section, range, .. } = work;
+        let mut known = locked(&self.known[section.number as usize]);
+        let known = known.hashes_mut();
+        let mut now = [ZERO_PAGE; PIECE_PAGES];
+        let mut at = range.start;
+        while at < range.end {
+            self.check()?;
+            let end = (at + MAX_PIECE_BYTES).min(range.end);
+            let first = (at / PAGE) as usize;
+            let now = &mut now[..(end - at).div_ceil(PAGE) as usize];
+            self.hash(section.object, section.offset + at..section.offset + end, now, scratch)?;
+            let known = &mut known[first..first + now.len()];
+            if !work.resumed {
+                let place =
+                    Place { object: section.object, start: section.offset + at, len: end - at };
+                self.put_runs(&place, known, now, lane)?;
+            }
+            known.copy_from_slice(now);
+            self.gauge.covered(end - at);
+            at = end;
+        }
+        Ok(work.commit.then(|| digest_of(known)))
+    }
+
+    fn hash(
+        &self,
+        object: usize,
+        range: Range<u64>,
+        into: &mut [u128],
+        scratch: &mut Scratch,
+    ) -> Result<(), MemoryError> {
+        let source = &self.sources[object];
+        match &source.hashes {
+            Some(hashes) => {
+                let first = (range.start / PAGE) as usize;
+                let given = hashes.hashes().get(first..first + into.len());
+                let given = given.ok_or_else(|| MemoryError::Damaged {
+                    what: "a list of page hashes",
+                    reason: format!("it is too short for the {}", source.object.kind),
+                })?;
+                into.copy_from_slice(given);
+                Ok(())
+            }
+            None => hash_pages(&source.memory, range, into, scratch),
+        }
+    }
+
+    fn put_runs(
+        &self,
+        place: &Place,
+        known: &[u128],
+        now: &[u128],
+        lane: &mut dyn Lane,
+    ) -> Result<(), MemoryError> {
+        let memory = &self.sources[place.object].memory;
+        let mut at = 0;
+        while let Some((run, zero)) = next_run(known, now, at) {
+            at = run.end;
+            let offset = place.start + run.start as u64 * PAGE;
+            let end = (place.start + run.end as u64 * PAGE).min(place.start + place.len);
+            let piece = Piece { object: place.object, offset, len_bytes: end - offset };
+            let wire_bytes = if zero { lane.zero(piece)? } else { lane.put(piece, memory)? };
+            self.gauge.sent(wire_bytes);
+            self.controls.spend(wire_bytes, &self.halted)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where some pages lie in an object.
+struct Place {
+    object: usize,
+    start: u64,
+    len: u64,
+}
+
+/// The next run from `at` on of pages that differ, and whether they are zeros now.
+fn next_run(known: &[u128], now: &[u128], at: usize) -> Option<(Range<usize>, bool)> {
+    let differs = |page: &usize| known[*page] != now[*page];
+    let start = (at..now.len()).find(differs)?;
+    let zero = now[start] == ZERO_PAGE;
+    let same = |page: &usize| differs(page) && (now[*page] == ZERO_PAGE) == zero;
+    let end = (start..now.len()).find(|page| !same(page)).unwrap_or(now.len());
+    Some((start..end, zero))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_what_differs_and_of_one_kind() {
+        let known = [1, 2, 0, 4, 5, 0, 7];
+        let now = [1, 9, 9, 0, 0, 0, 8];
+        let mut runs = Vec::new();
+        let mut at = 0;
+        while let Some((run, zero)) = next_run(&known, &now, at) {
+            at = run.end;
+            runs.push((run, zero));
+        }
+        assert_eq!(runs, [(1..3, false), (3..5, true), (6..7, false)]);
+    }
+}
