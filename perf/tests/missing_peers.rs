@@ -25,7 +25,12 @@ fn run_alone(bench: &str, dir: &Path) -> (Option<i32>, String, String) {
 #[test]
 fn a_missing_peer_fails_and_its_package_is_named() {
     // nftables' programs are looked for in system directories as well, so that it is not run from here.
-    for (bench, package) in [("packets", "dpdk-dev"), ("openvswitch", "openvswitch-switch-dpdk")] {
+    for (bench, package) in [
+        ("packets", "dpdk-dev"),
+        ("openvswitch", "openvswitch-switch-dpdk"),
+        ("links", "iperf3"),
+        ("move", "qemu-system-x86"),
+    ] {
         let dir = tempfile::tempdir().expect("dir");
         let (code, said, written) = run_alone(bench, dir.path());
         assert_eq!(code, Some(1), "{said}");

@@ -26,8 +26,8 @@ pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
         Ok(())
     })?;
     let ram = Samples::from_iter([QUIET.memory_bytes() as f64]);
-    let note = "a move by mirror, hashes for the bulk; the larger of both hosts: the daemon's own memory (RssAnon) and all \
-                its files on the tmpfs but guests' RAM, at the worst moment";
+    let note = "a move by mirror; the larger of both hosts: the daemon's own memory (RssAnon) and all its files on the tmpfs \
+                but guests' RAM, the twin among them, at the worst moment";
     let metric = Metric::beside("engine_memory_vs_ram", "bytes", ours, "the guest's RAM", ram);
     Ok(Outcome { metrics: vec![metric.note(note)], curves: Vec::new() })
 }

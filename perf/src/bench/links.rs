@@ -19,6 +19,7 @@ use crate::{
     machine::on_all_cpus,
     result::Metric,
     samples::Samples,
+    subject::peer::IPERF3,
 };
 
 const STREAMS: usize = 4;
@@ -59,6 +60,8 @@ impl Measured {
 }
 
 fn measure(context: &Context) -> anyhow::Result<Outcome> {
+    // Before memory is filled.
+    IPERF3.find()?;
     let place = Place::new("links")?;
     let source = memory::noise(&place.dir().join("source"), SIZE_BYTES, 1)?;
     let [certificate, key, ca] = authority::make(place.dir(), "authority");

@@ -47,11 +47,8 @@ impl Landing for Shelf {
     }
 
     fn place(&self, _: &str, _: &[Object]) -> Result<Place, String> {
-        Ok(Place {
-            files: vec![self.0.join("received")],
-            ledger: self.0.join("ledger"),
-            zeros: false,
-        })
+        let files = vec![self.0.join("received")];
+        Ok(Place { files, ledger: self.0.join("ledger"), zeros: false })
     }
 
     fn arrived(&self, _: &Received) -> Result<(), String> {

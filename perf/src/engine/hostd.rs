@@ -132,7 +132,11 @@ compression = "off"
             ..Default::default()
         };
         let report = self.runtime.block_on(self.client.capture(request))?.into_inner();
-        anyhow::ensure!(report.way() == way, "it captured by {:?}, not {way:?}", report.way());
+        anyhow::ensure!(
+            report.way() == way || report.way() == CaptureWay::Unspecified,
+            "it captured by {:?}, not {way:?}",
+            report.way()
+        );
         Ok(report)
     }
 
