@@ -45,6 +45,8 @@ pub(crate) struct Choice {
     pub(crate) free: bool,
     /// How long a copy of everything takes.
     pub(crate) copy: Duration,
+    /// QEMU's log of changes misses none.
+    pub(crate) exact_log: bool,
 }
 
 impl Way {
@@ -58,7 +60,12 @@ impl Way {
 
 impl Choice {
     /// Choose by what there is to copy and how fast that goes.
-    pub(super) fn new(asked: Asked, clone: bool, speed: Speed) -> Result<Self, HostError> {
+    pub(super) fn new(
+        asked: Asked,
+        clone: bool,
+        exact_log: bool,
+        speed: Speed,
+    ) -> Result<Self, HostError> {
         let copy = speed.used_bytes as f64 / speed.bytes_per_second.max(1) as f64;
         let copy = Duration::from_secs_f64(copy.min(1e6));
         let copied =
@@ -76,14 +83,18 @@ impl Choice {
             Asked::Only(way) => (way, format!("asked for; {copied}")),
             Asked::Auto if !clone => (Way::Stop, format!("only regions; {copied}")),
             Asked::Auto if copy <= SHORT => (Way::Stop, copied),
+            Asked::Auto if !exact_log => {
+                (Way::Stop, format!("{copied}; under TCG passes would have to compare all of it"))
+            }
             Asked::Auto => (Way::Passes, copied),
         };
         let predicted_pause = match way {
             Way::Stop if clone => copy + DEVICES,
             Way::Stop => copy,
-            Way::Passes => LAST_PASS + DEVICES,
+            Way::Passes if exact_log => LAST_PASS + DEVICES,
+            Way::Passes => copy + LAST_PASS + DEVICES,
         };
-        Ok(Self { way, why, predicted_pause, free: asked == Asked::Auto, copy })
+        Ok(Self { way, why, predicted_pause, free: asked == Asked::Auto, copy, exact_log })
     }
 }
 
@@ -95,7 +106,7 @@ mod tests {
 
     fn choose(asked: Asked, clone: bool, used_bytes: u64) -> Choice {
         let speed = Speed { used_bytes, bytes_per_second: 4 * GIB };
-        Choice::new(asked, clone, speed).expect("chosen")
+        Choice::new(asked, clone, true, speed).expect("chosen")
     }
 
     #[test]
@@ -116,9 +127,19 @@ mod tests {
     }
 
     #[test]
+    fn without_an_exact_log_passes_save_nothing() {
+        let speed = Speed { used_bytes: GIB, bytes_per_second: 4 * GIB };
+        let choice = Choice::new(Asked::Auto, true, false, speed).expect("chosen");
+        assert_eq!(choice.way, Way::Stop);
+        assert!(choice.why.contains("under TCG"), "{}", choice.why);
+        let asked = Choice::new(Asked::Only(Way::Passes), true, false, speed).expect("chosen");
+        assert!(asked.predicted_pause > choice.predicted_pause);
+    }
+
+    #[test]
     fn passes_need_ram() {
         let speed = Speed { used_bytes: 0, bytes_per_second: 0 };
-        let error = Choice::new(Asked::Only(Way::Passes), false, speed).expect_err("refused");
+        let error = Choice::new(Asked::Only(Way::Passes), false, true, speed).expect_err("refused");
         assert!(error.to_string().starts_with("way: passes"), "{error}");
         assert_eq!(choose(Asked::Only(Way::Passes), true, 1).way, Way::Passes);
     }
