@@ -45,6 +45,8 @@ pub(crate) struct Choice {
     pub(crate) free: bool,
     /// How long a copy of everything takes.
     pub(crate) copy: Duration,
+    /// QEMU's log of changes misses none.
+    pub(crate) exact_log: bool,
 }
 
 impl Way {
@@ -62,6 +64,7 @@ impl Choice {
         asked: Asked,
         clone: bool,
         freeze_disks: bool,
+        exact_log: bool,
         speed: Speed,
     ) -> Result<Self, HostError> {
         let copy = speed.used_bytes as f64 / speed.bytes_per_second.max(1) as f64;
@@ -90,14 +93,18 @@ impl Choice {
             Asked::Auto if !clone => (Way::Stop, format!("only regions; {copied}")),
             Asked::Auto if freeze_disks => (Way::Stop, format!("disks are frozen; {copied}")),
             Asked::Auto if copy <= SHORT => (Way::Stop, copied),
+            Asked::Auto if !exact_log => {
+                (Way::Stop, format!("{copied}; under TCG passes would have to compare all of it"))
+            }
             Asked::Auto => (Way::Passes, copied),
         };
         let predicted_pause = match way {
             Way::Stop if clone => copy + DEVICES,
             Way::Stop => copy,
-            Way::Passes => LAST_PASS + DEVICES,
+            Way::Passes if exact_log => LAST_PASS + DEVICES,
+            Way::Passes => copy + LAST_PASS + DEVICES,
         };
-        Ok(Self { way, why, predicted_pause, free: asked == Asked::Auto, copy })
+        Ok(Self { way, why, predicted_pause, free: asked == Asked::Auto, copy, exact_log })
     }
 }
 
@@ -109,7 +116,7 @@ mod tests {
 
     fn choose(asked: Asked, clone: bool, used_bytes: u64) -> Choice {
         let speed = Speed { used_bytes, bytes_per_second: 4 * GIB };
-        Choice::new(asked, clone, false, speed).expect("chosen")
+        Choice::new(asked, clone, false, true, speed).expect("chosen")
     }
 
     #[test]
@@ -130,10 +137,21 @@ mod tests {
     }
 
     #[test]
+    fn without_an_exact_log_passes_save_nothing() {
+        let speed = Speed { used_bytes: GIB, bytes_per_second: 4 * GIB };
+        let choice = Choice::new(Asked::Auto, true, false, false, speed).expect("chosen");
+        assert_eq!(choice.way, Way::Stop);
+        assert!(choice.why.contains("under TCG"), "{}", choice.why);
+        let asked =
+            Choice::new(Asked::Only(Way::Passes), true, false, false, speed).expect("chosen");
+        assert!(asked.predicted_pause > choice.predicted_pause);
+    }
+
+    #[test]
     fn passes_need_ram() {
         let speed = Speed { used_bytes: 0, bytes_per_second: 0 };
         let error =
-            Choice::new(Asked::Only(Way::Passes), false, false, speed).expect_err("refused");
+            Choice::new(Asked::Only(Way::Passes), false, false, true, speed).expect_err("refused");
         assert!(error.to_string().starts_with("way: passes"), "{error}");
         assert_eq!(choose(Asked::Only(Way::Passes), true, 1).way, Way::Passes);
     }

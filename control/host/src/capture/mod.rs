@@ -25,6 +25,7 @@ use crate::{
     qmp::Qmp,
     records,
     safety::CloneUse,
+    spec::Accel,
 };
 
 /// Room kept for the device state, of which a guest here has less than a mebibyte.
@@ -91,7 +92,8 @@ impl Inner {
         let freeze_disks = clone
             && order.clone_use == CloneUse::Beside
             && spec.disks.iter().any(|disk| disk.overlay);
-        let choice = Choice::new(order.way, clone, freeze_disks, speed)?;
+        let exact_log = spec.accel == Accel::Kvm;
+        let choice = Choice::new(order.way, clone, freeze_disks, exact_log, speed)?;
         Ok(Plan {
             guest,
             clone,
