@@ -141,7 +141,7 @@ impl Workers {
         &mut self,
         port: PortId,
         order: impl Fn(&mut Self, usize) -> Result<(), WorkerError>,
-    ) -> Result<Vec<Box<HoldOrder>>, PortError> {
+    ) -> Result<Vec<HoldOrder>, PortError> {
         if !self.slots.get(usize::from(port.0)).is_some_and(Option::is_some) {
             return Err(PortError::Unknown { port });
         }
@@ -150,7 +150,7 @@ impl Workers {
         }
         let answers = (0..self.count()).map(|worker| {
             self.await_report(worker, |report| match report {
-                Report::Held(order) => Ok(order),
+                Report::Held(order) => Ok(*order),
                 other => Err(other),
             })
         });
