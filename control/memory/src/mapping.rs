@@ -13,10 +13,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::FallocateFlags;
+use rustix::{
+    fs::FallocateFlags,
+    mm::{MapFlags, ProtFlags},
+};
 use vm_memory::{
     Bytes as _, FileOffset, MmapRegion, ReadVolatile, VolatileMemory as _, VolatileMemoryError,
-    VolatileSlice,
+    VolatileSlice, mmap::MmapRegionError,
 };
 
 use crate::MemoryError;
@@ -61,14 +64,25 @@ impl Mapping {
             || io::Error::new(io::ErrorKind::FileTooLarge, "longer than an address space");
         let size = usize::try_from(len).map_err(|_| MemoryError::file("map", path)(too_long()))?;
         let file = FileOffset::new(file, 0);
-        let region = MmapRegion::from_file(file.clone(), size).map_err(|error| {
-            let error = match error {
-                vm_memory::mmap::MmapRegionError::Mmap(error) => error,
-                other => io::Error::other(other.to_string()),
-            };
-            MemoryError::file("map", path)(error)
-        })?;
+        let region = MmapRegion::from_file(file.clone(), size);
+        let region = region.map_err(|error| not_mapped(error, path))?;
         Ok(Self { region, file, path: path.to_owned() })
+    }
+
+    /// Map a range once more, every page of it there and ready to be written: bytes that then land in it cause no page
+    /// faults.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfBounds`], [`MemoryError::File`].
+    pub(crate) fn window(&self, offset: u64, len_bytes: u64) -> Result<Self, MemoryError> {
+        let len = self.slice(offset, len_bytes)?.len();
+        let file = FileOffset::from_arc(self.file.arc().clone(), self.file.start() + offset);
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::POPULATE;
+        let (protection, flags) = (protection.bits() as i32, flags.bits() as i32);
+        let region = MmapRegion::build(Some(file.clone()), len, protection, flags)
+            .map_err(|error| not_mapped(error, &self.path))?;
+        Ok(Self { region, file, path: self.path.clone() })
     }
 
     /// Size of the mapping.
@@ -182,6 +196,14 @@ impl Mapping {
         let len = usize::try_from(len_bytes).map_err(|_| bounds())?;
         self.region.get_slice(start, len).map_err(|_| bounds())
     }
+}
+
+fn not_mapped(error: MmapRegionError, path: &Path) -> MemoryError {
+    let error = match error {
+        MmapRegionError::Mmap(error) => error,
+        other => io::Error::other(other.to_string()),
+    };
+    MemoryError::file("map", path)(error)
 }
 
 /// Create or empty a file and give it `size_bytes` zeros without allocating them.
