@@ -13,10 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::{
-    fs::FallocateFlags,
-    mm::{MapFlags, ProtFlags},
-};
+use rustix::fs::FallocateFlags;
 use vm_memory::{
     Bytes as _, FileOffset, MmapRegion, ReadVolatile, VolatileMemory as _, VolatileMemoryError,
     VolatileSlice, mmap::MmapRegionError,
@@ -67,22 +64,6 @@ impl Mapping {
         let region = MmapRegion::from_file(file.clone(), size);
         let region = region.map_err(|error| not_mapped(error, path))?;
         Ok(Self { region, file, path: path.to_owned() })
-    }
-
-    /// Map a range once more, every page of it there and ready to be written: bytes that then land in it cause no page
-    /// faults.
-    ///
-    /// # Errors
-    /// [`MemoryError::OutOfBounds`], [`MemoryError::File`].
-    pub(crate) fn window(&self, offset: u64, len_bytes: u64) -> Result<Self, MemoryError> {
-        let len = self.slice(offset, len_bytes)?.len();
-        let file = FileOffset::from_arc(self.file.arc().clone(), self.file.start() + offset);
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::POPULATE;
-        let (protection, flags) = (protection.bits() as i32, flags.bits() as i32);
-        let region = MmapRegion::build(Some(file.clone()), len, protection, flags)
-            .map_err(|error| not_mapped(error, &self.path))?;
-        Ok(Self { region, file, path: self.path.clone() })
     }
 
     /// Size of the mapping.
