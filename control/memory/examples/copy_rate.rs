@@ -1,6 +1,8 @@
 //! How fast copies over loopback are, beside iperf3 in the same run.
 //!
-//! `cargo run --release -p tidegate-memory --example copy_rate -- [MIB] [ROUNDS] [STREAMS]`
+//! `cargo run --release -p tidegate-memory --example copy_rate -- [MIB] [ROUNDS] [STREAMS] [NAMES]`
+//!
+//! NAMES, with commas between them, are what to measure; left out, all of `iperf3,plain,fresh,auto,tls,lz4`.
 //!
 //! Each round measures everything once, one after the other; the medians are told, and the ratios of medians. RAM is on
 //! a tmpfs, full of bytes that do not compress, except for `lz4`: half of it does. The destination's pages are there
@@ -51,10 +53,12 @@ impl Landing for Shelf {
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip(1).map(|word| word.parse().expect("a number"));
-    let mib = arguments.next().unwrap_or(1024);
-    let rounds = arguments.next().unwrap_or(5);
-    let streams = arguments.next().unwrap_or(4);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |index: usize| arguments.get(index).map(|word| word.parse().expect("a number"));
+    let mib = number(0).unwrap_or(1024);
+    let rounds = number(1).unwrap_or(5);
+    let streams = number(2).unwrap_or(4);
+    let names = arguments.get(3).map_or("iperf3,plain,fresh,auto,tls,lz4", String::as_str);
     let dir = tempfile::tempdir_in("/dev/shm").expect("a directory on a tmpfs");
     let dir = dir.path();
     let [certificate, key, ca] = authority::make(dir, "authority");
@@ -64,22 +68,32 @@ fn main() {
 
     let mut rates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for _ in 0..rounds {
-        let mut note = |name, rate| rates.entry(name).or_default().push(rate);
         let plain = Way { streams, ready: true, identity: None, compression: Compression::Off };
-        note("iperf3", iperf3(streams));
-        note("plain", copy(dir, &noise, &plain));
-        note("fresh", copy(dir, &noise, &Way { ready: false, ..plain }));
-        note("auto", copy(dir, &noise, &Way { compression: Compression::Auto, ..plain }));
-        note("tls", copy(dir, &noise, &Way { identity: Some(&identity), ..plain }));
-        note("lz4", copy(dir, &mixed, &Way { compression: Compression::On, ..plain }));
+        for name in names.split(',') {
+            let rate = match name {
+                "iperf3" => iperf3(streams),
+                "plain" => copy(dir, &noise, &plain),
+                "fresh" => copy(dir, &noise, &Way { ready: false, ..plain }),
+                "auto" => copy(dir, &noise, &Way { compression: Compression::Auto, ..plain }),
+                "tls" => copy(dir, &noise, &Way { identity: Some(&identity), ..plain }),
+                "lz4" => copy(dir, &mixed, &Way { compression: Compression::On, ..plain }),
+                other => panic!("{other} is not measured here"),
+            };
+            rates.entry(name).or_default().push(rate);
+        }
     }
     let medians: BTreeMap<_, _> =
         rates.into_iter().map(|(name, rates)| (name, median(rates))).collect();
     for (name, rate) in &medians {
         println!("{name:8} {rate:6.2} GB/s");
     }
-    println!("tcp_vs_iperf3     {:.2}", medians["plain"] / medians["iperf3"]);
-    println!("tcp_vs_iperf3_tls {:.2} (of plain)", medians["tls"] / medians["plain"]);
+    for (what, of, to) in
+        [("tcp_vs_iperf3", "plain", "iperf3"), ("tcp_vs_iperf3_tls", "tls", "plain")]
+    {
+        if let (Some(of), Some(to)) = (medians.get(of), medians.get(to)) {
+            println!("{what:18} {:.2}", of / to);
+        }
+    }
 }
 
 fn median(mut rates: Vec<f64>) -> f64 {

@@ -17,7 +17,7 @@ use std::{
 use rustix::fs::FallocateFlags;
 use vm_memory::{
     Bytes as _, FileOffset, MmapRegion, ReadVolatile, VolatileMemory as _, VolatileMemoryError,
-    VolatileSlice,
+    VolatileSlice, mmap::MmapRegionError,
 };
 
 use crate::MemoryError;
@@ -62,13 +62,8 @@ impl Mapping {
             || io::Error::new(io::ErrorKind::FileTooLarge, "longer than an address space");
         let size = usize::try_from(len).map_err(|_| MemoryError::file("map", path)(too_long()))?;
         let file = FileOffset::new(file, 0);
-        let region = MmapRegion::from_file(file.clone(), size).map_err(|error| {
-            let error = match error {
-                vm_memory::mmap::MmapRegionError::Mmap(error) => error,
-                other => io::Error::other(other.to_string()),
-            };
-            MemoryError::file("map", path)(error)
-        })?;
+        let region = MmapRegion::from_file(file.clone(), size);
+        let region = region.map_err(|error| not_mapped(error, path))?;
         Ok(Self { region: Arc::new(region), file, path: path.to_owned() })
     }
 
@@ -233,6 +228,14 @@ impl Mapping {
         let len = usize::try_from(len_bytes).map_err(|_| bounds())?;
         self.region.get_slice(start, len).map_err(|_| bounds())
     }
+}
+
+fn not_mapped(error: MmapRegionError, path: &Path) -> MemoryError {
+    let error = match error {
+        MmapRegionError::Mmap(error) => error,
+        other => io::Error::other(other.to_string()),
+    };
+    MemoryError::file("map", path)(error)
 }
 
 /// Create or empty a file and give it `size_bytes` zeros without allocating them.
