@@ -9,6 +9,7 @@ use tidegate_lab::process::target_dir;
 use tidegate_perf::{
     bench::{BENCHES, Bench, Context},
     capture,
+    engine::copies,
     machine::{self, CONTROL_CPU, Machine},
     plot::{Curve, svg},
     result::{self, Metric},
@@ -43,12 +44,16 @@ struct Arguments {
 enum Order {
     /// Write a capture, for other tools; the same options give the same file.
     Capture(capture::Options),
+    /// Take copies of memory from `links`.
+    #[command(hide = true)]
+    Receive(copies::Receiving),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.order {
         Some(Order::Capture(options)) => write_capture(options).map(|()| true),
+        Some(Order::Receive(options)) => copies::receive(options).map(|()| true),
         None if arguments.list => {
             list();
             Ok(true)

@@ -1,13 +1,10 @@
 //! The ways from host to host: TCP beside iperf3, TLS and libfabric beside TCP.
 
-use std::{fs, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tidegate_fabric::Provider;
-use tidegate_memory::{
-    Mapping,
-    transport::{TlsIdentity, tls::TlsFiles},
-};
+use tidegate_memory::{Mapping, transport::tls::TlsFiles};
 
 use super::{Context, Outcome};
 use crate::{
@@ -45,9 +42,7 @@ struct Rates {
 
 impl Measured {
     fn begin(place: &Place, name: &str, memory: &Arc<Mapping>, way: Way) -> anyhow::Result<Self> {
-        let dir = place.dir().join(name);
-        fs::create_dir_all(&dir)?;
-        let mut copying = Copying::begin(&dir, memory, way)?;
+        let mut copying = Copying::begin(&place.dir().join(name), memory, &way)?;
         let first = copying.pass()?;
         Ok(Self { copying, first, rates: Samples::default() })
     }
@@ -65,13 +60,13 @@ fn measure(context: &Context) -> anyhow::Result<Outcome> {
     let place = Place::new("links")?;
     let source = memory::noise(&place.dir().join("source"), SIZE_BYTES, 1)?;
     let [certificate, key, ca] = authority::make(place.dir(), "authority");
-    let identity = TlsIdentity::load(&TlsFiles { certificate, key, ca })?;
+    let files = TlsFiles { certificate, key, ca };
     let begin = |name: &str, way| {
         Measured::begin(&place, name, &source, way).with_context(|| format!("copy over {name}"))
     };
     let mut ways = [
         begin("tcp", Way::Tcp(STREAMS, None))?,
-        begin("tls", Way::Tcp(STREAMS, Some(identity)))?,
+        begin("tls", Way::Tcp(STREAMS, Some(files)))?,
         begin("fabric-tcp", Way::Fabric(Provider::Tcp))?,
         begin("fabric-shm", Way::Fabric(Provider::Shm))?,
     ];

@@ -1,34 +1,42 @@
-//! Copies between two ends in this process, over loopback: the whole of the copy protocol, the bytes over one data path.
+//! Copies to another process over loopback: the whole of the copy protocol, the bytes over one data path.
 //!
 //! A copy is begun once and then brought up to date again and again ([`Copying::pass`]), so that each time all pages are
-//! sent to memory that is there already.
+//! sent to memory that is there already. The receiving end is this program once more ([`receive`]).
 
 use std::{
+    env, fs,
     net::{IpAddr, Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
+    process::Command,
     sync::Arc,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
+use clap::Args;
 use tidegate_fabric::Provider;
+use tidegate_lab::process::Process;
 use tidegate_memory::{
     Mapping, Object, ObjectKind,
     copy::{Controls, Landing, Place, Received, Receiver, Sending, Source, send::Stretch},
     transport::{
         Compression, Dial, DialPlain, DialTls, Plain, Stream, TcpSender, TlsIdentity, Transport,
-        fabric::{FabricReceiver, FabricSender},
+        fabric::{FabricSender, receivers},
+        tls::TlsFiles,
     },
 };
 
 const MIGRATION: &str = "bench";
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const READY: Duration = Duration::from_secs(10);
+const LISTENING: &str = "listening on ";
 
 /// The way the bytes take.
+#[derive(Clone, Debug)]
 pub enum Way {
-    /// TCP with so many streams; encrypted with an identity.
-    Tcp(usize, Option<TlsIdentity>),
+    /// TCP with so many streams; encrypted with what is in the files.
+    Tcp(usize, Option<TlsFiles>),
     /// libfabric.
     Fabric(Provider),
 }
@@ -37,23 +45,8 @@ pub enum Way {
 pub struct Copying {
     sending: Sending,
     size_bytes: u64,
-}
-
-struct Shelf(PathBuf);
-
-impl Landing for Shelf {
-    fn admit(&self, _: &str) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn place(&self, _: &str, _: &[Object]) -> Result<Place, String> {
-        let files = vec![self.0.join("received")];
-        Ok(Place { files, ledger: self.0.join("ledger"), zeros: false })
-    }
-
-    fn arrived(&self, _: &Received) -> Result<(), String> {
-        Ok(())
-    }
+    /// Ends with the copy.
+    _receiver: Process,
 }
 
 impl Copying {
@@ -61,26 +54,17 @@ impl Copying {
     ///
     /// # Errors
     /// When the two ends do not come to terms.
-    pub fn begin(dir: &Path, memory: &Arc<Mapping>, way: Way) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?.to_string();
-        let controls = Arc::new(Controls::new(None));
-        let (streams, identity, provider) = match way {
-            Way::Tcp(streams, identity) => (streams, identity, None),
-            Way::Fabric(provider) => (0, None, Some(provider)),
-        };
-        let others = provider.map(|provider| -> Arc<dyn Transport> {
-            Arc::new(FabricReceiver { provider, local: LOOPBACK })
-        });
-        let receiver = Receiver::new(identity.is_some(), others.into_iter().collect());
-        serve(listener, receiver, identity.clone(), Shelf(dir.to_owned()), 1 + streams);
-        let dial: Arc<dyn Dial> = match identity {
+    pub fn begin(dir: &Path, memory: &Arc<Mapping>, way: &Way) -> anyhow::Result<Self> {
+        let files = if let Way::Tcp(_, files) = way { files.as_ref() } else { None };
+        let (process, address) = start(dir, files)?;
+        let dial: Arc<dyn Dial> = match files {
             None => Arc::new(DialPlain(address)),
-            Some(identity) => Arc::new(DialTls { address, identity }),
+            Some(files) => Arc::new(DialTls { address, identity: TlsIdentity::load(files)? }),
         };
-        let transport: Arc<dyn Transport> = match provider {
-            Some(provider) => Arc::new(FabricSender { provider, peer: LOOPBACK }),
-            None => Arc::new(TcpSender {
+        let controls = Arc::new(Controls::new(None));
+        let transport: Arc<dyn Transport> = match *way {
+            Way::Fabric(provider) => Arc::new(FabricSender { provider, peer: LOOPBACK }),
+            Way::Tcp(streams, _) => Arc::new(TcpSender {
                 dial: Arc::clone(&dial),
                 streams,
                 compression: Compression::Off,
@@ -91,7 +75,7 @@ impl Copying {
         let object = Object { kind: ObjectKind::Ram, size_bytes };
         let source = Source { object, memory: Arc::clone(memory), hashes: None };
         let sending = Sending::begin(&*dial, MIGRATION, vec![source], &[transport], controls)?;
-        Ok(Self { sending, size_bytes })
+        Ok(Self { sending, size_bytes, _receiver: process })
     }
 
     /// Bring the other end up to date; bytes of memory per second, from the order until all has arrived.
@@ -114,27 +98,76 @@ impl Copying {
     }
 }
 
-/// Take so many connections, each on a thread of its own. What goes wrong shows at the sender.
-fn serve(
-    listener: TcpListener,
-    receiver: Receiver,
-    identity: Option<TlsIdentity>,
-    shelf: Shelf,
-    connections: usize,
-) {
-    let shared = Arc::new((receiver, shelf));
-    thread::spawn(move || {
-        for stream in listener.incoming().take(connections).map_while(Result::ok) {
-            let (shared, identity) = (Arc::clone(&shared), identity.clone());
-            thread::spawn(move || {
-                let stream: Box<dyn Stream> = match &identity {
-                    None => Box::new(Plain::new(stream)?),
-                    Some(identity) => identity.accept(stream)?,
-                };
-                let (receiver, shelf) = &*shared;
-                receiver.serve(stream, shelf)?;
-                anyhow::Ok(())
-            });
+/// This program as receiver, and where it listens.
+fn start(dir: &Path, files: Option<&TlsFiles>) -> anyhow::Result<(Process, String)> {
+    fs::create_dir_all(dir)?;
+    let mut command = Command::new(env::current_exe()?);
+    command.arg("receive").arg(dir);
+    if let Some(TlsFiles { certificate, key, ca }) = files {
+        command.arg("--tls").args([certificate, key, ca]);
+    }
+    let mut process = Process::start("receiver", &mut command, dir)?;
+    process.wait_for("\n", READY)?;
+    let printed = process.printed();
+    let address = printed.lines().find_map(|line| line.strip_prefix(LISTENING));
+    let address = address.with_context(|| format!("the receiver says: {printed}"))?;
+    Ok((process, address.to_owned()))
+}
+
+/// The receiving end.
+#[derive(Args, Debug)]
+pub struct Receiving {
+    /// Where what arrives is put.
+    dir: PathBuf,
+    /// Files of certificate, key and authority.
+    #[arg(long, num_args = 3)]
+    tls: Vec<PathBuf>,
+}
+
+struct Shelf(PathBuf);
+
+impl Landing for Shelf {
+    fn admit(&self, _: &str) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn place(&self, _: &str, _: &[Object]) -> Result<Place, String> {
+        let files = vec![self.0.join("received")];
+        Ok(Place { files, ledger: self.0.join("ledger"), zeros: false })
+    }
+
+    fn arrived(&self, _: &Received) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Take copies until killed: every connection on a thread of its own. What goes wrong with one shows at its sender.
+///
+/// # Errors
+/// When it cannot listen.
+pub fn receive(options: &Receiving) -> anyhow::Result<()> {
+    let identity = match &options.tls[..] {
+        [certificate, key, ca] => {
+            let [certificate, key, ca] = [certificate, key, ca].map(Clone::clone);
+            Some(TlsIdentity::load(&TlsFiles { certificate, key, ca })?)
         }
-    });
+        _ => None,
+    };
+    let receiver = Receiver::new(identity.is_some(), receivers(LOOPBACK));
+    let shared = Arc::new((receiver, identity, Shelf(options.dir.clone())));
+    let listener = TcpListener::bind((LOOPBACK, 0))?;
+    println!("{LISTENING}{}", listener.local_addr()?);
+    for stream in listener.incoming() {
+        let (stream, shared) = (stream?, Arc::clone(&shared));
+        thread::spawn(move || {
+            let (receiver, identity, shelf) = &*shared;
+            let stream: Box<dyn Stream> = match identity {
+                None => Box::new(Plain::new(stream)?),
+                Some(identity) => identity.accept(stream)?,
+            };
+            receiver.serve(stream, shelf)?;
+            anyhow::Ok(())
+        });
+    }
+    Ok(())
 }

@@ -12,10 +12,10 @@ use tidegate_api::{
     Channel,
     endpoint::{Endpoint, connect},
     host::{
-        ApplyImageRequest, CaptureReport, CaptureRequest, CaptureWay, CloneUse,
-        ContinueGuestRequest, DeleteGuestRequest, ForgetRequest, GuestSpec, PauseGuestRequest,
-        PrepareReceiveRequest, SendImageRequest, SendTwinRequest, StartDestinationRequest,
-        StartGuestRequest, host_client::HostClient,
+        ApplyImageRequest, CaptureReport, CaptureRequest, CaptureWay, CheckCaptureRequest,
+        CloneUse, ContinueGuestRequest, DeleteGuestRequest, ForgetRequest, GuestSpec,
+        PauseGuestRequest, PrepareReceiveRequest, SendImageRequest, SendTwinRequest,
+        StartDestinationRequest, StartGuestRequest, host_client::HostClient,
     },
 };
 use tidegate_guest_service::REWRITING;
@@ -132,11 +132,7 @@ compression = "off"
             ..Default::default()
         };
         let report = self.runtime.block_on(self.client.capture(request))?.into_inner();
-        anyhow::ensure!(
-            report.way() == way || report.way() == CaptureWay::Unspecified,
-            "it captured by {:?}, not {way:?}",
-            report.way()
-        );
+        anyhow::ensure!(report.way() == way, "it captured by {:?}, not {way:?}", report.way());
         Ok(report)
     }
 
@@ -224,6 +220,7 @@ impl Hosts {
     /// # Errors
     /// When it is not moved.
     pub fn mirror(mut self, way: CaptureWay) -> anyhow::Result<Moved> {
+        let generation_id = self.generation_id()?;
         let began = Instant::now();
         let data_endpoint = self.prepare()?;
         let taken = self.source.capture(way)?;
@@ -239,7 +236,7 @@ impl Hosts {
 
         let paused = Instant::now();
         self.source.pause()?;
-        let image_bytes = self.image(data_endpoint)?;
+        let image_bytes = self.image(data_endpoint, generation_id)?;
         self.destination.go_on(DESTINATION)?;
         let (total, stood) = (began.elapsed(), paused.elapsed());
         self.source.delete(SOURCE)?;
@@ -251,6 +248,18 @@ impl Hosts {
             t0_pause_ms: taken.pause_ns as f64 / 1e6,
             final_pause_ms: stood.as_secs_f64() * 1e3,
         })
+    }
+
+    /// What the guest has, and is to keep.
+    fn generation_id(&mut self) -> anyhow::Result<String> {
+        let request = CheckCaptureRequest {
+            guest: SOURCE.to_owned(),
+            clone: true,
+            clone_use: CloneUse::Instead.into(),
+            ..Default::default()
+        };
+        let Hostd { runtime, client, .. } = &mut self.source;
+        Ok(runtime.block_on(client.check_capture(request))?.into_inner().generation_id)
     }
 
     /// Have the destination make room; where memory is to be sent.
@@ -286,12 +295,18 @@ impl Hosts {
     }
 
     /// Send what changed since, and make the destination the source; bytes sent.
-    fn image(&mut self, data_endpoint: String) -> anyhow::Result<u64> {
+    fn image(&mut self, data_endpoint: String, generation_id: String) -> anyhow::Result<u64> {
         let migration_id = MIGRATION.to_owned();
         let request = SendImageRequest { migration_id: migration_id.clone(), data_endpoint };
         let Hostd { runtime, client, .. } = &mut self.source;
         let sent = runtime.block_on(client.send_image(request))?.into_inner();
-        let request = ApplyImageRequest { migration_id, digest: sent.digest, ..Default::default() };
+        let request = ApplyImageRequest {
+            migration_id,
+            digest: sent.digest,
+            generation_id,
+            identity: SOURCE.to_owned(),
+            disks: sent.disks,
+        };
         let Hostd { runtime, client, .. } = &mut self.destination;
         runtime.block_on(client.apply_image(request))?;
         Ok(sent.sent_bytes)
