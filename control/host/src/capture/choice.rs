@@ -45,6 +45,8 @@ pub(crate) struct Choice {
     pub(crate) free: bool,
     /// How long a copy of everything takes.
     pub(crate) copy: Duration,
+    /// QEMU's log of changes misses none, however often it is looked at.
+    pub(crate) exact_log: bool,
 }
 
 impl Way {
@@ -58,7 +60,12 @@ impl Way {
 
 impl Choice {
     /// Choose by what there is to copy and how fast that goes.
-    pub(super) fn new(asked: Asked, clone: bool, speed: Speed) -> Result<Self, HostError> {
+    pub(super) fn new(
+        asked: Asked,
+        clone: bool,
+        exact_log: bool,
+        speed: Speed,
+    ) -> Result<Self, HostError> {
         let copy = speed.used_bytes as f64 / speed.bytes_per_second.max(1) as f64;
         let copy = Duration::from_secs_f64(copy.min(1e6));
         let copied =
@@ -83,7 +90,7 @@ impl Choice {
             Way::Stop => copy,
             Way::Passes => LAST_PASS + DEVICES,
         };
-        Ok(Self { way, why, predicted_pause, free: asked == Asked::Auto, copy })
+        Ok(Self { way, why, predicted_pause, free: asked == Asked::Auto, copy, exact_log })
     }
 }
 
@@ -95,7 +102,7 @@ mod tests {
 
     fn choose(asked: Asked, clone: bool, used_bytes: u64) -> Choice {
         let speed = Speed { used_bytes, bytes_per_second: 4 * GIB };
-        Choice::new(asked, clone, speed).expect("chosen")
+        Choice::new(asked, clone, true, speed).expect("chosen")
     }
 
     #[test]
@@ -118,7 +125,7 @@ mod tests {
     #[test]
     fn passes_need_ram() {
         let speed = Speed { used_bytes: 0, bytes_per_second: 0 };
-        let error = Choice::new(Asked::Only(Way::Passes), false, speed).expect_err("refused");
+        let error = Choice::new(Asked::Only(Way::Passes), false, true, speed).expect_err("refused");
         assert!(error.to_string().starts_with("way: passes"), "{error}");
         assert_eq!(choose(Asked::Only(Way::Passes), true, 1).way, Way::Passes);
     }

@@ -24,6 +24,7 @@ use crate::{
     migration::{Capture, Side, Taken},
     qmp::Qmp,
     records,
+    spec::Accel,
 };
 
 /// Room kept for the device state, of which a guest here has less than a mebibyte.
@@ -83,7 +84,7 @@ impl Inner {
         twin::check_space(&self.config.twin_dir, ram_bytes + region_bytes + reserve)?;
         let measured = sources.clone();
         let speed = blocking(move || Ok(twin::speed(&measured)?)).await?;
-        let choice = Choice::new(order.way, order.clone, speed)?;
+        let choice = Choice::new(order.way, order.clone, spec.accel == Accel::Kvm, speed)?;
         let (clone, audit) = (order.clone, order.audit);
         Ok(Plan {
             guest,
