@@ -115,6 +115,27 @@ impl Rig {
         }
     }
 
+    /// The same for a port that takes none of them, not all at once: rings between workers have bounds of their own.
+    fn send_and_keep(&mut self, count: u64) {
+        const AT_ONCE: u64 = 64;
+        for kept in (0..count).step_by(AT_ONCE as usize) {
+            self.send_datagrams(AT_ONCE as u16);
+            let all = || u64::from(self.workers.buffers_in_use()) == kept + AT_ONCE;
+            self.wait("all to be kept", all);
+            // From one worker to the other, and back to the one that has the queue.
+            self.let_workers_go_round();
+        }
+    }
+
+    /// Wait until nothing that was between workers still is.
+    fn let_workers_go_round(&self) {
+        for worker in [0, 1, 0, 1] {
+            let polls = || self.workers.counters(worker).polls.get();
+            let before = polls();
+            self.wait("a worker to go on", || polls() > before + 3);
+        }
+    }
+
     /// Sum over workers.
     fn total(&self, outcome: Outcome) -> u64 {
         let workers = 0..self.workers.count();
@@ -275,17 +296,18 @@ fn a_held_port_keeps_what_its_device_does_not_take(rig: &mut Rig) {
     let until = rig.workers.now_ms() + 60_000;
     rig.workers.hold_port(GUEST, until).expect("held");
     rig.workers.hold_port(GUEST, until).expect("longer");
-    rig.send_datagrams(500);
-    rig.wait("all to be kept", || rig.workers.buffers_in_use() == 500);
+    rig.send_and_keep(512);
     assert_eq!(rig.total(Outcome::TransmitFull), before[1] + 3, "nothing is dropped");
     // As soon as the other end takes packets, they go.
     assert_eq!(rig.workers.add_port(&memif(&socket, "client")).expect("opens"), SECOND);
-    rig.await_total(Outcome::ToSource, before[0] + 500);
-    assert_eq!(rig.workers.port_stats(GUEST).tx_packets, 500);
-    assert_eq!(rig.workers.release_port(GUEST).expect("released"), 500);
+    rig.await_total(Outcome::ToSource, before[0] + 512);
+    assert_eq!(rig.workers.port_stats(GUEST).tx_packets, 512);
+    assert_eq!(rig.workers.release_port(GUEST).expect("released"), 512);
     assert_eq!(rig.workers.release_port(GUEST).expect("again"), 0);
-    rig.workers.remove_port(SECOND).expect("closes");
+    // One end after the other: DPDK tells each of the other's end by a thread of its own.
     rig.workers.remove_port(GUEST).expect("closes");
+    rig.wait("the other end to see it", || !rig.workers.ports()[2].expect("there").link_up);
+    rig.workers.remove_port(SECOND).expect("closes");
     rig.assert_nothing_is_lost();
 }
 
@@ -298,11 +320,7 @@ fn a_hold_has_bounds(rig: &mut Rig) {
     let before = rig.total(Outcome::TransmitFull);
     const DEADLINE_MS: u64 = 60_000;
     rig.workers.hold_port(GUEST, rig.workers.now_ms() + DEADLINE_MS).expect("held");
-    // Not all at once: rings between workers have bounds of their own.
-    for kept in (0..ROOM).step_by(64) {
-        rig.send_datagrams(64);
-        rig.wait("all to be kept", || u64::from(rig.workers.buffers_in_use()) == kept + 64);
-    }
+    rig.send_and_keep(ROOM);
     rig.send_datagrams(100);
     rig.await_total(Outcome::HoldFull, 100);
     assert_eq!(rig.total(Outcome::TransmitFull), before);
