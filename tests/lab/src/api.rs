@@ -140,7 +140,8 @@ impl Api {
         })
     }
 
-    /// Capture a guest this way, and have the host compare the twin with its memory before it goes on; then forget it.
+    /// Capture a guest this way, then forget it. With `audit`, the host compares the twin with the guest's memory before the guest
+    /// goes on.
     ///
     /// # Errors
     /// When the host does not, or finds a difference.
@@ -149,6 +150,7 @@ impl Api {
         id: &str,
         guest: &str,
         way: host::CaptureWay,
+        audit: bool,
     ) -> anyhow::Result<host::CaptureReport> {
         self.ask("capture", async {
             let mut client = HostClient::new(connect(&self.host).await?);
@@ -157,7 +159,7 @@ impl Api {
                 guest: guest.to_owned(),
                 clone: true,
                 way: way.into(),
-                audit: true,
+                audit,
                 ..Default::default()
             };
             let report = client.capture(request).await?.into_inner();
