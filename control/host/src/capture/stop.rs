@@ -22,8 +22,10 @@ pub(super) async fn take(
         Ok(_) => {
             // Nothing runs in the guest now, so memory and device state can be taken side by side.
             let filled = prepared.clone();
-            let fill =
-                blocking(move || Ok(if fresh { filled.fill()? } else { filled.fill_again()? }));
+            let fill = blocking(move || {
+                let done = if fresh { filled.fill() } else { filled.fill_again() };
+                Ok(done?)
+            });
             let save = async {
                 if !plan.clone {
                     return Ok(0);
