@@ -294,8 +294,11 @@ impl Inner {
             self.connections.cut(id);
             sleep(POLL).await;
         }
-        if migration.capture.is_some() {
-            records::remove_dir(&self.twin_dir(id))?;
+        match &migration.capture {
+            // Its source could not be continued.
+            Some(capture) if capture.taken.is_none() => self.recover_capture(id, capture).await?,
+            Some(_) => records::remove_dir(&self.twin_dir(id))?,
+            None => {}
         }
         if let Some(receive) = migration.receive
             && !receive.started

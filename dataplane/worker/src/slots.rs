@@ -129,19 +129,19 @@ impl Workers {
     /// # Errors
     /// [`PortError`]; some workers may still hold it.
     pub fn release_port(&mut self, port: PortId) -> Result<u64, PortError> {
-        let released = self.order_hold(port, |this, worker| {
+        self.order_hold(port, |this, worker| {
             let order = HoldOrder { port, until_ms: 0, room: None };
             this.order(worker, Order::Release(Box::new(order)))
-        });
-        Ok(released?.iter().filter_map(|order| order.room.as_ref()).map(|hold| hold.held()).sum())
+        })
     }
 
-    /// Give every worker an order about a port's hold, and await what they say.
+    /// Give every worker an order about a port's hold, and await what they say: how many packets had to wait in the room that
+    /// came back.
     fn order_hold(
         &mut self,
         port: PortId,
         order: impl Fn(&mut Self, usize) -> Result<(), WorkerError>,
-    ) -> Result<Vec<HoldOrder>, PortError> {
+    ) -> Result<u64, PortError> {
         if !self.slots.get(usize::from(port.0)).is_some_and(Option::is_some) {
             return Err(PortError::Unknown { port });
         }
@@ -154,7 +154,9 @@ impl Workers {
                 other => Err(other),
             })
         });
-        Ok(answers.collect::<Result<_, _>>()?)
+        let held = |order: HoldOrder| order.room.map_or(0, |hold| hold.held());
+        let held: Result<Vec<_>, WorkerError> = answers.map(|answer| answer.map(held)).collect();
+        Ok(held?.iter().sum())
     }
 
     /// The ports as they are now, by [`PortId`].

@@ -45,7 +45,7 @@ pub(crate) struct Choice {
     pub(crate) free: bool,
     /// How long a copy of everything takes.
     pub(crate) copy: Duration,
-    /// QEMU's log of changes misses none.
+    /// QEMU's log of changes misses none, however often it is looked at.
     pub(crate) exact_log: bool,
 }
 

@@ -17,6 +17,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::choice::LAST_PASS;
 use crate::{
     HostError,
     guest::Guest,
@@ -55,7 +56,7 @@ pub(crate) async fn save_device_state(
     qmp: &mut Qmp,
     path: &Path,
 ) -> Result<u64, HostError> {
-    let outgoing = Outgoing::begin(guest, qmp, None).await?;
+    let outgoing = Outgoing::begin(guest, qmp, None, LAST_PASS).await?;
     let state = match migrated(qmp, SAVE_PATIENCE).await {
         Ok(()) => outgoing.finish(guest).await?,
         Err(error) => {
@@ -72,18 +73,23 @@ pub(super) async fn save(state: DeviceState, path: PathBuf) -> Result<u64, HostE
 }
 
 impl Outgoing {
-    /// Have QEMU begin. With a twin, the memory comes too and goes there; without, it is left out.
+    /// Have QEMU begin. With a twin, the memory comes too and goes there; without, it is left out. QEMU stops a guest that
+    /// runs when what is left takes no longer than `last_pass`.
     pub(super) async fn begin(
         guest: &Guest,
         qmp: &mut Qmp,
         twin: Option<Arc<Prepared>>,
+        last_pass: Duration,
     ) -> Result<Self, HostError> {
         let path = guest.places.state_socket();
         let unusable = HostError::file("listen on", &path);
         // Left by a run that was killed.
         let _ = fs::remove_file(&path);
         let listener = UnixListener::bind(&path).map_err(unusable)?;
-        let begun = Self::connect(guest, qmp, twin, &listener).await;
+        let begun = match configure(qmp, twin.is_none(), last_pass).await {
+            Ok(()) => Self::connect(guest, qmp, twin, &listener).await,
+            Err(error) => Err(error),
+        };
         // Connected or not, nobody else is to find it.
         let _ = fs::remove_file(&path);
         match begun {
@@ -102,7 +108,6 @@ impl Outgoing {
         twin: Option<Arc<Prepared>>,
         listener: &UnixListener,
     ) -> Result<Self, HostError> {
-        configure(qmp, twin.is_none()).await?;
         let path = guest.places.state_socket();
         let uri = format!("unix:{}", path.display());
         qmp.execute("migrate", json!({ "uri": uri })).await?;
@@ -174,7 +179,11 @@ fn blocks(guest: &Guest) -> Vec<(String, u64, ObjectKind)> {
 }
 
 /// Capabilities and parameters last as long as QEMU does, so all that matter are said each time.
-async fn configure(qmp: &mut Qmp, ignore_shared: bool) -> Result<(), HostError> {
+async fn configure(
+    qmp: &mut Qmp,
+    ignore_shared: bool,
+    last_pass: Duration,
+) -> Result<(), HostError> {
     let capability = |name: &str, state: bool| json!({ "capability": name, "state": state });
     let mut capabilities =
         vec![capability("x-ignore-shared", ignore_shared), capability("events", true)];
@@ -183,7 +192,7 @@ async fn configure(qmp: &mut Qmp, ignore_shared: bool) -> Result<(), HostError> 
     qmp.execute("migrate-set-capabilities", arguments).await?;
     let arguments = json!({
         "max-bandwidth": UNLIMITED_BYTES_PER_SECOND,
-        "downtime-limit": super::choice::LAST_PASS.as_millis() as u64,
+        "downtime-limit": last_pass.as_millis() as u64,
     });
     qmp.execute("migrate-set-parameters", arguments).await.map(drop)
 }

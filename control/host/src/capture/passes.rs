@@ -4,8 +4,9 @@
 //!
 //! Under TCG that log is not exact. QEMU 7.2 clears a page's mark in each look at the log, but has the processor mark the page's next
 //! write again only when the look found a page that was not still to be sent (`cpu_physical_memory_sync_dirty_bitmap`
-//! counts only those): writes between are lost. So under TCG the twin is compared with all memory before the guest goes
-//! on, and what differs is copied: exact, and a pause that grows with RAM. Under KVM the log is the processor's.
+//! counts only those): writes between are lost. So under TCG there are two looks at the log only, both while the guest stands: a
+//! first one for a moment, as the passes begin, and the last. Between them is one pass. Under KVM the log is the
+//! processor's.
 //!
 //! QEMU stops the guest by itself as soon as what is left takes less than [`LAST_PASS`](super::choice). A guest that
 //! changes more than that, pass after pass, is to be stopped when another pass would not leave less: the pause is then the copy
@@ -22,7 +23,9 @@ use serde_json::json;
 use tidegate_memory::{mapping::PAGE_BYTES, twin::Prepared};
 
 use super::{
-    Failed, Plan, Way, audit, device_state, go_on,
+    Failed, Plan, Way, audit,
+    choice::LAST_PASS,
+    device_state, go_on,
     outgoing::{Outgoing, save},
     stop,
 };
@@ -54,7 +57,10 @@ pub(super) async fn take(
     mut qmp: Qmp,
 ) -> Result<Taken, Failed> {
     let guest = &plan.guest;
-    let outgoing = Outgoing::begin(guest, &mut qmp, Some(prepared.clone())).await?;
+    let (outgoing, first_pause) = match begin(plan, &mut qmp, prepared.clone()).await {
+        Ok(begun) => begun,
+        Err(error) => return go_on(guest, qmp, Err(error)).await,
+    };
     let mut passes = Passes::new(plan.choice.free.then_some(plan.choice.copy));
     let followed = passes.follow(&mut qmp, &outgoing).await;
     let held = match followed {
@@ -72,7 +78,8 @@ pub(super) async fn take(
         }
     };
     let through = go_on(guest, qmp, held).await.map_err(|failed| ended(guest, failed))?;
-    let pause_ns = passes.paused_at.map_or(0, |at| at.elapsed().as_nanos() as u64);
+    let last_pause = passes.paused_at.map_or(Duration::ZERO, |at| at.elapsed());
+    let pause_ns = last_pause.max(first_pause).as_nanos() as u64;
     let state = match through {
         Through::Read(state) => state,
         Through::Sent(outgoing) => outgoing.finish(guest).await?,
@@ -87,6 +94,46 @@ pub(super) async fn take(
         why: plan.choice.why.clone(),
         pass_bytes: passes.bytes,
     })
+}
+
+/// Have QEMU begin; how long the guest stood for that.
+async fn begin(
+    plan: &Plan,
+    qmp: &mut Qmp,
+    prepared: Arc<Prepared>,
+) -> Result<(Outgoing, Duration), HostError> {
+    let guest = &plan.guest;
+    if plan.choice.exact_log {
+        let outgoing = Outgoing::begin(guest, qmp, Some(prepared), LAST_PASS).await?;
+        return Ok((outgoing, Duration::ZERO));
+    }
+    let paused_at = Instant::now();
+    qmp.execute("stop", json!({})).await?;
+    // No other look at the log: nothing is ever little enough for QEMU to look whether it grew.
+    let outgoing = Outgoing::begin(guest, qmp, Some(prepared), Duration::ZERO).await?;
+    let looked = looked(qmp).await;
+    let went_on = match looked {
+        Ok(()) => qmp.execute("cont", json!({})).await.map(drop),
+        Err(error) => Err(error),
+    };
+    match went_on {
+        Ok(()) => Ok((outgoing, paused_at.elapsed())),
+        Err(error) => {
+            outgoing.abandon(qmp).await;
+            Err(error)
+        }
+    }
+}
+
+/// Wait until QEMU has looked at its log for the first time.
+async fn looked(qmp: &mut Qmp) -> Result<(), HostError> {
+    let until = Instant::now() + SILENCE;
+    while Instant::now() < until {
+        if qmp.event(LOOK).await?.is_some_and(|event| event.name == "MIGRATION_PASS") {
+            return Ok(());
+        }
+    }
+    Err(HostError::Precondition(format!("QEMU does not begin its passes within {SILENCE:?}")))
 }
 
 /// Stop and copy, although passes were begun.
@@ -204,8 +251,9 @@ impl Passes {
     /// Take note of an event; true when QEMU is through.
     fn hear(&mut self, event: &Event, outgoing: &Outgoing) -> Result<bool, HostError> {
         match (event.name.as_str(), event.data["status"].as_str()) {
-            ("STOP", _) => {
-                self.paused_at.get_or_insert(event.at);
+            ("STOP", _) if self.paused_at.is_none() => {
+                self.passed(outgoing);
+                self.paused_at = Some(event.at);
             }
             // The first begins the first.
             ("MIGRATION_PASS", _)
