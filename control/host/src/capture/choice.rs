@@ -93,16 +93,12 @@ impl Choice {
             Asked::Auto if !clone => (Way::Stop, format!("only regions; {copied}")),
             Asked::Auto if freeze_disks => (Way::Stop, format!("disks are frozen; {copied}")),
             Asked::Auto if copy <= SHORT => (Way::Stop, copied),
-            Asked::Auto if !exact_log => {
-                (Way::Stop, format!("{copied}; under TCG passes would have to compare all of it"))
-            }
             Asked::Auto => (Way::Passes, copied),
         };
         let predicted_pause = match way {
             Way::Stop if clone => copy + DEVICES,
             Way::Stop => copy,
-            Way::Passes if exact_log => LAST_PASS + DEVICES,
-            Way::Passes => copy + LAST_PASS + DEVICES,
+            Way::Passes => LAST_PASS + DEVICES,
         };
         Ok(Self { way, why, predicted_pause, free: asked == Asked::Auto, copy, exact_log })
     }
@@ -137,22 +133,22 @@ mod tests {
     }
 
     #[test]
-    fn without_an_exact_log_passes_save_nothing() {
-        let speed = Speed { used_bytes: GIB, bytes_per_second: 4 * GIB };
-        let choice = Choice::new(Asked::Auto, true, false, false, speed).expect("chosen");
-        assert_eq!(choice.way, Way::Stop);
-        assert!(choice.why.contains("under TCG"), "{}", choice.why);
-        let asked =
-            Choice::new(Asked::Only(Way::Passes), true, false, false, speed).expect("chosen");
-        assert!(asked.predicted_pause > choice.predicted_pause);
-    }
-
-    #[test]
     fn passes_need_ram() {
         let speed = Speed { used_bytes: 0, bytes_per_second: 0 };
         let error =
             Choice::new(Asked::Only(Way::Passes), false, false, true, speed).expect_err("refused");
         assert!(error.to_string().starts_with("way: passes"), "{error}");
         assert_eq!(choose(Asked::Only(Way::Passes), true, 1).way, Way::Passes);
+    }
+
+    #[test]
+    fn disks_are_frozen_while_the_guest_stands() {
+        let speed = Speed { used_bytes: 64 * GIB, bytes_per_second: 4 * GIB };
+        let choice = Choice::new(Asked::Auto, true, true, true, speed).expect("chosen");
+        assert_eq!(choice.way, Way::Stop);
+        assert!(choice.why.starts_with("disks are frozen"), "{}", choice.why);
+        let passes = Choice::new(Asked::Only(Way::Passes), true, true, true, speed);
+        let error = passes.expect_err("refused").to_string();
+        assert!(error.contains("CAPTURE_WAY_STOP"), "{error}");
     }
 }
