@@ -352,7 +352,8 @@ impl Outcome {
             }
             Self::Capture { pause_ns, .. } => format!("source paused for {}", ms(pause_ns)),
             Self::Copy { sent_bytes, covered_bytes, transport, .. } => {
-                format!("{sent_bytes} bytes sent for {covered_bytes} by {transport}")
+                let way = if transport.is_empty() { "" } else { " by " };
+                format!("{sent_bytes} bytes sent for {covered_bytes}{way}{transport}")
             }
             Self::Destination { pid } => format!("running, process {pid}"),
             Self::Cutover { epoch, old_sessions, import, .. } => {
