@@ -40,7 +40,7 @@ macro_rules! for_each_provider {
 }
 
 for_each_provider! {
-    a_copy_arrives_whole passes_bring_small_changes a_receiver_that_is_killed_is_resumed
+    a_copy_arrives_whole passes_bring_small_changes
     a_sender_that_gives_up_leaves_a_receiver_that_goes_on
 }
 
@@ -197,8 +197,11 @@ fn passes_bring_small_changes(provider: Provider) {
     assert_arrived(dir.path());
 }
 
-/// The receiver dies in the middle. The sender says so in time, and begins again behind what was committed.
-fn a_receiver_that_is_killed_is_resumed(provider: Provider) {
+/// The receiver dies in the middle. The sender says so in time, and begins again behind what was committed. Not over `shm`: a
+/// process that is killed while it holds its queue's lock keeps it, and libfabric waits for the lock without end.
+#[test]
+fn a_receiver_that_is_killed_is_resumed() {
+    let provider = Provider::Tcp;
     let dir = tmpfs();
     let mut host = Host::start(dir.path(), provider);
     let sources = sources(dir.path(), 3);

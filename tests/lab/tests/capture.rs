@@ -15,6 +15,8 @@ use tidegate_lab::{
 
 const SESSIONS: u32 = 60;
 const INTERVAL_MS: u64 = 4;
+/// Sessions that wait for no answer of the guest's: those that do are silent while it is paused.
+const NEW_EVERY_MS: u64 = 10;
 const CAPTURES: usize = 4;
 const LIMIT: Duration = Duration::from_secs(60);
 /// The source's port.
@@ -55,8 +57,9 @@ fn captures(
         ensure!(report.way() == way, "{report:?}");
         seen.pauses_ms.push(report.pause_ns / 1_000_000);
         // Every session has gone on.
-        let so_far: Vec<_> =
-            clients.report()?.records.iter().map(|it| (it.session, it.answered)).collect();
+        let records = clients.report()?.records;
+        let stay = records.iter().filter(|record| record.session < SESSIONS);
+        let so_far: Vec<_> = stay.map(|it| (it.session, it.answered)).collect();
         wait_until("every session is answered again", LIMIT, || {
             let now = clients.report()?.records;
             let went_on = so_far.iter().all(|(session, answered)| {
@@ -82,6 +85,12 @@ fn captured_under_traffic() -> anyhow::Result<()> {
         let answered = records.iter().filter(|record| record.answered > 10).count();
         Ok((answered == SESSIONS as usize).then_some(()))
     })?;
+    clients.order(&Order::StartNew {
+        first: SESSIONS,
+        every_ms: NEW_EVERY_MS,
+        requests: 1,
+        interval_ms: 1,
+    })?;
     // The twin is compared with the guest's memory before that goes on.
     let audited = captures(&rig, &mut clients, (CaptureWay::Passes, true), true)?;
     println!(" audited: {audited:?}");
@@ -94,6 +103,7 @@ fn captured_under_traffic() -> anyhow::Result<()> {
     ensure!(audited.held > 0, "nothing came while the source was paused: this shows nothing");
     ensure!(audited.refused + held.refused == 0, "{audited:?}, {held:?}");
 
+    clients.order(&Order::StopNew)?;
     clients.order(&Order::Close { sessions: (0..SESSIONS).collect() })?;
     wait_until("every packet has ended", LIMIT, || {
         let counters = rig.api.counters()?;

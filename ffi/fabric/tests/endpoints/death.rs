@@ -8,7 +8,7 @@ use tidegate_fabric::{Endpoint, Error, PATIENCE, Provider};
 use crate::processes::Child;
 use crate::rig::{DEADLINE, LOOPBACK, MIB, Rig, for_each_provider, unhex};
 
-for_each_provider! { the_target_dies nobody_listens_any_more }
+for_each_provider! { nobody_listens_any_more }
 
 /// Round and round.
 fn pieces(count: u64) -> Vec<(u64, u64)> {
@@ -26,8 +26,11 @@ fn assert_ends(mut rig: Rig, limit: Duration) {
     eprintln!("{error}, after {:?}", began.elapsed());
 }
 
-fn the_target_dies(provider: Provider) {
-    let mut rig = Rig::new(provider);
+/// Not over `shm`: a process that is killed while it holds its queue's lock keeps it, and libfabric 1.17 waits for the lock
+/// without end.
+#[test]
+fn the_target_dies() {
+    let mut rig = Rig::new(Provider::Tcp);
     rig.write_all(&pieces(5)).expect("write");
     rig.child.kill();
     assert_ends(rig, Duration::from_secs(5));
