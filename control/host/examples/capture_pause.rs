@@ -30,6 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         state_dir: dir.path().join("s"),
         memory_dir: dir.path().join("m"),
         twin_dir: dir.path().join("t"),
+        twin_memory_bytes: None,
         api: ApiConfig { listen: vec![format!("unix:{}/api", dir.path().display())] },
         data: DataConfig::default(),
         qemu: QemuConfig::default(),

@@ -14,6 +14,7 @@ use crate::data::Choice;
 /// state_dir = "/var/lib/tidegate/host"    # records of guests and migrations, sockets
 /// memory_dir = "/dev/shm/tidegate"        # guests' RAM and regions
 /// twin_dir = "/dev/shm/tidegate-twin"     # copies of them as of T0
+/// twin_memory_bytes = 34359738368         # most that all RAM twins keep after their copies; left out: no limit
 ///
 /// [api]
 /// listen = ["unix:/run/tidegate/hostd.sock"]
@@ -47,6 +48,10 @@ pub struct HostConfig {
     pub memory_dir: PathBuf,
     /// Twins.
     pub twin_dir: PathBuf,
+    /// How much memory all full twins of RAM together may keep once their copies are confirmed; what does not fit keeps a hash for
+    /// each page. None: no limit. While it is copied, a twin has all bytes in any case.
+    #[serde(default)]
+    pub twin_memory_bytes: Option<u64>,
     /// Where the gRPC service listens.
     #[serde(default)]
     pub api: ApiConfig,

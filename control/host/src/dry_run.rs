@@ -4,11 +4,7 @@ use std::{fs, io, path::PathBuf, sync::Arc, time::Instant};
 
 use tidegate_api::host as api;
 use tidegate_memory::{
-    Mapping, Object, ObjectKind,
-    diff::Diff,
-    image_diff, merge,
-    scan::{Compared, Twin},
-    twin,
+    Mapping, Object, ObjectKind, diff::Diff, image_diff, kept::Kept, merge, scan::Compared,
 };
 
 use crate::{
@@ -23,7 +19,7 @@ use crate::{
 /// Memory and its twin.
 struct BesideT0 {
     kind: ObjectKind,
-    twin: Mapping,
+    twin: Kept,
     now: Mapping,
 }
 
@@ -50,7 +46,7 @@ impl Inner {
             }
             let dir = inner.twin_dir(&id);
             let open = |(kind, path): (ObjectKind, PathBuf)| {
-                let twin = Mapping::open(&twin::path_of(&dir, &kind))?;
+                let twin = Kept::open(&dir, &kind)?;
                 Ok(BesideT0 { kind, twin, now: Mapping::open(&path)? })
             };
             let memory = memory.into_iter().map(open).collect::<Result<Vec<_>, HostError>>()?;
@@ -82,7 +78,8 @@ impl Inner {
     ) -> Result<u64, HostError> {
         let mut diff = Diff::default();
         for BesideT0 { kind, twin, now } in memory {
-            if let ObjectKind::Region(name) = kind {
+            // Regions are kept whole.
+            if let (ObjectKind::Region(name), Kept::Bytes(twin)) = (kind, twin) {
                 diff.compare(name, twin, now)?;
             }
         }
@@ -149,7 +146,7 @@ fn survey(memory: &[BesideT0]) -> Result<Vec<api::Compared>, HostError> {
     let mut compared = Vec::new();
     for BesideT0 { kind, twin, now } in memory {
         let object = Object { kind: kind.clone(), size_bytes: now.size_bytes() };
-        compared.push(Compared { object, twin: Twin::Bytes(twin), now });
+        compared.push(Compared { object, twin: twin.twin(), now });
     }
     let figures = image_diff::write(io::sink(), &compared)?;
     let describe = |(it, figures): (&BesideT0, &image_diff::Figures)| api::Compared {

@@ -178,6 +178,7 @@ impl From<HostError> for Status {
                 | MemoryError::Schema { .. }
                 | MemoryError::Header { .. }
                 | MemoryError::Refused(_)
+                | MemoryError::Gone { .. }
                 | MemoryError::DataPath { .. }
                 | MemoryError::Version { .. }
                 | MemoryError::Tls(_),

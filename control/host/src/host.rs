@@ -11,7 +11,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::timeout};
 use tonic::service::Routes;
 use tracing::{error, info, warn};
 
-use crate::{HostConfig, HostError, inner::Inner, receive, service::Service};
+use crate::{HostConfig, HostError, budget::Keep, inner::Inner, receive, service::Service};
 
 /// Connections have this long to end once the host stops.
 const GRACE: Duration = Duration::from_secs(2);
@@ -135,6 +135,9 @@ fn advertised(config: &HostConfig, bound: SocketAddr) -> Result<String, HostErro
 async fn recover(inner: &Inner) {
     for migration in inner.migrations.all() {
         let id = &migration.id;
+        if migration.capture.as_ref().is_some_and(|it| it.kept == Some(Keep::Hashes)) {
+            inner.recover_kept(id);
+        }
         if let Some(capture) = migration.capture.filter(|capture| capture.taken.is_none())
             && let Err(error) = inner.recover_capture(id, &capture).await
         {

@@ -10,9 +10,7 @@ use std::{
 use serde_json::json;
 use tidegate_api::host as api;
 use tidegate_memory::{
-    Mapping, Object, ObjectKind, image_diff, image_digest,
-    scan::{Compared, Twin},
-    twin,
+    Mapping, Object, ObjectKind, image_diff, image_digest, kept::Kept, scan::Compared,
 };
 
 use crate::{
@@ -99,13 +97,13 @@ async fn compare(guest: Arc<Guest>, dir: PathBuf, diff: PathBuf) -> Result<Found
     blocking(move || {
         let files = memory_files(&guest.record.spec, &guest.places);
         let now = mapped(files.clone())?;
-        let then = files.into_iter().map(|(kind, _)| (kind.clone(), twin::path_of(&dir, &kind)));
-        let then = mapped(then.collect())?;
+        let then = files.iter().map(|(kind, _)| Kept::open(&dir, kind));
+        let then = then.collect::<Result<Vec<_>, _>>()?;
         let pairs = now.iter().zip(&then);
         let compared: Vec<_> = pairs
-            .map(|((kind, now), (_, then))| Compared {
+            .map(|((kind, now), then)| Compared {
                 object: Object { kind: kind.clone(), size_bytes: now.size_bytes() },
-                twin: Twin::Bytes(then),
+                twin: then.twin(),
                 now,
             })
             .collect();

@@ -34,6 +34,8 @@ pub(crate) struct Inner {
     guests: Mutex<BTreeMap<String, Arc<Guest>>>,
     /// Held while a guest is made, so that a name is given once.
     pub(crate) making: tokio::sync::Mutex<()>,
+    /// Held while it is decided what is kept of a twin.
+    pub(crate) keeping: Mutex<()>,
     /// No work on guests begins any more. Held for reading by such work, set once by the shutdown.
     pub(crate) stopping: tokio::sync::RwLock<bool>,
 }
@@ -52,6 +54,7 @@ impl Inner {
             data_endpoint,
             guests: Mutex::default(),
             making: tokio::sync::Mutex::default(),
+            keeping: Mutex::default(),
             stopping: tokio::sync::RwLock::default(),
             config,
         };

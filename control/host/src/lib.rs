@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod budget;
 mod capture;
 mod config;
 mod connections;

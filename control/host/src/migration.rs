@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostError, capture::Way, mirror::Applied, records, spec::GuestSpec};
+use crate::{HostError, budget::Keep, capture::Way, mirror::Applied, records, spec::GuestSpec};
 
 /// One migration's record.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub(crate) struct Capture {
     pub(crate) regions: Vec<String>,
     /// Not there until T0 is taken whole: without it, the source may still be paused for it.
     pub(crate) taken: Option<Taken>,
+    /// What is kept of RAM's T0, once the copy of a clone's was confirmed. Records of earlier versions have it not: all is kept.
+    #[serde(default)]
+    pub(crate) kept: Option<Keep>,
 }
 
 /// The report of a capture.

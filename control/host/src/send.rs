@@ -8,9 +8,10 @@ use std::{
 
 use tidegate_api::host as api;
 use tidegate_memory::{
-    Mapping, MemoryError, Object, ObjectKind,
-    copy::{Progress, Sending, Sent, Source},
+    Mapping, MemoryError, Object, ObjectKind, PageHashes,
+    copy::{self, Progress, Sending, Sent, Source},
     diff::{Diff, Figures},
+    kept::Kept,
     transport::{
         Dial,
         stream::{CONNECTING, CONNECTING_TLS},
@@ -55,7 +56,7 @@ impl Inner {
     ) -> Result<Sent, HostError> {
         let turn = self.migrations.turn(&id, Side::Source);
         let _turn = turn.lock().await;
-        let (capture, _) = self.migrations.capture(&id)?;
+        let (capture, taken) = self.migrations.capture(&id)?;
         let guest = self.guest(&capture.guest)?;
         let mut kinds = Vec::new();
         if capture.clone {
@@ -67,9 +68,63 @@ impl Inner {
             }
         }
         let dir = self.twin_dir(&id);
-        let files = kinds.into_iter().map(|kind| (twin::path_of(&dir, &kind), kind)).collect();
         let inner = self.clone();
-        blocking(move || inner.send_files(&id, &data_endpoint, files, &how, &mut report)).await
+        blocking(move || {
+            let path = |kind| (twin::path_of(&dir, &kind), kind);
+            // RAM comes first, and the other objects are kept whole.
+            if capture.clone
+                && let Kept::Hashes(ram) = Kept::open(&dir, &ObjectKind::Ram)?
+            {
+                let others = kinds.into_iter().skip(1).map(path).collect();
+                return inner.confirm_again(&id, &data_endpoint, ram, others, &mut report);
+            }
+            let files = kinds.into_iter().map(path).collect();
+            let sent = inner.send_files(&id, &data_endpoint, files, &how, &mut report)?;
+            if let (true, Some(ram)) = (capture.clone, sent.hashes.first()) {
+                inner.keep_twin(&id, taken.ram_bytes, ram)?;
+            }
+            Ok(sent)
+        })
+        .await
+    }
+
+    /// Have a copy confirmed again of whose RAM only hashes are left.
+    fn confirm_again(
+        &self,
+        id: &str,
+        data_endpoint: &str,
+        ram: PageHashes,
+        others: Vec<(PathBuf, ObjectKind)>,
+        report: &mut dyn FnMut(&Carried, Progress),
+    ) -> Result<Sent, HostError> {
+        let object = Object { kind: ObjectKind::Ram, size_bytes: ram.size_bytes() };
+        let mut objects = vec![(object, Arc::new(ram))];
+        for (path, kind) in others {
+            let memory = Mapping::open(&path)?;
+            let object = Object { kind, size_bytes: memory.size_bytes() };
+            objects.push((object, Arc::new(PageHashes::of(&memory)?)));
+        }
+        info!(migration = id, to = data_endpoint, "having a copy confirmed again");
+        let running = self.copies.begin(id, None);
+        let dial = self.dial(id, data_endpoint)?;
+        let sent = copy::confirm_again(&*dial, id, objects, &running.controls);
+        let sent = sent.map_err(unreachable_at(data_endpoint))?;
+        let way = Carried {
+            transport: sent.path.clone(),
+            reason: "nothing is sent: the destination's host has all of it".to_owned(),
+            resumed_bytes: sent.progress.total_bytes,
+        };
+        report(&way, sent.progress);
+        Ok(sent)
+    }
+
+    fn dial(&self, id: &str, data_endpoint: &str) -> Result<Arc<dyn Dial>, HostError> {
+        Ok(Arc::new(ListedDial {
+            dial: self.data.dial(data_endpoint)?,
+            connections: self.connections.clone(),
+            migration: id.to_owned(),
+            listed: Mutex::default(),
+        }))
     }
 
     /// Compare the paused source's regions with the twin and send what changed.
@@ -134,26 +189,15 @@ impl Inner {
         }
         let config = &self.config.data;
         let running = self.copies.begin(id, how.cap.or(cap_of(config.bandwidth_mbps)));
-        let dial: Arc<dyn Dial> = Arc::new(ListedDial {
-            dial: self.data.dial(data_endpoint)?,
-            connections: self.connections.clone(),
-            migration: id.to_owned(),
-            listed: Mutex::default(),
-        });
+        let dial = self.dial(id, data_endpoint)?;
         let choice = how.transport.unwrap_or(config.transport);
         let bytes = sources.iter().map(|source| source.object.size_bytes).sum();
         let controls = &running.controls;
         let chosen = self.data.choose(choice, data_endpoint, bytes, &dial, controls)?;
         let Chosen { transports, reason } = chosen;
-        let unreachable = |error| match error {
-            MemoryError::Connection { during: CONNECTING | CONNECTING_TLS, source } => {
-                HostError::Unreachable { address: data_endpoint.to_owned(), source }
-            }
-            error => error.into(),
-        };
         let controls = running.controls.clone();
         let sending = Sending::begin(&*dial, id, sources, &transports, controls);
-        let sending = sending.map_err(unreachable)?;
+        let sending = sending.map_err(unreachable_at(data_endpoint))?;
         let way = Carried {
             transport: sending.path().to_owned(),
             reason,
@@ -171,5 +215,15 @@ impl Inner {
             "sending"
         );
         Ok(sending.finish(&mut |progress| report(&way, progress))?)
+    }
+}
+
+/// A host that could not be connected to is that, and not a copy that broke.
+fn unreachable_at(data_endpoint: &str) -> impl FnOnce(MemoryError) -> HostError {
+    move |error| match error {
+        MemoryError::Connection { during: CONNECTING | CONNECTING_TLS, source } => {
+            HostError::Unreachable { address: data_endpoint.to_owned(), source }
+        }
+        error => error.into(),
     }
 }

@@ -220,6 +220,7 @@ impl host_server::Host for Service {
             let of = |name: &String| safety::of_region(name, &plan.guest.places.region(name));
             safety.extend(plan.regions.iter().map(of));
         }
+        let kept = self.0.what_to_keep(None, plan.ram_bytes);
         let mut files = plan.guest.region_files();
         files.retain(|file| plan.regions.contains(&file.name));
         Ok(Response::new(api::CheckCaptureResponse {
@@ -236,6 +237,9 @@ impl host_server::Host for Service {
                 .iter()
                 .map(Disk::to_proto)
                 .collect(),
+            // Without RAM there is nothing to choose.
+            twin_kept: if clone { kept.why } else { String::new() },
+            twin_kept_bytes: kept.kept_bytes,
         }))
     }
 

@@ -170,7 +170,11 @@ async fn source_checks(
     findings.note(
         "twin space",
         if wanted <= status.twin_free_bytes {
-            Ok(format!("{wanted} of {} bytes free", status.twin_free_bytes))
+            let kept = match capture.twin_kept.as_str() {
+                "" => String::new(),
+                kept => format!("; of RAM is kept: {kept}"),
+            };
+            Ok(format!("{wanted} of {} bytes free{kept}", status.twin_free_bytes))
         } else {
             Err(format!(
                 "the twin needs {wanted} bytes, {} has {} free; make room in its twin directory",

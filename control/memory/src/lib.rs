@@ -17,6 +17,7 @@ pub mod fuzzing;
 mod header;
 pub mod image_diff;
 pub mod image_digest;
+pub mod kept;
 pub mod mapping;
 pub mod merge;
 pub mod object;

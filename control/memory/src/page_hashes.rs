@@ -10,7 +10,7 @@
 //! has to be sent, the digest of a copy. Two pages with the same hash are taken for the same. XXH3 is not made
 //! against those who want two pages to collide: a guest that does deceives only itself, about its own memory.
 
-use std::ops::Range;
+use std::{fmt, ops::Range};
 
 use twox_hash::XxHash3_128;
 
@@ -28,10 +28,18 @@ const PIECE_PAGES: usize = PIECE_BYTES / PAGE_BYTES;
 pub type Digest = [u8; DIGEST_BYTES];
 
 /// The hashes of all pages of a piece of memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PageHashes {
     hashes: Vec<u128>,
     size_bytes: u64,
+}
+
+/// Not millions of hashes.
+impl fmt::Debug for PageHashes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digest = blake3::Hash::from(self.digest()).to_hex();
+        write!(f, "PageHashes({} bytes, {digest})", self.size_bytes)
+    }
 }
 
 /// Where memory is copied to for hashing; one for each thread, used again and again.

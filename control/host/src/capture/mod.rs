@@ -131,6 +131,7 @@ impl Inner {
             clone: order.clone,
             regions: plan.regions.clone(),
             taken: None,
+            kept: None,
         };
         // On disk before the guest is paused: a restarted host daemon then knows to continue it.
         self.migrations.update(id, |migration| {

@@ -22,7 +22,7 @@ fn id<T: From<String>>() -> T {
 }
 
 /// A clone of `web` on the other host, which waits for its image or runs.
-async fn cloned(a: &mut Rig, b: &mut Rig, spec: api::GuestSpec, waits: bool) -> String {
+pub(crate) async fn cloned(a: &mut Rig, b: &mut Rig, spec: api::GuestSpec, waits: bool) -> String {
     let checked = api::CheckCaptureRequest {
         guest: "web".into(),
         clone: true,
@@ -62,7 +62,7 @@ async fn cloned(a: &mut Rig, b: &mut Rig, spec: api::GuestSpec, waits: bool) -> 
 }
 
 /// Pause the source and send what makes its image.
-async fn sent(a: &mut Rig, b: &mut Rig) -> api::ImageReport {
+pub(crate) async fn sent(a: &mut Rig, b: &mut Rig) -> api::ImageReport {
     a.client.pause_guest(api::PauseGuestRequest { name: "web".into() }).await.expect("paused");
     let status = b.client.get_status(api::GetStatusRequest {}).await.expect("status").into_inner();
     let data_endpoint = status.data_endpoint;
@@ -70,7 +70,7 @@ async fn sent(a: &mut Rig, b: &mut Rig) -> api::ImageReport {
     a.client.send_image(request).await.expect("sent").into_inner()
 }
 
-fn apply(sent: &api::ImageReport, generation_id: &str) -> api::ApplyImageRequest {
+pub(crate) fn apply(sent: &api::ImageReport, generation_id: &str) -> api::ApplyImageRequest {
     api::ApplyImageRequest {
         migration_id: id(),
         digest: sent.digest.clone(),
@@ -80,11 +80,11 @@ fn apply(sent: &api::ImageReport, generation_id: &str) -> api::ApplyImageRequest
     }
 }
 
-fn same(a: &Path, b: &Path) {
+pub(crate) fn same(a: &Path, b: &Path) {
     assert!(fs::read(a).expect("read") == fs::read(b).expect("read"), "{}", b.display());
 }
 
-async fn goes_on(b: &mut Rig) {
+pub(crate) async fn goes_on(b: &mut Rig) {
     let request = api::ContinueGuestRequest { name: "web-2".into() };
     let guest = b.client.continue_guest(request).await.expect("continues").into_inner();
     assert_eq!(guest.state(), api::GuestState::Running);

@@ -6,6 +6,7 @@ mod clone;
 mod copies;
 mod daemon;
 mod image;
+mod kept;
 mod ready;
 mod refusals;
 mod restart;

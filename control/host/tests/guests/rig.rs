@@ -32,7 +32,16 @@ impl Rig {
         Self::with(name, DataConfig::default()).await
     }
 
+    /// One that keeps no more than this of RAM twins.
+    pub(crate) async fn keeping(name: &str, twin_memory_bytes: Option<u64>) -> Self {
+        Self::configured(name, DataConfig::default(), twin_memory_bytes).await
+    }
+
     pub(crate) async fn with(name: &str, data: DataConfig) -> Self {
+        Self::configured(name, data, None).await
+    }
+
+    async fn configured(name: &str, data: DataConfig, twin_memory_bytes: Option<u64>) -> Self {
         let base = Path::new("/dev/shm");
         let base = if base.is_dir() { base.to_owned() } else { std::env::temp_dir() };
         let dir = tempfile::tempdir_in(base).expect("directory");
@@ -41,6 +50,7 @@ impl Rig {
             state_dir: dir.path().join("s"),
             memory_dir: dir.path().join("m"),
             twin_dir: dir.path().join("t"),
+            twin_memory_bytes,
             api: ApiConfig { listen: vec![format!("unix:{}/api", dir.path().display())] },
             data,
             qemu: QemuConfig::default(),

@@ -56,6 +56,9 @@ async fn a_plan_lists_every_check_and_step() {
             "destination memory",
         ]
     );
+    let twin = findings.checks.iter().find(|check| check.name == "twin space").expect("checked");
+    let said = twin.result.as_ref().expect("fine");
+    assert!(said.ends_with(" bytes free; of RAM is kept: a hash a page, 262208 bytes"), "{said}");
     let harmless = ["GetAddress", "GetGuest", "CheckCapture", "ListSockets"];
     assert!(lab.world().calls.iter().all(|call| harmless.contains(&call.as_str())));
 }

@@ -23,14 +23,17 @@ use crate::{
         },
     },
     locked,
+    mapping::PAGE_BYTES,
     page_hashes::Digest,
     transport::{Dial, Lane, Stream, Transport},
 };
 
+mod again;
 mod gauge;
 mod lanes;
 mod work;
 
+pub use again::confirm_again;
 pub use gauge::Progress;
 use gauge::{Gauge, Reporter};
 use lanes::{Crew, Event};
@@ -61,6 +64,8 @@ pub struct Sent {
     pub digest: String,
     /// The data path it took.
     pub path: String,
+    /// Of each object's pages, in the layout's order: each page is hashed for the copy anyhow.
+    pub hashes: Vec<Arc<PageHashes>>,
 }
 
 /// A stretch of an object.
@@ -103,6 +108,24 @@ impl Shared {
         self.controls.check()
     }
 
+    /// What the receiver has, object by object.
+    fn hashes(&self) -> Result<Vec<Arc<PageHashes>>, MemoryError> {
+        let objects = self.layout.objects().iter();
+        let room = |object: &Object| object.size_bytes.div_ceil(PAGE_BYTES as u64) as usize;
+        let mut found: Vec<_> = objects.clone().map(|it| Vec::with_capacity(room(it))).collect();
+        for (known, number) in self.known.iter().zip(0..) {
+            if let Some(section) = self.layout.section(number) {
+                // Not twice in memory.
+                let known = std::mem::replace(&mut *locked(known), PageHashes::zeros(0));
+                found[section.object].extend_from_slice(known.hashes());
+            }
+        }
+        let whole = objects.zip(found).map(|(object, hashes)| {
+            PageHashes::from_hashes(hashes, object.size_bytes).map(Arc::new)
+        });
+        whole.collect()
+    }
+
     fn halt(&self) {
         self.halted.store(true, Ordering::Relaxed);
     }
@@ -123,7 +146,8 @@ impl Sending {
     ) -> Result<Self, MemoryError> {
         let layout = Layout::new(sources.iter().map(|source| source.object.clone()).collect())?;
         let mut control = dial.dial()?;
-        let plan = propose(&mut *control, migration, &layout, transports)?;
+        let paths: Vec<_> = transports.iter().map(|transport| transport.name()).collect();
+        let plan = propose(&mut *control, migration, &layout, &paths)?;
         let transport = &transports[plan.path];
         let memory: Vec<_> = sources.iter().map(|source| source.memory.clone()).collect();
         let known = |number| {
@@ -218,7 +242,8 @@ impl Sending {
             return Err(MemoryError::Protocol("it confirmed another digest".to_owned()));
         }
         let progress = self.shared.gauge.now();
-        Ok(Sent { progress, digest: digest.to_hex().to_string(), path: self.path })
+        let hashes = self.shared.hashes()?;
+        Ok(Sent { progress, digest: digest.to_hex().to_string(), path: self.path, hashes })
     }
 
     /// Let the lanes do some work. `done` answers each piece of it, perhaps with more.
@@ -334,17 +359,16 @@ fn propose(
     control: &mut dyn Stream,
     migration: &str,
     layout: &Layout,
-    transports: &[Arc<dyn Transport>],
+    paths: &[String],
 ) -> Result<Plan, MemoryError> {
     let mut said = || {
         write_message(control, Kind::Hello, &encode_hello(migration))?;
         expect(control, Kind::Welcome, "waiting to be admitted")?;
-        let paths: Vec<_> = transports.iter().map(|transport| transport.name()).collect();
-        write_message(control, Kind::Layout, &encode_layout(layout.objects(), &paths))?;
+        write_message(control, Kind::Layout, &encode_layout(layout.objects(), paths))?;
         expect(control, Kind::Plan, "waiting for the layout to be accepted")
     };
     match said() {
-        Ok(plan) => Plan::parse(&plan, layout.sections(), transports.len()),
+        Ok(plan) => Plan::parse(&plan, layout.sections(), paths.len()),
         Err(error @ MemoryError::Connection { .. }) => Err(explained(control, error)),
         Err(error) => Err(error),
     }

@@ -18,6 +18,8 @@ pub(super) struct FakeHost {
     pub(super) name: String,
 }
 
+/// What a clone's host says it keeps of T0.
+pub(crate) const TWIN_KEPT: &str = "a hash a page, 262208 bytes";
 /// What the source sees as its generation.
 pub(crate) const GENERATION: &str = "324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87";
 
@@ -183,6 +185,8 @@ impl Host for FakeHost {
                 predicted_pause_ns: 20_000_000,
                 safety: world.safety.clone(),
                 generation_id: GENERATION.to_owned(),
+                twin_kept: if request.clone { TWIN_KEPT.to_owned() } else { String::new() },
+                twin_kept_bytes: if request.clone { 262_208 } else { 0 },
             })
         })
     }

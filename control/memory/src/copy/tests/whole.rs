@@ -5,6 +5,7 @@ use std::{net::TcpListener, sync::Arc, thread, time::Instant};
 use super::*;
 use crate::{
     PageHashes,
+    copy::confirm_again,
     transport::{DialPlain, DialTls, Plain, TlsIdentity, tls::TlsFiles},
 };
 
@@ -76,6 +77,45 @@ fn hashes_that_were_given_are_taken() {
     given[1].hashes = Some(Arc::new(hashes));
     let error = send_over(&dial, 2, "m1", given).expect_err("wrong").to_string();
     assert!(error.starts_with("section 2 (5001 bytes at 0 of the device state)"), "{error}");
+}
+
+#[test]
+fn a_confirmed_copy_is_confirmed_again_by_hashes_alone() {
+    let dir = tempfile::tempdir().expect("dir");
+    let host = Arc::new(Host::new(dir.path()));
+    let dial: Arc<dyn Dial> = Arc::new(DialPlain(listen(&host, None)));
+    let given = sources(dir.path());
+    let sent = send_over(&dial, 2, "m1", given.clone()).expect("sent");
+    for (source, hashes) in given.iter().zip(&sent.hashes) {
+        assert_eq!(**hashes, PageHashes::of(&source.memory).expect("hash"));
+    }
+    let objects = given.into_iter().map(|source| source.object);
+    let mut held: Vec<_> = objects.zip(sent.hashes.iter().cloned()).collect();
+    let ask = |held: &[_]| confirm_again(&*dial, "m1", held.to_vec(), &Controls::new(None));
+    // As well when the first attempt has brought part of it over, and a second the rest.
+    let again = send_over(&dial, 2, "m1", sources(dir.path())).expect("sent");
+    assert_eq!(again.hashes, sent.hashes);
+    let again = ask(&held).expect("confirmed");
+    assert_eq!((again.digest, again.progress.sent_bytes), (sent.digest, 0));
+    assert_eq!(again.progress.covered_bytes, sent.progress.total_bytes);
+    assert_eq!(host.shelf.taken.lock().expect("lock").len(), 3);
+    assert_arrived(dir.path(), &host.shelf, 3);
+
+    // It has something else there.
+    let right = held[0].1.clone();
+    let mut wrong = (*right).clone();
+    wrong.hashes_mut()[SECTION_BYTES as usize / 4096 + 1] ^= 1;
+    held[0].1 = Arc::new(wrong);
+    let error = ask(&held).expect_err("another");
+    assert!(matches!(error, MemoryError::Gone { section: 1, .. }), "{error}");
+    // And now nothing: the section was begun anew.
+    held[0].1 = right;
+    let error = ask(&held).expect_err("void").to_string();
+    assert!(error.contains("section 1, of the ram, any more"), "{error}");
+    assert!(error.contains("abort the migration and start it again"), "{error}");
+    // Who still has the bytes sends it.
+    send_over(&dial, 2, "m1", sources(dir.path())).expect("sent");
+    ask(&held).expect("confirmed");
 }
 
 #[test]
