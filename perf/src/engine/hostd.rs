@@ -29,7 +29,8 @@ use super::{
 };
 
 const READY: Duration = Duration::from_secs(20);
-const BOOT: Duration = Duration::from_secs(60);
+/// Filling memory under TCG takes long on a busy machine.
+const BOOT: Duration = Duration::from_secs(180);
 const MIGRATION: &str = "bench";
 const SOURCE: &str = "source";
 const DESTINATION: &str = "destination";
