@@ -372,7 +372,8 @@ impl Outcome {
                 format!("{paused} by {way} ({why}){passes}{}", held.unwrap_or_default())
             }
             Self::Copy { sent_bytes, covered_bytes, transport, .. } => {
-                format!("{sent_bytes} bytes sent for {covered_bytes} by {transport}")
+                let way = if transport.is_empty() { "" } else { " by " };
+                format!("{sent_bytes} bytes sent for {covered_bytes}{way}{transport}")
             }
             Self::Destination { pid } => format!("running, process {pid}"),
             Self::Cutover { epoch, old_sessions, import, .. } => {
