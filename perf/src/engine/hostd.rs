@@ -29,7 +29,8 @@ use super::{
 };
 
 const READY: Duration = Duration::from_secs(20);
-const BOOT: Duration = Duration::from_secs(60);
+/// Filling memory under TCG takes long on a busy machine.
+const BOOT: Duration = Duration::from_secs(180);
 const MIGRATION: &str = "bench";
 const SOURCE: &str = "source";
 const DESTINATION: &str = "destination";
@@ -222,7 +223,7 @@ impl Hosts {
     pub fn mirror(mut self, way: CaptureWay) -> anyhow::Result<Moved> {
         let generation_id = self.generation_id()?;
         let began = Instant::now();
-        let data_endpoint = self.prepare()?;
+        let data_endpoint = self.prepare(&generation_id)?;
         let taken = self.source.capture(way)?;
         let copied_bytes = self.copy(&data_endpoint)?;
         let start = StartDestinationRequest {
@@ -263,10 +264,16 @@ impl Hosts {
     }
 
     /// Have the destination make room; where memory is to be sent.
-    fn prepare(&mut self) -> anyhow::Result<String> {
+    fn prepare(&mut self, generation_id: &str) -> anyhow::Result<String> {
+        let spec = GuestSpec {
+            name: DESTINATION.to_owned(),
+            generation_id: generation_id.to_owned(),
+            identity: SOURCE.to_owned(),
+            ..self.spec.clone()
+        };
         let request = PrepareReceiveRequest {
             migration_id: MIGRATION.to_owned(),
-            spec: Some(GuestSpec { name: DESTINATION.to_owned(), ..self.spec.clone() }),
+            spec: Some(spec),
             clone: true,
             ..Default::default()
         };

@@ -19,7 +19,8 @@ use super::{
 };
 use crate::subject::peer::QEMU;
 
-const BOOT: Duration = Duration::from_secs(60);
+/// Filling memory under TCG takes long on a busy machine.
+const BOOT: Duration = Duration::from_secs(180);
 /// A move that takes longer does not end.
 const LONGEST: Duration = Duration::from_secs(240);
 /// Bytes per second: more than loopback carries. Without a word, QEMU's cap is 128 MiB/s.
