@@ -84,6 +84,12 @@ impl Worker {
             }
         }
         self.flush();
+        for exit in &mut self.exits {
+            if let Exit::Own(outbox) = exit {
+                // Its room is freed with the worker.
+                let _ = outbox.release(self.shard.counters());
+            }
+        }
     }
 
     /// Send what waits at this worker's own exits.
@@ -92,8 +98,6 @@ impl Worker {
         for port in self.waiting.drain(..) {
             if let Some(Exit::Own(outbox)) = self.exits.get_mut(usize::from(port.0)) {
                 outbox.flush(self.shard.counters());
-                // Its room is freed with the worker.
-                let _ = outbox.release(self.shard.counters());
             }
         }
     }

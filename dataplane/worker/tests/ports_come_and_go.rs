@@ -154,7 +154,11 @@ impl Rig {
                 .map(|&outcome| (outcome.name(), self.total(outcome)))
                 .filter(|(_, total)| *total > 0)
                 .collect();
-            assert!(started.elapsed() < Duration::from_secs(5), "in vain: {what}; {totals:?}");
+            assert!(
+                started.elapsed() < Duration::from_secs(5),
+                "in vain: {what}; {} buffers in use; {totals:?}",
+                self.workers.buffers_in_use()
+            );
             thread::sleep(Duration::from_millis(1));
         }
     }
