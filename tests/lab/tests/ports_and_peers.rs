@@ -162,7 +162,9 @@ fn answers(lab: &Lab) -> anyhow::Result<bool> {
     let mut flush = lab.among_clients("ip");
     output(flush.args(["neigh", "flush", "dev", SIDE]))?;
     let mut ping = lab.among_clients("busybox");
-    ping.args(["ping", "-c", "1", "-W", "1", SIDE_ADDRESS]).stdout(Stdio::null()).stderr(Stdio::null());
+    ping.args(["ping", "-c", "1", "-W", "1", SIDE_ADDRESS])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     ping.status().context("ping")?;
     let shown = output(lab.among_clients("ip").args(["neigh", "show", SIDE_ADDRESS, "dev", SIDE]))?;
     Ok(String::from_utf8_lossy(&shown.stdout).contains("lladdr 02:00:00:00:07:01"))
