@@ -206,9 +206,8 @@ fn private_bytes() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes 3 GiB and measures: run it alone, with --ignored --nocapture"]
 async fn the_twin_of_a_large_guest_is_small() {
-    const MEMORY_MIB: u32 = 1024;
+    const MEMORY_MIB: u32 = 512;
     let (mut a, mut b) = (Rig::keeping("a", Some(0)).await, Rig::new("b").await);
     let large = |name: &str| api::GuestSpec { memory_mib: MEMORY_MIB, ..spec(name) };
     a.start_guest(large("web")).await;
