@@ -197,18 +197,6 @@ impl Prepared {
     /// # Errors
     /// [`MemoryError`] when a source cannot be read.
     pub fn audit(&self) -> Result<Audit, MemoryError> {
-        self.compare(false)
-    }
-
-    /// As [`Self::audit`], and make those pages as the source's.
-    ///
-    /// # Errors
-    /// [`MemoryError`] when a source cannot be read.
-    pub fn repair(&self) -> Result<Audit, MemoryError> {
-        self.compare(true)
-    }
-
-    fn compare(&self, repair: bool) -> Result<Audit, MemoryError> {
         let work = self.work(|piece| Ok(vec![(0, piece.object.size_bytes)]))?;
         let found = Mutex::new(Audit::default());
         in_parallel(&work, |(index, offset, len)| {
@@ -220,10 +208,7 @@ impl Prepared {
             file.read_exact_at(&mut now, *offset).map_err(MemoryError::file("read", path))?;
             piece.twin.read(*offset, &mut then)?;
             let pages = now.chunks(PAGE_BYTES).zip(then.chunks(PAGE_BYTES));
-            for (page, (now, _)) in pages.enumerate().filter(|(_, (now, then))| now != then) {
-                if repair {
-                    piece.twin.write(offset + (page * PAGE_BYTES) as u64, now)?;
-                }
+            for (page, _) in pages.enumerate().filter(|(_, (now, then))| now != then) {
                 let place = (piece.object.kind.clone(), offset + (page * PAGE_BYTES) as u64);
                 let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                 found.differing_pages += 1;
@@ -348,7 +333,7 @@ mod tests {
         file.write_all_at(b"and later", 50 << 20).expect("write");
         let first = Some((ObjectKind::Ram, 8192));
         assert_eq!(prepared.audit().expect("audit"), Audit { differing_pages: 2, first });
-        assert_eq!(prepared.repair().expect("repair").differing_pages, 2);
+        prepared.fill_again().expect("fill");
         assert_eq!(prepared.audit().expect("audit"), Audit::default());
         file.write_all_at(&[0; 9], 50 << 20).expect("write");
         let page = 4096 * 77;

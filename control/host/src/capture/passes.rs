@@ -20,7 +20,7 @@ use std::{
 };
 
 use serde_json::json;
-use tidegate_memory::{mapping::PAGE_BYTES, twin::Prepared};
+use tidegate_memory::twin::Prepared;
 
 use super::{
     Failed, Plan, Way, audit,
@@ -67,9 +67,7 @@ pub(super) async fn take(
         Ok(End::StopIsShorter(why)) => {
             return instead(id, plan, dir, prepared, qmp, outgoing, why).await;
         }
-        Ok(End::Sent) if plan.audit || !plan.choice.exact_log => {
-            read_and_compared(plan, prepared, outgoing, &mut passes).await
-        }
+        Ok(End::Sent) if plan.audit => read_and_audited(plan, prepared, outgoing).await,
         // What is still in the socket is T0 already: the guest need not wait for us to read it.
         Ok(End::Sent) => Ok(Through::Sent(outgoing)),
         Err(error) => {
@@ -161,21 +159,13 @@ enum End {
     StopIsShorter(String),
 }
 
-/// Wait for all that was sent, and have the twin as the source's memory is, byte for byte.
-async fn read_and_compared(
+/// Wait for all that was sent, and see that the twin is as the source's memory, byte for byte.
+async fn read_and_audited(
     plan: &Plan,
     prepared: Arc<Prepared>,
     outgoing: Outgoing,
-    passes: &mut Passes,
 ) -> Result<Through, HostError> {
     let state = outgoing.finish(&plan.guest).await?;
-    if !plan.choice.exact_log {
-        let repairing = prepared.clone();
-        let repaired = blocking(move || Ok(repairing.repair()?)).await?;
-        if let Some(last) = passes.bytes.last_mut() {
-            *last += repaired.differing_pages * PAGE_BYTES as u64;
-        }
-    }
     audit(plan, prepared).await.map(|()| Through::Read(state))
 }
 
