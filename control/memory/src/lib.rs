@@ -12,6 +12,7 @@
 pub mod copy;
 pub mod diff;
 pub mod error;
+pub mod forecast;
 #[doc(hidden)]
 pub mod fuzzing;
 mod header;

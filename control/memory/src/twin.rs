@@ -9,24 +9,19 @@ use std::{
     fs::{self, File, OpenOptions},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
+    sync::{Mutex, PoisonError},
 };
 
 use crate::{
     Mapping, MemoryError, Object, ObjectKind,
     mapping::{self, PAGE_BYTES, create_file, free_bytes},
-    parallel::{self, in_parallel},
+    parallel::in_parallel,
 };
 
 /// What one thread copies at a time.
 const PIECE_BYTES: u64 = 8 << 20;
-/// What is read to learn how fast that is: so many pieces of so many bytes.
-const SAMPLES: usize = 16;
-const SAMPLED_BYTES: u64 = 2 << 20;
+/// What is copied when something in it differs.
+const COMPARED_BYTES: u64 = 16 * 1024;
 
 /// Where the twin of an object is kept in the twin's directory.
 #[must_use]
@@ -78,15 +73,6 @@ fn make_room(path: &Path, file: &File) -> Result<(), MemoryError> {
 #[derive(Debug)]
 pub struct Prepared {
     pieces: Vec<Copied>,
-}
-
-/// What a copy of sources will take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Speed {
-    /// Bytes that are there: holes need no copy.
-    pub used_bytes: u64,
-    /// How fast they can be copied.
-    pub bytes_per_second: u64,
 }
 
 /// A twin beside its source.
@@ -174,21 +160,30 @@ impl Prepared {
     /// # Errors
     /// [`MemoryError`] when a source cannot be read.
     pub fn fill(&self) -> Result<(), MemoryError> {
-        self.copy(&self.work(|piece| data_extents(piece.source.path()))?)
+        let work = self.work(|piece| data_extents(piece.source.path()))?;
+        in_parallel(&work, |(index, offset, len)| {
+            let piece = &self.pieces[*index];
+            piece.twin.copy_from(&piece.source, *offset, *len)
+        })
     }
 
-    /// As [`Self::fill`], into a twin in which there is something already: holes of the sources are copied as well.
+    /// As [`Self::fill`], into a twin in which there is something already, and most of it right: only what differs is copied,
+    /// which reads twice and writes little. Holes of the sources are filled.
     ///
     /// # Errors
     /// [`MemoryError`] when a source cannot be read.
     pub fn fill_again(&self) -> Result<(), MemoryError> {
-        self.copy(&self.work(|piece| Ok(vec![(0, piece.object.size_bytes)]))?)
-    }
-
-    fn copy(&self, work: &[(usize, u64, u64)]) -> Result<(), MemoryError> {
-        in_parallel(work, |(index, offset, len)| {
-            let piece = &self.pieces[*index];
-            piece.twin.copy_from(&piece.source, *offset, *len)
+        let work = self.work(|piece| Ok(vec![(0, piece.object.size_bytes)]))?;
+        in_parallel(&work, |(index, offset, len)| {
+            let Copied { source, twin, .. } = &self.pieces[*index];
+            let end = offset + len;
+            for at in (*offset..end).step_by(COMPARED_BYTES as usize) {
+                let len = COMPARED_BYTES.min(end - at);
+                if twin.differs(at, len, source)? {
+                    twin.copy_from(source, at, len)?;
+                }
+            }
+            Ok(())
         })
     }
 
@@ -247,39 +242,6 @@ impl Prepared {
         }
         Ok(work)
     }
-}
-
-/// How fast the sources can be read into memory that is there, as [`Prepared::fill`] does, in bytes a second, and how many bytes
-/// they have. Reads some of them.
-///
-/// # Errors
-/// [`MemoryError`] when one cannot be read.
-pub fn speed(sources: &[(ObjectKind, PathBuf)]) -> Result<Speed, MemoryError> {
-    let (mut used_bytes, mut work) = (0, Vec::new());
-    for (index, (_, source)) in sources.iter().enumerate() {
-        for (offset, len) in data_extents(source)? {
-            used_bytes += len;
-            for start in (offset..offset + len).step_by(SAMPLED_BYTES as usize) {
-                work.push((index, start, SAMPLED_BYTES.min(offset + len - start)));
-            }
-        }
-    }
-    work.truncate(SAMPLES);
-    let reading_ns = AtomicU64::new(0);
-    in_parallel(&work, |(index, offset, len)| {
-        let source = Mapping::open(&sources[*index].1)?;
-        // Not zeros: those would be pages that are not there yet.
-        let mut buffer = vec![1; *len as usize];
-        let began = Instant::now();
-        source.read(*offset, &mut buffer)?;
-        // Relaxed: the scope's join orders it.
-        reading_ns.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        Ok(())
-    })?;
-    let sampled: u64 = work.iter().map(|(_, _, len)| len).sum();
-    let seconds =
-        reading_ns.into_inner().max(1) as f64 / 1e9 / parallel::threads(work.len()) as f64;
-    Ok(Speed { used_bytes, bytes_per_second: (sampled as f64 / seconds) as u64 })
 }
 
 /// Where a file has bytes: a guest's RAM that was never touched is a hole, and the twin's zeros already

@@ -1,12 +1,13 @@
 //! Which way a capture is taken, and what its pause will be.
 //!
-//! Stop-and-copy reads each byte once, and its pause is the copy. Passes read what changes meanwhile again, cost the guest some of
-//! its speed while they last, and their pause is what the guest changes during one copy of that: the same whatever RAM it has.
+//! Stop-and-copy reads each byte once, by several threads, and its pause is the copy. Passes read what changes meanwhile again, by
+//! QEMU's one thread, cost the guest some of its speed while they last, and their pause is what the guest changes during one copy of
+//! that: the same whatever RAM it has. So what changes in a tenth of a second is looked at before.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tidegate_memory::twin::Speed;
+use tidegate_memory::forecast::Forecast;
 
 use crate::HostError;
 
@@ -16,6 +17,10 @@ const SHORT: Duration = Duration::from_millis(25);
 const DEVICES: Duration = Duration::from_millis(10);
 /// QEMU ends passes by itself when what is left takes no longer than this.
 pub(super) const LAST_PASS: Duration = Duration::from_millis(10);
+/// What QEMU's one thread sends into a socket, and what is read there, on the slowest machine seen.
+const PASS_BYTES_PER_SECOND: f64 = 8e8;
+/// Passes before the last.
+pub(super) const MOST_PASSES: usize = 8;
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,12 +70,15 @@ impl Choice {
         clone: bool,
         freeze_disks: bool,
         exact_log: bool,
-        speed: Speed,
+        forecast: &Forecast,
     ) -> Result<Self, HostError> {
-        let copy = speed.used_bytes as f64 / speed.bytes_per_second.max(1) as f64;
-        let copy = Duration::from_secs_f64(copy.min(1e6));
-        let copied =
-            format!("{} MiB in use take {} ms to copy", speed.used_bytes >> 20, copy.as_millis());
+        let (copy, last_pass) = (forecast.copy(), last_pass(forecast, exact_log));
+        let copied = format!(
+            "{} MiB in use take {} ms to copy",
+            forecast.used_bytes >> 20,
+            copy.as_millis()
+        );
+        let passed = format!("the last pass takes about {} ms", last_pass.as_millis());
         let (way, why) = match asked {
             Asked::Only(Way::Passes) if !clone => {
                 return Err(HostError::Invalid {
@@ -93,15 +101,37 @@ impl Choice {
             Asked::Auto if !clone => (Way::Stop, format!("only regions; {copied}")),
             Asked::Auto if freeze_disks => (Way::Stop, format!("disks are frozen; {copied}")),
             Asked::Auto if copy <= SHORT => (Way::Stop, copied),
-            Asked::Auto => (Way::Passes, copied),
+            Asked::Auto if copy <= last_pass => {
+                let [_, changed] = forecast.changed_bytes;
+                let changed = format!("{} MiB changed within 100 ms", changed >> 20);
+                (Way::Stop, format!("{copied}; {changed}, so {passed}"))
+            }
+            Asked::Auto => (Way::Passes, format!("{copied}; {passed}")),
         };
         let predicted_pause = match way {
             Way::Stop if clone => copy + DEVICES,
             Way::Stop => copy,
-            Way::Passes => LAST_PASS + DEVICES,
+            Way::Passes => last_pass + DEVICES,
         };
         Ok(Self { way, why, predicted_pause, free: asked == Asked::Auto, copy, exact_log })
     }
+}
+
+/// How long the last pass will take. A log that is looked at only while the guest stands allows for one before it.
+fn last_pass(forecast: &Forecast, exact_log: bool) -> Duration {
+    let send = |bytes: u64| Duration::from_secs_f64(bytes as f64 / PASS_BYTES_PER_SECOND);
+    let mut pass = send(forecast.used_bytes);
+    for _ in 0..if exact_log { MOST_PASSES } else { 1 } {
+        let next = send(forecast.changed_within(pass));
+        if next >= pass {
+            break;
+        }
+        pass = next;
+        if pass <= LAST_PASS {
+            break;
+        }
+    }
+    pass.max(LAST_PASS)
 }
 
 #[cfg(test)]
@@ -109,10 +139,11 @@ mod tests {
     use super::*;
 
     const GIB: u64 = 1 << 30;
+    const MIB: u64 = 1 << 20;
 
     fn choose(asked: Asked, clone: bool, used_bytes: u64) -> Choice {
-        let speed = Speed { used_bytes, bytes_per_second: 4 * GIB };
-        Choice::new(asked, clone, false, true, speed).expect("chosen")
+        let forecast = Forecast { used_bytes, bytes_per_second: 4 * GIB, ..Default::default() };
+        Choice::new(asked, clone, false, true, &forecast).expect("chosen")
     }
 
     #[test]
@@ -122,7 +153,10 @@ mod tests {
         assert_eq!(small.why, "64 MiB in use take 15 ms to copy");
         let large = choose(Asked::Auto, true, GIB);
         assert_eq!(large.way, Way::Passes);
-        assert_eq!(large.why, "1024 MiB in use take 250 ms to copy");
+        assert_eq!(
+            large.why,
+            "1024 MiB in use take 250 ms to copy; the last pass takes about 10 ms"
+        );
         assert!(large.predicted_pause < small.predicted_pause);
         assert_eq!(choose(Asked::Auto, true, 64 * GIB).predicted_pause, large.predicted_pause);
         let regions = choose(Asked::Auto, false, GIB);
@@ -133,21 +167,47 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_that_changes_much_is_stopped_for() {
+        let choose = |changed: [u64; 2], exact_log| {
+            let forecast = Forecast {
+                used_bytes: GIB,
+                bytes_per_second: 4 * GIB,
+                changed_bytes: changed.map(|mib| mib * MIB),
+            };
+            Choice::new(Asked::Auto, true, false, exact_log, &forecast).expect("chosen")
+        };
+        // It rewrites 16 MiB, 256 MiB, and ever more of what it has.
+        let little = choose([16, 16], false);
+        assert_eq!((little.way, little.predicted_pause.as_millis()), (Way::Passes, 30));
+        let much = choose([200, 256], false);
+        assert_eq!((much.way, much.predicted_pause.as_millis()), (Way::Stop, 260));
+        assert_eq!(
+            much.why,
+            "1024 MiB in use take 250 ms to copy; 256 MiB changed within 100 ms, so the last pass takes about 1342 ms"
+        );
+        // More passes leave less of what is changed slowly.
+        let [once, often] = [false, true].map(|exact_log| choose([2, 4], exact_log));
+        assert_eq!((once.way, often.way), (Way::Passes, Way::Passes));
+        assert!(often.predicted_pause < once.predicted_pause, "{once:?} {often:?}");
+    }
+
+    #[test]
     fn passes_need_ram() {
-        let speed = Speed { used_bytes: 0, bytes_per_second: 0 };
-        let error =
-            Choice::new(Asked::Only(Way::Passes), false, false, true, speed).expect_err("refused");
+        let forecast = Forecast::default();
+        let error = Choice::new(Asked::Only(Way::Passes), false, false, true, &forecast)
+            .expect_err("refused");
         assert!(error.to_string().starts_with("way: passes"), "{error}");
         assert_eq!(choose(Asked::Only(Way::Passes), true, 1).way, Way::Passes);
     }
 
     #[test]
     fn disks_are_frozen_while_the_guest_stands() {
-        let speed = Speed { used_bytes: 64 * GIB, bytes_per_second: 4 * GIB };
-        let choice = Choice::new(Asked::Auto, true, true, true, speed).expect("chosen");
+        let forecast =
+            Forecast { used_bytes: 64 * GIB, bytes_per_second: 4 * GIB, ..Default::default() };
+        let choice = Choice::new(Asked::Auto, true, true, true, &forecast).expect("chosen");
         assert_eq!(choice.way, Way::Stop);
         assert!(choice.why.starts_with("disks are frozen"), "{}", choice.why);
-        let passes = Choice::new(Asked::Only(Way::Passes), true, true, true, speed);
+        let passes = Choice::new(Asked::Only(Way::Passes), true, true, true, &forecast);
         let error = passes.expect_err("refused").to_string();
         assert!(error.contains("CAPTURE_WAY_STOP"), "{error}");
     }

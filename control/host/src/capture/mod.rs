@@ -14,7 +14,7 @@ use std::{path::Path, path::PathBuf, sync::Arc};
 
 pub(crate) use choice::{Asked, Choice, Way};
 pub(crate) use outgoing::migrated;
-use tidegate_memory::{ObjectKind, twin};
+use tidegate_memory::{ObjectKind, forecast::Forecast, twin};
 use tracing::info;
 
 use crate::{
@@ -87,13 +87,13 @@ impl Inner {
         let reserve = if order.clone { DEVICE_STATE_ROOM_BYTES } else { 0 };
         twin::check_space(&self.config.twin_dir, ram_bytes + region_bytes + reserve)?;
         let measured = sources.clone();
-        let speed = blocking(move || Ok(twin::speed(&measured)?)).await?;
+        let forecast = blocking(move || Ok(Forecast::of(&measured)?)).await?;
         let (clone, audit) = (order.clone, order.audit);
         let freeze_disks = clone
             && order.clone_use == CloneUse::Beside
             && spec.disks.iter().any(|disk| disk.overlay);
         let exact_log = spec.accel == Accel::Kvm;
-        let choice = Choice::new(order.way, clone, freeze_disks, exact_log, speed)?;
+        let choice = Choice::new(order.way, clone, freeze_disks, exact_log, &forecast)?;
         Ok(Plan {
             guest,
             clone,

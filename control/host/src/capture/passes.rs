@@ -24,7 +24,7 @@ use tidegate_memory::twin::Prepared;
 
 use super::{
     Failed, Plan, Way, audit,
-    choice::LAST_PASS,
+    choice::{LAST_PASS, MOST_PASSES},
     device_state, go_on,
     outgoing::{Outgoing, save},
     stop,
@@ -37,8 +37,6 @@ use crate::{
     qmp::{Event, Qmp},
 };
 
-/// Passes before the last.
-const MOST_PASSES: usize = 8;
 /// A pass that leaves more than this share of what the one before left is not worth another.
 const WORTHWHILE: f64 = 0.75;
 /// The most that QEMU takes.
