@@ -40,7 +40,7 @@ pub(crate) enum Order {
     LetGo(Box<PortShare>),
     /// Hold this port from now on, or until later than was said.
     Hold(Box<HoldOrder>),
-    /// Hold it no more.
+    /// Hold it only until what is kept has left.
     Release(Box<HoldOrder>),
     /// End.
     Stop,

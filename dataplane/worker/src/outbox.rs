@@ -109,8 +109,19 @@ impl Outbox {
         }
     }
 
+    /// Hold the port only until what is kept has left. Gives how many packets had to wait, and the room if all have left.
+    pub(crate) fn release(
+        &mut self,
+        now_ms: u64,
+        counters: &ShardCounters,
+    ) -> (u64, Option<Box<Hold>>) {
+        self.flush(counters);
+        let held = self.hold.as_mut().map_or(0, |hold| hold.end(now_ms));
+        (held, self.look_after_hold(now_ms, counters))
+    }
+
     /// Send what was kept, as far as the queue takes it, and keep nothing more. Gives the room, if the port was held.
-    pub(crate) fn release(&mut self, counters: &ShardCounters) -> Option<Box<Hold>> {
+    pub(crate) fn end_hold(&mut self, counters: &ShardCounters) -> Option<Box<Hold>> {
         // What waits in the burst comes behind what is kept.
         self.flush(counters);
         let mut hold = self.hold.take()?;
@@ -133,10 +144,10 @@ impl Outbox {
         counters: &ShardCounters,
     ) -> Option<Box<Hold>> {
         if self.hold.as_ref()?.is_over(now_ms) {
-            return self.release(counters);
+            return self.end_hold(counters);
         }
-        self.send_kept(counters);
-        None
+        let all_left = self.send_kept(counters);
+        self.hold.take_if(|hold| all_left && hold.is_ending())
     }
 
     /// Whether the port is held here.

@@ -119,24 +119,23 @@ impl Workers {
     pub fn hold_port(&mut self, port: PortId, until_ms: u64) -> Result<(), PortError> {
         self.order_hold(port, |this, worker| {
             let room = Some(Box::new(Hold::new(until_ms)));
-            this.order(worker, Order::Hold(Box::new(HoldOrder { port, until_ms, room })))
+            this.order(worker, Order::Hold(Box::new(HoldOrder { port, until_ms, room, held: 0 })))
         })
         .map(drop)
     }
 
-    /// Hold a port no more. Gives how many packets had to wait; 0 when the hold was over by itself.
+    /// Hold a port only until what is kept has left. Gives how many packets had to wait; 0 when the hold was over by itself.
     ///
     /// # Errors
     /// [`PortError`]; some workers may still hold it.
     pub fn release_port(&mut self, port: PortId) -> Result<u64, PortError> {
         self.order_hold(port, |this, worker| {
-            let order = HoldOrder { port, until_ms: 0, room: None };
+            let order = HoldOrder { port, until_ms: 0, room: None, held: 0 };
             this.order(worker, Order::Release(Box::new(order)))
         })
     }
 
-    /// Give every worker an order about a port's hold, and await what they say: how many packets had to wait in the room that
-    /// came back.
+    /// Give every worker an order about a port's hold, and await what they say: how many packets had to wait.
     fn order_hold(
         &mut self,
         port: PortId,
@@ -154,7 +153,7 @@ impl Workers {
                 other => Err(other),
             })
         });
-        let held = |order: HoldOrder| order.room.map_or(0, |hold| hold.held());
+        let held = |order: HoldOrder| order.held;
         let held: Result<Vec<_>, WorkerError> = answers.map(|answer| answer.map(held)).collect();
         Ok(held?.iter().sum())
     }

@@ -87,7 +87,7 @@ impl Worker {
         for exit in &mut self.exits {
             if let Exit::Own(outbox) = exit {
                 // Its room is freed with the worker.
-                let _ = outbox.release(self.shard.counters());
+                let _ = outbox.end_hold(self.shard.counters());
             }
         }
     }
@@ -138,7 +138,8 @@ impl Worker {
 
     fn release_port(&mut self, mut order: Box<HoldOrder>) {
         if let Some(Exit::Own(outbox)) = self.exits.get_mut(usize::from(order.port.0)) {
-            order.room = outbox.release(self.shard.counters());
+            let now_ms = self.clock.now_ms();
+            (order.held, order.room) = outbox.release(now_ms, self.shard.counters());
         }
         self.link.answer(Report::Held(order));
     }

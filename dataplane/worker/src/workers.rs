@@ -451,7 +451,9 @@ impl Workers {
             Report::Share(share) => drop(share),
             Report::Held(order) => drop(order),
             Report::HoldOver(hold) => {
-                tracing::warn!(held = hold.held(), "a port was held until the deadline");
+                if !hold.is_ending() || hold.is_over(self.now_ms()) {
+                    tracing::warn!(held = hold.held(), "a port was held until the deadline");
+                }
             }
         }
     }

@@ -186,6 +186,7 @@ fn ports_come_and_go() {
     what_waits_for_a_first_fragment_goes_with_its_port(&mut rig);
     a_socket_nobody_is_at_comes_and_goes(&mut rig);
     a_held_port_keeps_what_its_device_does_not_take(&mut rig);
+    a_released_port_gives_all_it_has_kept(&mut rig);
     a_hold_has_bounds(&mut rig);
 }
 
@@ -312,6 +313,36 @@ fn a_held_port_keeps_what_its_device_does_not_take(rig: &mut Rig) {
     rig.workers.remove_port(GUEST).expect("closes");
     rig.wait("the other end to see it", || !rig.workers.ports()[2].expect("there").link_up);
     rig.workers.remove_port(SECOND).expect("closes");
+    rig.assert_nothing_is_lost();
+}
+
+/// What is kept when a port is released waits on, and what comes later behind it, until the device takes packets again.
+fn a_released_port_gives_all_it_has_kept(rig: &mut Rig) {
+    let dir = tempfile::tempdir().expect("dir");
+    let socket = dir.path().join("memif");
+    rig.workers.add_port(&memif(&socket, "server")).expect("opens");
+    let before = [Outcome::ToSource, Outcome::TransmitFull].map(|outcome| rig.total(outcome));
+    rig.workers.hold_port(GUEST, rig.workers.now_ms() + 60_000).expect("held");
+    rig.send_and_keep(320);
+    assert_eq!(rig.workers.release_port(GUEST).expect("released"), 320);
+    assert_eq!(rig.workers.release_port(GUEST).expect("again"), 0);
+    rig.send_datagrams(20);
+    rig.wait("all to be kept", || rig.workers.buffers_in_use() == 340);
+    assert_eq!(rig.workers.add_port(&memif(&socket, "client")).expect("opens"), SECOND);
+    rig.await_total(Outcome::ToSource, before[0] + 340);
+    rig.workers.remove_port(GUEST).expect("closes");
+    rig.wait("the other end to see it", || !rig.workers.ports()[2].expect("there").link_up);
+    rig.workers.remove_port(SECOND).expect("closes");
+
+    // Where it does not in time, what was kept is dropped, and the hold is over.
+    rig.workers.add_port(&memif(&socket, "server")).expect("opens");
+    rig.workers.hold_port(GUEST, rig.workers.now_ms() + 60_000).expect("held");
+    rig.send_and_keep(64);
+    assert_eq!(rig.workers.release_port(GUEST).expect("released"), 64);
+    rig.await_total(Outcome::TransmitFull, before[1] + 64);
+    rig.send_datagrams(1);
+    rig.await_total(Outcome::TransmitFull, before[1] + 65);
+    rig.workers.remove_port(GUEST).expect("closes");
     rig.assert_nothing_is_lost();
 }
 
