@@ -248,7 +248,7 @@ pub const BENCHES: &[Bench] = &[
         name: "packed",
         group: MEMORY,
         about: "a packed diff written and applied, beside an RMA write for each page",
-        metrics: &["packed_apply_vs_page_writes", "packed_lines_vs_page_writes"],
+        metrics: &["packed_apply_vs_page_writes", "packed_whole_pages_vs_page_writes"],
         run: packed::run,
     },
     Bench {

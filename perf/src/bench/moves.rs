@@ -55,7 +55,7 @@ pub(super) fn busy(context: &Context) -> anyhow::Result<Outcome> {
             ms("precopy_downtime_vs_our_pause", ours.longest_pause_ms)
                 .note("ours: the longest of both pauses of this move, which are the next two"),
             ms("precopy_downtime_vs_our_t0_pause", ours.pause_ms)
-                .note("the source stands for the last pass of the capture"),
+                .note("the source stands while T0 is taken, by the way that the host chooses: stop-and-copy where the guest changes so much that its last pass would be longer"),
             ms("precopy_downtime_vs_mirror_stop", ours.final_pause_ms)
                 .note("neither runs: device state, image diff, its copy under the same cap, apply, digest of all RAM"),
         ],
@@ -95,7 +95,7 @@ fn measure(
             theirs.bytes.push(moved.bytes);
             theirs.total_ms.push(moved.total_ms);
             theirs.pause_ms.push(moved.downtime_ms);
-            let moved = Hosts::start(workload, cap)?.mirror(CaptureWay::Passes)?;
+            let moved = Hosts::start(workload, cap)?.mirror(CaptureWay::Unspecified)?;
             eprintln!("  run {run}/{runs}: {moved:?}");
             ours.bytes.push(moved.bytes);
             ours.total_ms.push(moved.total_ms);

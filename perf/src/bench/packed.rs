@@ -54,15 +54,15 @@ pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
         let unit = "changed pages per second";
         let versus = "one RMA write for each page";
         let note = format!(
-            "tcp;ofi_rxm, {CHANGED_PAGES} pages of 256 MiB changed in whole; ours: write the image diff in pieces of 1 MiB, \
-             wait until it is there, apply it; looking for changes is in neither"
+            "tcp;ofi_rxm, a cache line changed in each of {CHANGED_PAGES} pages of 256 MiB; ours: write the image diff in pieces of \
+             1 MiB, wait until it is there, apply it; looking for changes is in neither"
         );
         Ok(Outcome {
             metrics: vec![
-                Metric::beside("packed_apply_vs_page_writes", unit, whole, versus, pages)
+                Metric::beside("packed_apply_vs_page_writes", unit, line, versus, pages_again)
                     .note(note),
-                Metric::beside("packed_lines_vs_page_writes", unit, line, versus, pages_again)
-                    .note("64 bytes of each of these pages changed"),
+                Metric::beside("packed_whole_pages_vs_page_writes", unit, whole, versus, pages)
+                    .note("for information: all of each of these pages changed, so that there is nothing to pack"),
             ],
             curves: Vec::new(),
         })

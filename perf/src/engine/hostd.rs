@@ -119,7 +119,7 @@ compression = "off"
         Ok(spec)
     }
 
-    /// Capture T0 of all of its guest.
+    /// Capture T0 of all of its guest, by a way or as the host chooses.
     ///
     /// # Errors
     /// When it is refused.
@@ -133,7 +133,8 @@ compression = "off"
             ..Default::default()
         };
         let report = self.runtime.block_on(self.client.capture(request))?.into_inner();
-        anyhow::ensure!(report.way() == way, "it captured by {:?}, not {way:?}", report.way());
+        let is_asked = way == CaptureWay::Unspecified || report.way() == way;
+        anyhow::ensure!(is_asked, "it captured by {:?}, not {way:?}", report.way());
         Ok(report)
     }
 
