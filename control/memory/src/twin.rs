@@ -134,12 +134,12 @@ impl Prepared {
         Ok(Self { pieces })
     }
 
-    /// Touch every page that [`Self::fill`] will need.
+    /// Touch every page that [`Self::fill`] will need. Holes of the sources need none.
     ///
     /// # Errors
     /// [`MemoryError`] when a source cannot be read.
     pub fn prefault(&self) -> Result<(), MemoryError> {
-        let work = self.work(|piece| Ok(vec![(0, piece.object.size_bytes)]))?;
+        let work = self.work(|piece| data_extents(piece.source.path()))?;
         in_parallel(&work, |(index, offset, len)| {
             self.pieces[*index].twin.prefault(*offset, *len)
         })?;
