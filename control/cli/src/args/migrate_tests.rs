@@ -37,6 +37,14 @@ fn the_way_of_the_capture_can_be_said() {
 }
 
 #[test]
+fn the_way_of_memory_can_be_said() {
+    let plain = order(CLONE);
+    assert_eq!((plain.bandwidth_mbps, plain.transport.as_str()), (0, ""));
+    let said = order(&format!("{CLONE} --bandwidth-mbps 800 --transport fabric:verbs"));
+    assert_eq!((said.bandwidth_mbps, said.transport.as_str()), (800, "fabric:verbs"));
+}
+
+#[test]
 fn everything_reaches_the_order() {
     let line = CLONE.replace("--clone", "--boot --mac 02:00:00:00:00:02 --locator 10.1.0.2");
     let order = order(&format!(
@@ -119,6 +127,9 @@ fn what_makes_no_sense_is_usage() {
         CLONE.replace("--port vm1", ""),
         format!("{CLONE} --unknown-tcp nobody"),
         format!("{CLONE} --datagram-max-age long"),
+        format!("{CLONE} --bandwidth-mbps fast"),
+        format!("{CLONE} --bandwidth-mbps=-1"),
+        format!("{CLONE} --transport="),
     ];
     for line in wrong {
         assert_eq!(parse(&line).expect_err(&line).exit_code(), 2, "{line}");
