@@ -107,6 +107,10 @@ pub struct Migrate {
     /// source's host is configured.
     #[arg(long, value_name = "MBIT/S", default_value_t = 0, hide_default_value = true)]
     pub bandwidth_mbps: u64,
+    /// With --finish merge or mirror: the same for what is sent while the guest stands; 0: no limit; left out: as
+    /// --bandwidth-mbps.
+    #[arg(long, value_name = "MBIT/S")]
+    pub final_bandwidth_mbps: Option<u64>,
     /// What the switch box cannot know better.
     #[command(flatten)]
     pub policies: PolicyArgs,
@@ -284,6 +288,7 @@ impl Migrate {
             unsettled: unsettled.into(),
             transport: self.transport.clone().unwrap_or_default(),
             bandwidth_mbps: self.bandwidth_mbps,
+            final_bandwidth_mbps: self.final_bandwidth_mbps,
         }
     }
 }

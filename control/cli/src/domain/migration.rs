@@ -159,6 +159,7 @@ pub struct Spec {
     pub finish: &'static str,
     pub transport: String,
     pub bandwidth_mbps: u64,
+    pub final_bandwidth_mbps: Option<u64>,
 }
 
 /// What was measured.
@@ -258,6 +259,7 @@ impl From<proto::MigrationSpec> for Spec {
             finish,
             transport: spec.transport,
             bandwidth_mbps: spec.bandwidth_mbps,
+            final_bandwidth_mbps: spec.final_bandwidth_mbps,
         }
     }
 }

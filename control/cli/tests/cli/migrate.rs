@@ -45,6 +45,7 @@ fn migration(state: MigrationState) -> Migration {
         finish: proto::FinishMode::Merge.into(),
         transport: "tcp".to_owned(),
         bandwidth_mbps: 800,
+        final_bandwidth_mbps: Some(0),
         ..MigrationSpec::default()
     };
     let message = if state == MigrationState::Completed { "" } else { "copy failed: disk full" };
@@ -167,7 +168,7 @@ async fn every_event_is_an_object_and_the_last_is_the_migration() {
                 "address": "10.0.0.1", "switch": "edge", "source_host": "h1",
                 "source_guest": "vm-a", "destination_host": "h1", "destination_guest": "vm-b",
                 "kind": "clone", "finish": "merge",
-                "transport": "tcp", "bandwidth_mbps": 800,
+                "transport": "tcp", "bandwidth_mbps": 800, "final_bandwidth_mbps": 0,
             },
             "phases": [{ "name": "takeover", "elapsed_us": 1500 }],
             "figures": {

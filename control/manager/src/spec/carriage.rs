@@ -19,6 +19,8 @@ pub struct Carriage {
     pub transport: Option<Transport>,
     /// At most so many Mbit/s for each copy; None: as the source's host is configured.
     pub bandwidth_mbps: Option<u64>,
+    /// The same for what is sent while the guest stands; 0: no limit. None: as before.
+    pub final_bandwidth_mbps: Option<u64>,
 }
 
 /// A transport's name that hosts know.
@@ -55,10 +57,18 @@ impl Carriage {
         let invalid = |field| move |reason| InvalidSpec::Value { field, reason };
         let transport = Some(order.transport.clone()).filter(|text| !text.is_empty());
         let transport = transport.map(Transport::try_from).transpose();
-        let bandwidth_mbps = mbps(order.bandwidth_mbps).map_err(invalid("bandwidth_mbps"))?;
+        let zero = "for the host's own";
+        let bandwidth_mbps = mbps(order.bandwidth_mbps, zero).map_err(invalid("bandwidth_mbps"))?;
+        let last = order.final_bandwidth_mbps.map(|value| mbps(value, "for no limit")).transpose();
+        let last = last.map_err(invalid("final_bandwidth_mbps"))?;
+        if last.is_some() && order.finish == i32::from(proto::FinishMode::None) {
+            let reason = "goes only with MERGE or MIRROR: with NONE nothing is sent at the end; leave it out";
+            return Err(invalid("final_bandwidth_mbps")(reason.to_owned()));
+        }
         Ok(Self {
             transport: transport.map_err(invalid("transport"))?,
             bandwidth_mbps: Some(bandwidth_mbps).filter(|&mbps| mbps != 0),
+            final_bandwidth_mbps: last,
         })
     }
 
@@ -66,6 +76,13 @@ impl Carriage {
     pub fn tell(self, order: &mut proto::MigrationSpec) {
         order.transport = self.transport_name();
         order.bandwidth_mbps = self.bandwidth_mbps.unwrap_or_default();
+        order.final_bandwidth_mbps = self.final_bandwidth_mbps;
+    }
+
+    /// At most so many Mbit/s while the guest stands; 0: no limit; None: as the source's host is configured.
+    #[must_use]
+    pub fn last_mbps(self) -> Option<u64> {
+        self.final_bandwidth_mbps.or(self.bandwidth_mbps)
     }
 
     /// The transport's name as hosts are told it.
@@ -75,11 +92,11 @@ impl Carriage {
     }
 }
 
-fn mbps(value: u64) -> Result<u64, String> {
+fn mbps(value: u64, zero: &str) -> Result<u64, String> {
     if value <= MAX_MBPS {
         return Ok(value);
     }
-    Err(format!("{value} is too much; give Mbit/s, at most {MAX_MBPS}, or 0 for the host's own"))
+    Err(format!("{value} is too much; give Mbit/s, at most {MAX_MBPS}, or 0 {zero}"))
 }
 
 impl fmt::Display for Carriage {
@@ -88,9 +105,13 @@ impl fmt::Display for Carriage {
             Some(transport) => write!(f, "by {transport}")?,
             None => f.write_str("by what the source's host is configured with")?,
         }
-        match self.bandwidth_mbps {
-            Some(mbps) => write!(f, ", at most {mbps} Mbit/s"),
+        if let Some(mbps) = self.bandwidth_mbps {
+            write!(f, ", at most {mbps} Mbit/s")?;
+        }
+        match self.final_bandwidth_mbps {
             None => Ok(()),
+            Some(0) => f.write_str("; while the guest stands, without a limit"),
+            Some(mbps) => write!(f, "; while the guest stands, at most {mbps} Mbit/s"),
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) async fn diff(work: &Work) -> Result<Outcome, Error> {
     let request = proto::SendImageRequest {
         migration_id: work.id.to_string(),
         data_endpoint,
-        bandwidth_mbps: carriage.bandwidth_mbps,
+        bandwidth_mbps: carriage.last_mbps(),
         transport: carriage.transport_name(),
     };
     let report = peer.answer("SendImage", MEMORY_CALL, host.send_image(request)).await?;

@@ -43,6 +43,20 @@ async fn each_copy_goes_as_the_order_says() {
 }
 
 #[tokio::test]
+async fn what_is_sent_while_the_guest_stands_has_a_bandwidth_of_its_own() {
+    let by = "fabric:tcp;ofi_rxm".to_owned();
+    for finish in [FinishMode::Merge, FinishMode::Mirror] {
+        let last = if finish == FinishMode::Merge { "SendDiff" } else { "SendImage" };
+        for mbps in [0, 8000] {
+            let finish = finish.into();
+            let spec = MigrationSpec { finish, final_bandwidth_mbps: Some(mbps), ..capped() };
+            let expected = [("SendTwin", Some(800), by.clone()), (last, Some(mbps), by.clone())];
+            assert_eq!(sent(spec).await, expected);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_dry_run_of_the_diff_goes_so_too() {
     let lab = Lab::new().await;
     lab.old_sessions.send_replace(1);
@@ -72,4 +86,8 @@ async fn what_no_host_can_do_is_refused_before_anything_changes() {
     let bytes = MigrationSpec { bandwidth_mbps: 125_000_000, ..order() };
     let text = refusal(&lab, bytes).await;
     assert!(text.starts_with("bandwidth_mbps: 125000000 is too much; give Mbit/s, at"), "{text}");
+    let finish = FinishMode::None.into();
+    let none = MigrationSpec { finish, final_bandwidth_mbps: Some(0), ..order() };
+    let text = refusal(&lab, none).await;
+    assert!(text.starts_with("final_bandwidth_mbps: goes only with MERGE or MIRROR"), "{text}");
 }
