@@ -15,7 +15,7 @@ use tidegate_api::host as api;
 use tidegate_region::MergeType;
 use tonic::Code;
 
-use super::rig::{COUNTER, Rig, format_region, number, refusal, spec, write};
+use super::rig::{COUNTER, Rig, format_region, noise, number, refusal, spec, write};
 
 fn id<T: From<String>>() -> T {
     T::from("m1".to_owned())
@@ -164,8 +164,7 @@ async fn an_image_is_sent_as_fast_and_by_what_was_said() {
     a.start_guest(spec("web")).await;
     cloned(&mut a, &mut b, spec("web-2"), true).await;
     a.client.pause_guest(api::PauseGuestRequest { name: "web".into() }).await.expect("paused");
-    let changed: Vec<_> = (0..4_u32 << 20).map(|at| (at >> 12 | 1) as u8).collect();
-    write(&a.memory("web", "ram"), 20 << 20, &changed);
+    write(&a.memory("web", "ram"), 20 << 20, &noise(4 << 20));
     let status = b.client.get_status(api::GetStatusRequest {}).await.expect("status").into_inner();
     let request = |bandwidth_mbps, transport: &str| api::SendImageRequest {
         migration_id: id(),
