@@ -74,7 +74,7 @@ record-instructions: instructions-program ## Record a packet's instructions for 
 
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 600
-FUZZ := dataplane/fuzz control/memory/fuzz
+FUZZ := dataplane/fuzz control/memory/fuzz control/host/fuzz
 CARGO_FUZZ_VERSION := 0.13.2
 
 .PHONY: fuzz

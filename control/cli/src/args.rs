@@ -79,7 +79,7 @@ pub enum Command {
         /// The migration.
         id: String,
     },
-    /// Change how much of the network a running migration's copies take.
+    /// Change how much of the network a running migration's copies take, those while the guest stands included.
     Bandwidth {
         /// The migration.
         id: String,

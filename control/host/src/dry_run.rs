@@ -29,6 +29,7 @@ impl Inner {
         self: &Arc<Self>,
         id: String,
         data_endpoint: Option<String>,
+        how: How,
     ) -> Result<api::DryRunDiffReport, HostError> {
         let turn = self.migrations.turn(&id, Side::DryRun);
         let _turn = turn.lock().await;
@@ -53,7 +54,7 @@ impl Inner {
             let begun = Instant::now();
             let mut sent = None;
             if let Some(data_endpoint) = data_endpoint {
-                let bytes = inner.send_dry_run(&id, &data_endpoint, &memory)?;
+                let bytes = inner.send_dry_run(&id, &data_endpoint, &memory, &how)?;
                 sent = Some((bytes, begun.elapsed()));
             }
             let figures = survey(&memory)?;
@@ -75,6 +76,7 @@ impl Inner {
         id: &str,
         data_endpoint: &str,
         memory: &[BesideT0],
+        how: &How,
     ) -> Result<u64, HostError> {
         let mut diff = Diff::default();
         for BesideT0 { kind, twin, now } in memory {
@@ -86,10 +88,7 @@ impl Inner {
         let path = self.migrations.dir(id).join("dry-run.out");
         fs::write(&path, diff.encode()).map_err(HostError::file("write", &path))?;
         let files = vec![(path, ObjectKind::DryRun)];
-        Ok(self
-            .send_files(id, data_endpoint, files, &How::default(), &mut |_, _| {})?
-            .progress
-            .sent_bytes)
+        Ok(self.send_files(id, data_endpoint, files, how, &mut |_, _| {})?.progress.sent_bytes)
     }
 
     /// Destination: compute what merging the diff of a dry run would do.

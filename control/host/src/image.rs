@@ -58,6 +58,7 @@ impl Inner {
         self: &Arc<Self>,
         id: String,
         data_endpoint: String,
+        how: How,
     ) -> Result<api::ImageReport, HostError> {
         let turns = [Side::Source, Side::DryRun].map(|side| self.migrations.turn(&id, side));
         let _turns = (turns[0].lock().await, turns[1].lock().await);
@@ -77,10 +78,9 @@ impl Inner {
         let (device_state_bytes, found) = (saved?, found?);
         let files = vec![(diff, ObjectKind::Diff), (device_state, ObjectKind::DeviceState)];
         let inner = self.clone();
-        let sent = blocking(move || {
-            inner.send_files(&id, &data_endpoint, files, &How::default(), &mut |_, _| {})
-        })
-        .await?;
+        let sent =
+            blocking(move || inner.send_files(&id, &data_endpoint, files, &how, &mut |_, _| {}))
+                .await?;
         Ok(api::ImageReport {
             compared_bytes: found.compared_bytes,
             changed_bytes: found.changed_bytes,

@@ -36,3 +36,5 @@ pub use config::{ApiConfig, Compressing, DataConfig, HostConfig, QemuConfig, Tls
 pub use data::Choice;
 pub use error::HostError;
 pub use host::Host;
+#[doc(hidden)]
+pub use qemu_stream::fuzzing;

@@ -32,7 +32,8 @@ use crate::{
 /// How a caller wants something sent; what it does not say is as configured.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct How {
-    pub(crate) cap: Option<u64>,
+    /// At most so many Mbit/s; 0: no limit.
+    pub(crate) bandwidth_mbps: Option<u64>,
     pub(crate) transport: Option<Choice>,
 }
 
@@ -132,6 +133,7 @@ impl Inner {
         self: &Arc<Self>,
         id: String,
         data_endpoint: String,
+        how: How,
     ) -> Result<api::DiffReport, HostError> {
         let turns = [Side::Source, Side::DryRun].map(|side| self.migrations.turn(&id, side));
         let _turns = (turns[0].lock().await, turns[1].lock().await);
@@ -155,8 +157,7 @@ impl Inner {
             let path = inner.migrations.dir(&id).join("diff.out");
             fs::write(&path, diff.encode()).map_err(HostError::file("write", &path))?;
             let files = vec![(path, ObjectKind::Diff)];
-            let sent =
-                inner.send_files(&id, &data_endpoint, files, &How::default(), &mut |_, _| {})?;
+            let sent = inner.send_files(&id, &data_endpoint, files, &how, &mut |_, _| {})?;
             Ok(api::DiffReport {
                 compared_bytes: total.compared_bytes,
                 changed_bytes: total.changed_bytes,
@@ -188,7 +189,8 @@ impl Inner {
             )));
         }
         let config = &self.config.data;
-        let running = self.copies.begin(id, how.cap.or(cap_of(config.bandwidth_mbps)));
+        let cap = cap_of(how.bandwidth_mbps.unwrap_or(config.bandwidth_mbps));
+        let running = self.copies.begin(id, cap);
         let dial = self.dial(id, data_endpoint)?;
         let choice = how.transport.unwrap_or(config.transport);
         let bytes = sources.iter().map(|source| source.object.size_bytes).sum();

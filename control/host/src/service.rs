@@ -290,7 +290,8 @@ impl host_server::Host for Service {
             request.into_inner();
         let id = checked_migration(&migration_id)?;
         let data_endpoint = endpoint(data_endpoint)?;
-        let how = How { cap: cap_of(bandwidth_mbps), transport: transport_choice(&transport)? };
+        // As the host is configured when none is given.
+        let how = how(Some(bandwidth_mbps).filter(|&mbps| mbps != 0), &transport)?;
         // Told here, not in the stream, when there is nothing to send.
         self.0.migrations.capture(&id)?;
         let (answers, stream) = mpsc::channel(REPORTS_WAITING);
@@ -365,21 +366,25 @@ impl host_server::Host for Service {
     }
 
     async fn send_diff(&self, request: Request<api::SendDiffRequest>) -> Answer<api::DiffReport> {
-        let api::SendDiffRequest { migration_id, data_endpoint } = request.into_inner();
+        let api::SendDiffRequest { migration_id, data_endpoint, bandwidth_mbps, transport } =
+            request.into_inner();
         let id = checked_migration(&migration_id)?;
         let data_endpoint = endpoint(data_endpoint)?;
-        self.detached(|inner| async move { inner.send_diff(id, data_endpoint).await }).await
+        let how = how(bandwidth_mbps, &transport)?;
+        self.detached(|inner| async move { inner.send_diff(id, data_endpoint, how).await }).await
     }
 
     async fn dry_run_diff(
         &self,
         request: Request<api::DryRunDiffRequest>,
     ) -> Answer<api::DryRunDiffReport> {
-        let api::DryRunDiffRequest { migration_id, data_endpoint } = request.into_inner();
+        let api::DryRunDiffRequest { migration_id, data_endpoint, bandwidth_mbps, transport } =
+            request.into_inner();
         let id = checked_migration(&migration_id)?;
         let wanted = Some(data_endpoint).filter(|text| !text.is_empty());
         let data_endpoint = wanted.map(endpoint).transpose()?;
-        self.detached(|inner| async move { inner.dry_run_diff(id, data_endpoint).await }).await
+        let how = how(bandwidth_mbps, &transport)?;
+        self.detached(|inner| async move { inner.dry_run_diff(id, data_endpoint, how).await }).await
     }
 
     async fn dry_run_merge(
@@ -427,10 +432,12 @@ impl host_server::Host for Service {
         &self,
         request: Request<api::SendImageRequest>,
     ) -> Answer<api::ImageReport> {
-        let api::SendImageRequest { migration_id, data_endpoint } = request.into_inner();
+        let api::SendImageRequest { migration_id, data_endpoint, bandwidth_mbps, transport } =
+            request.into_inner();
         let id = checked_migration(&migration_id)?;
         let data_endpoint = endpoint(data_endpoint)?;
-        self.detached(|inner| async move { inner.send_image(id, data_endpoint).await }).await
+        let how = how(bandwidth_mbps, &transport)?;
+        self.detached(|inner| async move { inner.send_image(id, data_endpoint, how).await }).await
     }
 
     async fn apply_image(
@@ -487,12 +494,10 @@ fn describe(way: &Carried, progress: Progress) -> api::SendProgress {
     }
 }
 
-/// Empty: as configured.
-fn transport_choice(text: &str) -> Result<Option<Choice>, HostError> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let choice =
-        text.parse().map_err(|reason| HostError::Invalid { field: "transport", reason })?;
-    Ok(Some(choice))
+/// An empty transport is the configured one.
+fn how(bandwidth_mbps: Option<u64>, transport: &str) -> Result<How, HostError> {
+    let wanted = Some(transport).filter(|text| !text.is_empty());
+    let choice = wanted.map(str::parse::<Choice>).transpose();
+    let transport = choice.map_err(|reason| HostError::Invalid { field: "transport", reason })?;
+    Ok(How { bandwidth_mbps, transport })
 }

@@ -42,7 +42,13 @@ impl Migrations {
             data_endpoint = destination.answer("GetStatus", CALL, answer).await?.data_endpoint;
         }
         let migration_id = id.to_string();
-        let request = host::DryRunDiffRequest { migration_id: migration_id.clone(), data_endpoint };
+        let carriage = progress.spec.carriage;
+        let request = host::DryRunDiffRequest {
+            migration_id: migration_id.clone(),
+            data_endpoint,
+            bandwidth_mbps: carriage.bandwidth_mbps,
+            transport: carriage.transport_name(),
+        };
         let mut client = source.host().await?;
         let diff = source.answer("DryRunDiff", MEMORY_CALL, client.dry_run_diff(request)).await?;
         let mut merge = None;

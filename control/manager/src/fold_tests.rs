@@ -5,7 +5,8 @@ use crate::{
     record::{MigrationId, Resumer},
     sessions::{Import, SessionList},
     spec::{
-        CaptureWay, DestinationKind, FinishMode, Mac, NewSessions, Policies, Quiesce, Unsettled,
+        CaptureWay, Carriage, DestinationKind, FinishMode, Mac, NewSessions, Policies, Quiesce,
+        Unsettled,
     },
 };
 
@@ -32,6 +33,7 @@ pub(crate) fn order() -> Spec {
         ready_text: None,
         session_list: SessionList::Agent,
         capture: CaptureWay::default(),
+        carriage: Carriage::default(),
         policies: Policies::default(),
         quiesce: Quiesce::Stop,
         drain_deadline_s: None,

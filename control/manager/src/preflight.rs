@@ -14,7 +14,7 @@ use crate::{
     pace::{CALL, Pace},
     peers::{Inventory, Peer},
     record::Outcome,
-    spec::{CaptureWay, DestinationKind, FinishMode, Quiesce, Spec, Unknown},
+    spec::{CaptureWay, Carriage, DestinationKind, FinishMode, Quiesce, Spec, Unknown},
     steps::clone_use,
 };
 
@@ -191,6 +191,9 @@ async fn source_checks(
             (true, false) => drop(findings.note("clone safety", Ok(detail))),
             (false, _) => drop(findings.note("clone safety", Err(detail))),
         }
+    }
+    if order.carriage != Carriage::default() {
+        findings.note("carriage", Ok(order.carriage.to_string()));
     }
     if order.quiesce != Quiesce::Stop {
         findings.note("quiescence", Ok(order.quiesce.to_string()));

@@ -1,6 +1,7 @@
 //! What a migration was asked to do, checked at the edge.
 
 mod capture;
+mod carriage;
 mod encap;
 mod finish;
 mod invalid;
@@ -13,6 +14,7 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use capture::CaptureWay;
+pub use carriage::{Carriage, Transport};
 pub use encap::{Encap, EncapKind};
 pub use finish::{FinishMode, NewSessions, Quiesce, Unsettled};
 pub use invalid::InvalidSpec;
@@ -81,6 +83,9 @@ pub struct Spec {
     /// How the source's memory is captured.
     #[serde(default)]
     pub capture: CaptureWay,
+    /// How memory goes to the destination's host.
+    #[serde(default)]
+    pub carriage: Carriage,
     /// What the switch is told at cutover.
     #[serde(default)]
     pub policies: Policies,

@@ -305,7 +305,11 @@ impl Hosts {
     /// Send what changed since, and make the destination the source; bytes sent.
     fn image(&mut self, data_endpoint: String, generation_id: String) -> anyhow::Result<u64> {
         let migration_id = MIGRATION.to_owned();
-        let request = SendImageRequest { migration_id: migration_id.clone(), data_endpoint };
+        let request = SendImageRequest {
+            migration_id: migration_id.clone(),
+            data_endpoint,
+            ..Default::default()
+        };
         let Hostd { runtime, client, .. } = &mut self.source;
         let sent = runtime.block_on(client.send_image(request))?.into_inner();
         let request = ApplyImageRequest {

@@ -4,13 +4,16 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use tidegate_api::host::CaptureWay;
+use tidegate_api::{host::CaptureWay, manager::Phase};
 use tidegate_lab::{
     Mode, Rig,
     client::Order,
     clients::Clients,
-    process::wait_until,
-    rig::{Options, SOURCE},
+    cloud::succeed,
+    migration::Migrating,
+    process::{output, wait_until},
+    rig::{DESTINATION, Options, SOURCE},
+    switch_box::MANAGED,
 };
 
 const SESSIONS: u32 = 60;
@@ -117,4 +120,42 @@ fn captured_under_traffic() -> anyhow::Result<()> {
 #[test]
 fn a_guest_is_captured_under_traffic() {
     captured_under_traffic().expect("done");
+}
+
+#[test]
+fn a_migration_that_is_aborted_while_its_source_is_captured_leaves_nothing() {
+    let rig = Rig::start(&Options::new(Mode::L2)).expect("a rig");
+    let mut clients = rig.clients().expect("clients");
+    clients.order(&Order::Open { first: 0, count: 1, interval_ms: 20 }).expect("opened");
+    let answered = |clients: &mut Clients, more_than: u64| {
+        wait_until("the session is answered", LIMIT, || {
+            let record = clients.report()?.records[0].clone();
+            ensure!(record.error.is_none() && !record.reset, "{record:?}");
+            ensure!(record.identities.keys().all(|it| it == SOURCE), "{record:?}");
+            Ok((record.answered > more_than).then_some(record.answered))
+        })
+        .expect("answered")
+    };
+    answered(&mut clients, 3);
+    let migrating = Migrating::start_with(&rig, &["--capture", "passes"]).expect("started");
+    let reached = migrating.reach(&rig, Phase::Capture, LIMIT, |_| Ok(())).expect("captures");
+    assert_eq!(reached.phase(), Phase::Capture);
+    let id = migrating.id().to_owned();
+    let abort = output(&mut rig.cloud.tidegate(["abort", &id]).expect("built")).expect("runs");
+    succeed(&abort).expect("aborted");
+    migrating.aborted(&rig, LIMIT).expect("aborted");
+    let so_far = answered(&mut clients, 0);
+    answered(&mut clients, so_far + 10);
+    assert!(rig.api.guest(DESTINATION).expect("answer").is_none(), "there is no destination");
+    let twin = rig.cloud.twin_region(&id);
+    assert!(!twin.parent().expect("its directory").exists(), "{} is left", twin.display());
+    let address = rig.api.address(MANAGED).expect("answer");
+    assert!(!address.hosted && address.destination.is_none(), "{address:?}");
+    // It can be migrated as if nothing had been.
+    clients.order(&Order::Close { sessions: vec![0] }).expect("closed");
+    let migrating = Migrating::start_with(&rig, &["--capture", "passes"]).expect("started");
+    migrating.complete(&rig, LIMIT, |_| Ok(())).expect("completes");
+    rig.answered_by(&mut clients, DESTINATION, 1).expect("the destination serves");
+    drop(clients);
+    rig.stop().expect("everything ends well");
 }

@@ -256,7 +256,8 @@ fn all_memory_is_the_sources_before_the_destination_goes_on() {
     let files = runtime.block_on(async {
         let pause = host::PauseGuestRequest { name: SOURCE.to_owned() };
         let source = host.pause_guest(pause).await.expect("paused").into_inner();
-        let request = host::SendImageRequest { migration_id: id(), data_endpoint };
+        let request =
+            host::SendImageRequest { migration_id: id(), data_endpoint, ..Default::default() };
         let sent = host.send_image(request).await.expect("sent").into_inner();
         assert!(sent.changed_bytes > 0 && sent.device_state_bytes > 0, "{sent:?}");
         let apply = || host::ApplyImageRequest {

@@ -99,6 +99,18 @@ pub struct Migrate {
     /// what changed meanwhile again; it is paused for the last pass, so that the pause does not grow with RAM.
     #[arg(long, value_enum, default_value_t = Capture::Auto)]
     pub capture: Capture,
+    /// By what memory goes to the destination's host: auto, tcp, fabric:verbs, fabric:tcp or fabric:shm; left out: as the
+    /// source's host is configured.
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub transport: Option<String>,
+    /// How much of the network each copy of memory may take, until `tidegate bandwidth` says otherwise; left out or 0: as the
+    /// source's host is configured.
+    #[arg(long, value_name = "MBIT/S", default_value_t = 0, hide_default_value = true)]
+    pub bandwidth_mbps: u64,
+    /// With --finish merge or mirror: the same for what is sent while the guest stands; 0: no limit; left out: as
+    /// --bandwidth-mbps.
+    #[arg(long, value_name = "MBIT/S")]
+    pub final_bandwidth_mbps: Option<u64>,
     /// What the switch box cannot know better.
     #[command(flatten)]
     pub policies: PolicyArgs,
@@ -274,6 +286,9 @@ impl Migrate {
             settle_ms: self.settle_ms.unwrap_or_default(),
             settle_deadline_s: self.settle_deadline_s.unwrap_or_default(),
             unsettled: unsettled.into(),
+            transport: self.transport.clone().unwrap_or_default(),
+            bandwidth_mbps: self.bandwidth_mbps,
+            final_bandwidth_mbps: self.final_bandwidth_mbps,
         }
     }
 }

@@ -37,6 +37,17 @@ fn the_way_of_the_capture_can_be_said() {
 }
 
 #[test]
+fn the_way_of_memory_can_be_said() {
+    let plain = order(CLONE);
+    assert_eq!((plain.bandwidth_mbps, plain.transport.as_str()), (0, ""));
+    assert_eq!(plain.final_bandwidth_mbps, None);
+    let said = order(&format!("{CLONE} --bandwidth-mbps 800 --transport fabric:verbs"));
+    assert_eq!((said.bandwidth_mbps, said.transport.as_str()), (800, "fabric:verbs"));
+    let last = order(&format!("{CLONE} --bandwidth-mbps 800 --final-bandwidth-mbps 0"));
+    assert_eq!((last.bandwidth_mbps, last.final_bandwidth_mbps), (800, Some(0)));
+}
+
+#[test]
 fn everything_reaches_the_order() {
     let line = CLONE.replace("--clone", "--boot --mac 02:00:00:00:00:02 --locator 10.1.0.2");
     let order = order(&format!(
@@ -119,6 +130,10 @@ fn what_makes_no_sense_is_usage() {
         CLONE.replace("--port vm1", ""),
         format!("{CLONE} --unknown-tcp nobody"),
         format!("{CLONE} --datagram-max-age long"),
+        format!("{CLONE} --bandwidth-mbps fast"),
+        format!("{CLONE} --bandwidth-mbps=-1"),
+        format!("{CLONE} --final-bandwidth-mbps none"),
+        format!("{CLONE} --transport="),
     ];
     for line in wrong {
         assert_eq!(parse(&line).expect_err(&line).exit_code(), 2, "{line}");

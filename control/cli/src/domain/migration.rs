@@ -157,6 +157,9 @@ pub struct Spec {
     pub destination_guest: String,
     pub kind: &'static str,
     pub finish: &'static str,
+    pub transport: String,
+    pub bandwidth_mbps: u64,
+    pub final_bandwidth_mbps: Option<u64>,
 }
 
 /// What was measured.
@@ -254,6 +257,9 @@ impl From<proto::MigrationSpec> for Spec {
             destination_guest: spec.destination_guest,
             kind,
             finish,
+            transport: spec.transport,
+            bandwidth_mbps: spec.bandwidth_mbps,
+            final_bandwidth_mbps: spec.final_bandwidth_mbps,
         }
     }
 }

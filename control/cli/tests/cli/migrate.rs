@@ -43,6 +43,9 @@ fn migration(state: MigrationState) -> Migration {
         destination_guest: "vm-b".to_owned(),
         kind: proto::DestinationKind::Clone.into(),
         finish: proto::FinishMode::Merge.into(),
+        transport: "tcp".to_owned(),
+        bandwidth_mbps: 800,
+        final_bandwidth_mbps: Some(0),
         ..MigrationSpec::default()
     };
     let message = if state == MigrationState::Completed { "" } else { "copy failed: disk full" };
@@ -125,6 +128,10 @@ async fn a_completed_migration_in_lines() {
     }
     let spec = processes.script.lock().expect("script").started.clone().expect("started");
     assert_eq!(spec.destination_guest, "vm-b");
+    let capped = format!("{CLONE} --bandwidth-mbps 800 --transport tcp --detach");
+    processes.run(&capped).await.0.expect("no error");
+    let spec = processes.script.lock().expect("script").started.clone().expect("started");
+    assert_eq!((spec.bandwidth_mbps, spec.transport.as_str()), (800, "tcp"));
 }
 
 #[tokio::test]
@@ -161,6 +168,7 @@ async fn every_event_is_an_object_and_the_last_is_the_migration() {
                 "address": "10.0.0.1", "switch": "edge", "source_host": "h1",
                 "source_guest": "vm-a", "destination_host": "h1", "destination_guest": "vm-b",
                 "kind": "clone", "finish": "merge",
+                "transport": "tcp", "bandwidth_mbps": 800, "final_bandwidth_mbps": 0,
             },
             "phases": [{ "name": "takeover", "elapsed_us": 1500 }],
             "figures": {

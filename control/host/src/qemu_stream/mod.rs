@@ -33,6 +33,7 @@
 
 mod compose;
 mod error;
+pub mod fuzzing;
 mod ram;
 mod reader;
 #[cfg(test)]
@@ -93,7 +94,7 @@ pub(crate) struct Arrived {
 }
 
 /// A guest's state but for the memory that is in files.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct DeviceState {
     machine: String,
     /// The number that QEMU gave the section `ram`.

@@ -30,7 +30,7 @@ const NAMED: [(u64, &str); 4] =
 
 const MAX_BLOCKS: usize = 256;
 /// Blocks that are in no file: firmware, its tables, a display's memory.
-const MAX_LOOSE_BYTES: u64 = 64 << 20;
+pub(super) const MAX_LOOSE_BYTES: u64 = 64 << 20;
 
 /// Takes the contents of `ram` up.
 pub(super) struct Ram<'a> {

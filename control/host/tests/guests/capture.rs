@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
     path::Path,
     time::{Duration, Instant},
 };
@@ -61,15 +63,21 @@ async fn begun(twin: &Path) {
     }
 }
 
+/// How far a running guest is.
+async fn progress(rig: &mut Rig, name: &str) -> (u32, u32) {
+    let request = api::PauseGuestRequest { name: name.to_owned() };
+    rig.client.pause_guest(request).await.expect("paused");
+    let now = GUEST.progress(&rig.memory(name, "ram"));
+    let request = api::ContinueGuestRequest { name: name.to_owned() };
+    rig.client.continue_guest(request).await.expect("continued");
+    now
+}
+
 /// Wait until a guest has written on.
 async fn goes_on(rig: &mut Rig, name: &str, since: (u32, u32)) {
     let until = Instant::now() + Duration::from_secs(20);
-    let request = || api::PauseGuestRequest { name: name.to_owned() };
     loop {
-        rig.client.pause_guest(request()).await.expect("paused");
-        let now = GUEST.progress(&rig.memory(name, "ram"));
-        let request = api::ContinueGuestRequest { name: name.to_owned() };
-        rig.client.continue_guest(request).await.expect("continued");
+        let now = progress(rig, name).await;
         if now > since {
             return;
         }
@@ -147,6 +155,72 @@ async fn a_source_that_dies_while_it_is_captured_leaves_an_error_and_nothing_els
     let delete = api::DeleteGuestRequest { name: "web".into(), purge: true };
     host.client.delete_guest(delete).await.expect("deleted");
     start(&mut host).await;
+    capture(&mut host, "m1", CaptureWay::Passes).await;
+}
+
+/// Give QEMU an order by a monitor that the host knows nothing of.
+fn order_qemu(socket: &Path, command: &str) {
+    let mut stream = UnixStream::connect(socket).expect("a monitor");
+    let mut answers = BufReader::new(stream.try_clone().expect("cloned"));
+    for command in ["qmp_capabilities", command] {
+        writeln!(stream, "{{\"execute\": \"{command}\"}}").expect("written");
+        let mut line = String::new();
+        while !line.contains("\"return\"") {
+            line.clear();
+            assert!(answers.read_line(&mut line).expect("an answer") > 0, "{command}: no answer");
+            assert!(!line.contains("\"error\""), "{line}");
+        }
+    }
+}
+
+/// Nothing of a capture is left, and its source runs on.
+async fn nothing_is_left(host: &mut Rig) {
+    assert_eq!(host.state("web").await, api::GuestState::Running);
+    let since = progress(host, "web").await;
+    goes_on(host, "web", since).await;
+    let twin = host.config.twin_dir.join("m1");
+    let socket = host.config.state_dir.join("guests/web/out.sock");
+    assert!(!twin.exists() && !socket.exists(), "{twin:?} or {socket:?} is left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transfer_that_is_cancelled_leaves_an_error_and_nothing_else() {
+    let mut host = Rig::new("h").await;
+    let monitor = host.dir.path().join("other-monitor");
+    let listen = format!("unix:{},server=on,wait=off", monitor.display());
+    let spec = api::GuestSpec { extra_args: vec!["-qmp".into(), listen], ..guest(&host, "web") };
+    fs::write(&spec.kernel, GUEST.kernel()).expect("kernel");
+    let started = host.start_guest(spec).await;
+    rewriter::ready(&started.console_path).await;
+    let mut client = host.client.clone();
+    let capturing =
+        tokio::spawn(async move { client.capture(order("m1", CaptureWay::Passes)).await });
+    begun(&host.config.twin_dir.join("m1/ram")).await;
+    order_qemu(&monitor, "migrate_cancel");
+    let (_, message) = refusal(capturing.await.expect("no panic"));
+    assert!(message.contains("QEMU's state transfer is `cancel"), "{message}");
+    nothing_is_left(&mut host).await;
+    let record = fs::read_to_string(host.config.state_dir.join("migrations/m1/migration.json"));
+    assert!(record.expect("record").contains("\"capture\": null"));
+    capture(&mut host, "m1", CaptureWay::Passes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_that_is_given_up_while_its_source_is_captured_leaves_nothing() {
+    let mut host = Rig::new("h").await;
+    start(&mut host).await;
+    let mut client = host.client.clone();
+    let capturing =
+        tokio::spawn(async move { client.capture(order("m1", CaptureWay::Passes)).await });
+    begun(&host.config.twin_dir.join("m1/ram")).await;
+    // As a manager does that aborts: it waits for the answer no more.
+    capturing.abort();
+    assert!(capturing.await.expect_err("the call is over").is_cancelled());
+    let forget = || api::ForgetRequest { migration_id: "m1".into() };
+    host.client.forget(forget()).await.expect("forgotten");
+    nothing_is_left(&mut host).await;
+    assert!(!host.config.state_dir.join("migrations/m1").exists());
+    host.client.forget(forget()).await.expect("there is nothing to forget");
     capture(&mut host, "m1", CaptureWay::Passes).await;
 }
 

@@ -64,7 +64,11 @@ async fn a_clone_is_the_source_at_t0_and_gets_its_changes() {
     write(&destination, 30000, b"ours");
 
     // Looked at while both run.
-    let request = api::DryRunDiffRequest { migration_id: id(), data_endpoint: data.clone() };
+    let request = api::DryRunDiffRequest {
+        migration_id: id(),
+        data_endpoint: data.clone(),
+        ..Default::default()
+    };
     let report = a.client.dry_run_diff(request.clone()).await.expect("looked").into_inner();
     assert!(report.approximate && report.pause_ns > 0 && report.sent_bytes > 0, "{report:?}");
     let [all_ram, region] = &report.compared[..] else { panic!("{report:?}") };
@@ -78,7 +82,8 @@ async fn a_clone_is_the_source_at_t0_and_gets_its_changes() {
     assert_eq!((preview.conflict_count, preview.refused_count), (0, 0));
     assert!(fs::read(&destination).expect("region") == before, "nothing was merged");
 
-    let diff = api::SendDiffRequest { migration_id: id(), data_endpoint: data };
+    let diff =
+        api::SendDiffRequest { migration_id: id(), data_endpoint: data, ..Default::default() };
     let (_, message) = rig::refusal(a.client.send_diff(diff.clone()).await);
     assert!(message.contains("pause it first"), "{message}");
     let (_, message) = rig::refusal(b.client.merge(api::MergeRequest { migration_id: id() }).await);
@@ -149,7 +154,8 @@ async fn a_booted_destination_on_the_same_host_gets_the_regions() {
     assert_eq!((first.offset, first.cause.as_str()), (8192, "both changed"));
     assert_eq!([&first.base[..], &first.ours, &first.theirs], [b"o", b"s", b"t"]);
     host.client.pause_guest(api::PauseGuestRequest { name: "web".into() }).await.expect("paused");
-    let diff = api::SendDiffRequest { migration_id: id(), data_endpoint: data };
+    let diff =
+        api::SendDiffRequest { migration_id: id(), data_endpoint: data, ..Default::default() };
     host.client.send_diff(diff.clone()).await.expect("diff");
     let merge = || api::MergeRequest { migration_id: id() };
     let (code, message) = rig::refusal(host.client.merge(merge()).await);

@@ -15,7 +15,7 @@ use tidegate_api::{
 use tidegate_host::{DataConfig, TlsConfig};
 use tonic::Code;
 
-use super::rig::{RAM_MIB, Rig, refusal, spec, write};
+use super::rig::{RAM_MIB, Rig, noise, refusal, spec, write};
 
 #[path = "../../../memory/examples/authority/mod.rs"]
 mod authority;
@@ -32,13 +32,7 @@ fn slowly(data_endpoint: &str, bandwidth_mbps: u64) -> api::SendTwinRequest {
 /// A captured guest with noise in all of its RAM that can be spared.
 async fn captured(host: &mut Rig) {
     host.start_guest(spec("web")).await;
-    let mut noise = vec![0; 8 << 20];
-    let mut state = 1_u64;
-    for word in noise.chunks_exact_mut(8) {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        word.copy_from_slice(&state.to_le_bytes());
-    }
-    write(&host.memory("web", "ram"), 20 << 20, &noise);
+    write(&host.memory("web", "ram"), 20 << 20, &noise(8 << 20));
     host.capture("web", true).await.expect("captured");
 }
 
@@ -112,13 +106,13 @@ async fn a_transport_that_is_not_there_is_refused() {
 }
 
 /// A host in a process of its own that can be killed.
-struct Daemon {
-    process: Child,
-    client: HostClient<Channel>,
+pub(crate) struct Daemon {
+    pub(crate) process: Child,
+    pub(crate) client: HostClient<Channel>,
 }
 
 impl Daemon {
-    async fn start(dir: &Path) -> Self {
+    pub(crate) async fn start(dir: &Path) -> Self {
         let process = Command::new(env!("CARGO_BIN_EXE_tidegate-hostd"))
             .arg("--config")
             .arg(dir.join("hostd.toml"))
@@ -157,7 +151,7 @@ impl Drop for Daemon {
     }
 }
 
-fn configure(dir: &Path) -> PathBuf {
+pub(crate) fn configure(dir: &Path) -> PathBuf {
     let memory = dir.join("memory");
     let text = format!(
         "name = 'b'\nstate_dir = '{0}/state'\nmemory_dir = '{1}'\ntwin_dir = '{0}/twin'\n\

@@ -15,7 +15,7 @@ use tidegate_api::host as api;
 use tidegate_region::MergeType;
 use tonic::Code;
 
-use super::rig::{COUNTER, Rig, format_region, number, refusal, spec, write};
+use super::rig::{COUNTER, Rig, format_region, noise, number, refusal, spec, write};
 
 fn id<T: From<String>>() -> T {
     T::from("m1".to_owned())
@@ -66,7 +66,7 @@ pub(crate) async fn sent(a: &mut Rig, b: &mut Rig) -> api::ImageReport {
     a.client.pause_guest(api::PauseGuestRequest { name: "web".into() }).await.expect("paused");
     let status = b.client.get_status(api::GetStatusRequest {}).await.expect("status").into_inner();
     let data_endpoint = status.data_endpoint;
-    let request = api::SendImageRequest { migration_id: id(), data_endpoint };
+    let request = api::SendImageRequest { migration_id: id(), data_endpoint, ..Default::default() };
     a.client.send_image(request).await.expect("sent").into_inner()
 }
 
@@ -159,13 +159,42 @@ async fn a_byte_that_is_not_the_sources_keeps_the_destination_from_going_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_is_sent_as_fast_and_by_what_was_said() {
+    let (mut a, mut b) = (Rig::new("a").await, Rig::new("b").await);
+    a.start_guest(spec("web")).await;
+    cloned(&mut a, &mut b, spec("web-2"), true).await;
+    a.client.pause_guest(api::PauseGuestRequest { name: "web".into() }).await.expect("paused");
+    write(&a.memory("web", "ram"), 20 << 20, &noise(4 << 20));
+    let status = b.client.get_status(api::GetStatusRequest {}).await.expect("status").into_inner();
+    let request = |bandwidth_mbps, transport: &str| api::SendImageRequest {
+        migration_id: id(),
+        data_endpoint: status.data_endpoint.clone(),
+        bandwidth_mbps: Some(bandwidth_mbps),
+        transport: transport.to_owned(),
+    };
+    let (code, message) = refusal(a.client.send_image(request(0, "pigeon")).await);
+    assert_eq!(code, Code::InvalidArgument);
+    assert!(message.contains("transport: `pigeon` is no transport"), "{message}");
+    // Half a minute.
+    let (mut client, slow) = (a.client.clone(), request(1, "tcp"));
+    let sending = tokio::spawn(async move { client.send_image(slow).await });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!sending.is_finished());
+    let lifted = api::SetBandwidthRequest { migration_id: id(), mbps: 0 };
+    a.client.set_bandwidth(lifted).await.expect("lifted");
+    let sent = tokio::time::timeout(Duration::from_secs(15), sending).await.expect("fast");
+    let sent = sent.expect("no panic").expect("sent").into_inner();
+    assert!(sent.sent_bytes > 4 << 20, "{sent:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_source_has_no_image() {
     let (mut a, mut b) = (Rig::new("a").await, Rig::new("b").await);
     a.start_guest(spec("web")).await;
     cloned(&mut a, &mut b, spec("web-2"), true).await;
     let status = b.client.get_status(api::GetStatusRequest {}).await.expect("status").into_inner();
     let data_endpoint = status.data_endpoint;
-    let request = api::SendImageRequest { migration_id: id(), data_endpoint };
+    let request = api::SendImageRequest { migration_id: id(), data_endpoint, ..Default::default() };
     let (code, message) = refusal(a.client.send_image(request).await);
     assert_eq!(code, Code::FailedPrecondition);
     assert!(message.contains("is not paused"), "{message}");

@@ -94,8 +94,11 @@ async fn an_image_by_hashes_is_the_source_as_one_by_bytes() {
         write(&region, 777, b"after T0");
         a.stop().await;
         a.restart().await;
-        let request =
-            api::DryRunDiffRequest { migration_id: "m1".into(), data_endpoint: String::new() };
+        let request = api::DryRunDiffRequest {
+            migration_id: "m1".into(),
+            data_endpoint: String::new(),
+            ..Default::default()
+        };
         let dry = a.client.dry_run_diff(request).await.expect("compared").into_inner();
         let (of_ram, of_region) = (&dry.compared[0], &dry.compared[1]);
         assert!(of_ram.dirty_pages >= 4, "{of_ram:?}");
@@ -160,7 +163,11 @@ async fn a_confirmed_copy_is_confirmed_again_without_its_bytes() {
     bytes[5000] ^= 1;
     fs::write(&path, bytes).expect("write");
     a.client.pause_guest(api::PauseGuestRequest { name: "web".into() }).await.expect("paused");
-    let request = api::SendImageRequest { migration_id: "m1".into(), data_endpoint: data };
+    let request = api::SendImageRequest {
+        migration_id: "m1".into(),
+        data_endpoint: data,
+        ..Default::default()
+    };
     let (_, message) = refusal(a.client.send_image(request).await);
     assert!(message.contains("ram.hashes does not have the digest"), "{message}");
 }

@@ -7,6 +7,7 @@ mod copies;
 mod daemon;
 mod image;
 mod kept;
+mod killed;
 mod ready;
 mod refusals;
 mod restart;

@@ -41,7 +41,7 @@ async fn guests_and_migrations_outlive_the_daemon() {
     write(&source, COUNTER, &5_u64.to_le_bytes());
     host.client.pause_guest(api::PauseGuestRequest { name: "web".into() }).await.expect("paused");
     let data_endpoint = host.prepare(spec("web-2"), true).await;
-    let request = api::SendDiffRequest { migration_id: id(), data_endpoint };
+    let request = api::SendDiffRequest { migration_id: id(), data_endpoint, ..Default::default() };
     host.client.send_diff(request).await.expect("diff");
     host.stop().await;
 

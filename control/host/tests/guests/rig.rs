@@ -131,16 +131,20 @@ async fn start(config: &HostConfig) -> (Host, HostClient<Channel>) {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        let Ok(guests) = fs::read_dir(self.config.state_dir.join("guests")) else { return };
-        for guest in guests.flatten() {
-            let Ok(record) = fs::read_to_string(guest.path().join("guest.json")) else { continue };
-            let record: serde_json::Value = serde_json::from_str(&record).expect("record");
-            let pid = record["pid"].as_i64().expect("pid") as i32;
-            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let ours = self.dir.path().to_string_lossy();
-            if String::from_utf8_lossy(&command).contains(&*ours) {
-                let _ = kill_process(Pid::from_raw(pid).expect("pid"), Signal::KILL);
-            }
+        kill_guests(&self.config.state_dir, self.dir.path());
+    }
+}
+
+/// End the guests of a host that keeps everything under `ours`.
+pub(crate) fn kill_guests(state_dir: &Path, ours: &Path) {
+    let Ok(guests) = fs::read_dir(state_dir.join("guests")) else { return };
+    for guest in guests.flatten() {
+        let Ok(record) = fs::read_to_string(guest.path().join("guest.json")) else { continue };
+        let record: serde_json::Value = serde_json::from_str(&record).expect("record");
+        let pid = record["pid"].as_i64().expect("pid") as i32;
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&command).contains(&*ours.to_string_lossy()) {
+            let _ = kill_process(Pid::from_raw(pid).expect("pid"), Signal::KILL);
         }
     }
 }
@@ -164,6 +168,17 @@ pub(crate) fn format_region(path: &Path, merge_type: MergeType) {
     let mut bytes = [0; HEADER_BYTES];
     header.encode(&mut bytes);
     write(path, 0, &bytes);
+}
+
+/// Bytes that no compression makes fewer.
+pub(crate) fn noise(len: usize) -> Vec<u8> {
+    let mut noise = vec![0; len];
+    let mut state = 1_u64;
+    for word in noise.chunks_exact_mut(8) {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        word.copy_from_slice(&state.to_le_bytes());
+    }
+    noise
 }
 
 pub(crate) fn write(path: &Path, offset: u64, bytes: &[u8]) {

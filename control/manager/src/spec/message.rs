@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::PathBuf};
 use tidegate_api::manager as proto;
 
 use super::{
-    CaptureWay, DestinationKind, Encap, FinishMode, InvalidSpec, Mac, Names, Policies, Quiesce,
-    Spec,
+    CaptureWay, Carriage, DestinationKind, Encap, FinishMode, InvalidSpec, Mac, Names, Policies,
+    Quiesce, Spec,
 };
 use crate::sessions::SessionList;
 
@@ -24,6 +24,7 @@ impl Spec {
     ) -> Result<Self, InvalidSpec> {
         let spec = spec.ok_or(InvalidSpec::Missing)?;
         let policies = Policies::from_proto(&spec)?;
+        let carriage = Carriage::from_proto(&spec)?;
         let kind = kind(spec.kind)?;
         let finish = FinishMode::from_proto(&spec)?;
         let quiesce = Quiesce::from_proto(&spec)?;
@@ -93,6 +94,7 @@ impl Spec {
             ready_text,
             session_list,
             capture,
+            carriage,
             policies,
             quiesce,
             drain_deadline_s: Some(spec.drain_deadline_s).filter(|&seconds| seconds > 0),
@@ -146,6 +148,7 @@ impl Spec {
             ..proto::MigrationSpec::default()
         };
         self.quiesce.tell(&mut order);
+        self.carriage.tell(&mut order);
         order
     }
 }

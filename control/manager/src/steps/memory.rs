@@ -85,10 +85,12 @@ pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
     // Again, for a destination's host that has forgotten it, and for migrations that an earlier version began.
     let data_endpoint = prepare(work).await?;
     let (sender, mut host) = work.source_host().await?;
+    let carriage = work.progress.spec.carriage;
     let request = proto::SendTwinRequest {
         migration_id: work.id.to_string(),
         data_endpoint,
-        ..proto::SendTwinRequest::default()
+        bandwidth_mbps: carriage.bandwidth_mbps.unwrap_or_default(),
+        transport: carriage.transport_name(),
     };
     let mut stream = sender.answer("SendTwin", CALL, host.send_twin(request)).await?;
     loop {
@@ -130,7 +132,13 @@ pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
 pub(super) async fn diff(work: &Work) -> Result<Outcome, Error> {
     let data_endpoint = work.data_endpoint().await?;
     let (peer, mut host) = work.source_host().await?;
-    let request = proto::SendDiffRequest { migration_id: work.id.to_string(), data_endpoint };
+    let carriage = work.progress.spec.carriage;
+    let request = proto::SendDiffRequest {
+        migration_id: work.id.to_string(),
+        data_endpoint,
+        bandwidth_mbps: carriage.last_mbps(),
+        transport: carriage.transport_name(),
+    };
     let report = peer.answer("SendDiff", MEMORY_CALL, host.send_diff(request)).await?;
     Ok(Outcome::Diff {
         compared_bytes: report.compared_bytes,

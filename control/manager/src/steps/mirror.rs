@@ -17,7 +17,13 @@ use crate::{
 pub(super) async fn diff(work: &Work) -> Result<Outcome, Error> {
     let data_endpoint = work.data_endpoint().await?;
     let (peer, mut host) = work.source_host().await?;
-    let request = proto::SendImageRequest { migration_id: work.id.to_string(), data_endpoint };
+    let carriage = work.progress.spec.carriage;
+    let request = proto::SendImageRequest {
+        migration_id: work.id.to_string(),
+        data_endpoint,
+        bandwidth_mbps: carriage.last_mbps(),
+        transport: carriage.transport_name(),
+    };
     let report = peer.answer("SendImage", MEMORY_CALL, host.send_image(request)).await?;
     Ok(Outcome::Image {
         compared_bytes: report.compared_bytes,

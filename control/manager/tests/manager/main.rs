@@ -1,6 +1,7 @@
 //! The manager against a switch and hosts that only remember.
 #![forbid(unsafe_code)]
 
+mod carriage;
 mod fakes;
 mod families;
 mod link;

@@ -29,6 +29,15 @@ fn started(phase: Phase) -> impl Fn(&Fact) -> bool {
     move |fact| *fact == Fact::Started { phase }
 }
 
+/// A migration to its end, and what its journal tells.
+async fn run(lab: &Lab, spec: MigrationSpec) -> (proto::Migration, Vec<String>) {
+    let manager = lab.manager().await;
+    let id: MigrationId = manager.start(Some(spec)).await.expect("started");
+    let migration = finished(&manager, &id).await;
+    let records = manager.journal().records(&id, 0).expect("records");
+    (migration, records.iter().map(|record| record.fact.to_string()).collect())
+}
+
 fn positions(lab: &Lab, acts: &[&str]) -> Vec<usize> {
     let world = lab.world();
     let of = |act: &&str| world.calls.iter().position(|made| made == act);
@@ -110,26 +119,37 @@ async fn new_sessions_that_will_be_cut_are_served_by_a_clone_until_the_others_ha
 }
 
 #[tokio::test]
-async fn a_manager_killed_in_any_phase_goes_on_and_completes() {
+async fn a_manager_killed_in_any_phase_or_behind_it_goes_on_and_completes() {
     for new_sessions in [NewSessions::Hold, NewSessions::Cut] {
         for phase in tidegate_manager::phase::ALL {
             let drains = matches!(phase, Phase::Cutover | Phase::Drain);
-            let never = matches!(phase, Phase::Preflight | Phase::Settle | Phase::Merge);
+            let never = matches!(phase, Phase::Preflight | Phase::Merge);
             if never || drains && new_sessions == NewSessions::Hold {
                 continue;
             }
-            let lab = Lab::new().await;
-            let manager = lab.manager().await;
-            let id = manager.start(Some(mirror(new_sessions))).await.expect("started");
-            recorded(&manager, &id, started(phase)).await;
-            manager.kill();
-            drop(manager);
-            let manager = lab.manager().await;
-            let migration = finished(&manager, &id).await;
-            let state = migration.state();
-            assert_eq!(state, MigrationState::Completed, "{phase}: {}", migration.message);
-            lab.assert_destination_owns_everything();
-            assert!(lab.world().destinations_started == 1, "{phase}");
+            for finished_it in [false, true] {
+                let lab = Lab::new().await;
+                lab.world().settles_at_last = true;
+                let manager = lab.manager().await;
+                let quiesce = proto::Quiesce::Settle.into();
+                let spec = MigrationSpec { quiesce, ..mirror(new_sessions) };
+                let id = manager.start(Some(spec)).await.expect("started");
+                recorded(&manager, &id, |fact| match fact {
+                    Fact::Started { phase: begun } => !finished_it && *begun == phase,
+                    Fact::Finished { phase: done, .. } => finished_it && *done == phase,
+                    _ => false,
+                })
+                .await;
+                manager.kill();
+                drop(manager);
+                let manager = lab.manager().await;
+                let migration = finished(&manager, &id).await;
+                let at = format!("{phase}, finished: {finished_it}: {}", migration.message);
+                assert_eq!(migration.state(), MigrationState::Completed, "{at}");
+                lab.assert_destination_owns_everything();
+                let world = lab.world();
+                assert_eq!((world.destinations_started, world.handovers), (1, 1), "{at}");
+            }
         }
     }
 }
@@ -155,9 +175,7 @@ async fn a_step_that_fails_before_the_destination_goes_on_gives_everything_back(
             ] {
                 let lab = Lab::new().await;
                 lab.fail(call, [fault.clone()]);
-                let manager = lab.manager().await;
-                let id = manager.start(Some(mirror(new_sessions))).await.expect("started");
-                let migration = finished(&manager, &id).await;
+                let (migration, _) = run(&lab, mirror(new_sessions)).await;
                 let state = migration.state();
                 assert_eq!(state, MigrationState::Aborted, "{call}, {fault:?}: {migration:?}");
                 assert!(migration.message.contains("a bad day"), "{}", migration.message);
@@ -171,9 +189,7 @@ async fn a_step_that_fails_before_the_destination_goes_on_gives_everything_back(
 async fn a_destination_with_another_digest_is_never_continued() {
     let lab = Lab::new().await;
     lab.world().image_digest = "d3".to_owned();
-    let manager = lab.manager().await;
-    let id = manager.start(Some(hold())).await.expect("started");
-    let migration = finished(&manager, &id).await;
+    let (migration, _) = run(&lab, hold()).await;
     assert_eq!(migration.state(), MigrationState::Aborted);
     assert!(migration.message.contains("digest d3, the source d2"), "{}", migration.message);
     lab.assert_source_owns_everything();
@@ -184,9 +200,8 @@ async fn a_destination_with_another_digest_is_never_continued() {
 async fn an_answer_lost_when_it_was_continued_carries_the_migration_through() {
     let lab = Lab::new().await;
     lab.fail("ContinueGuest", [Fault::LoseAnswer(Status::unavailable("cut"))]);
-    let manager = lab.manager().await;
-    let id = manager.start(Some(hold())).await.expect("started");
-    assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
+    let (migration, _) = run(&lab, hold()).await;
+    assert_eq!(migration.state(), MigrationState::Completed, "{}", migration.message);
     lab.assert_destination_owns_everything();
 }
 
@@ -194,9 +209,8 @@ async fn an_answer_lost_when_it_was_continued_carries_the_migration_through() {
 async fn a_release_without_answer_is_found_done() {
     let lab = Lab::new().await;
     lab.fail("Release", [Fault::LoseAnswer(Status::unavailable("cut"))]);
-    let manager = lab.manager().await;
-    let id = manager.start(Some(hold())).await.expect("started");
-    assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
+    let (migration, _) = run(&lab, hold()).await;
+    assert_eq!(migration.state(), MigrationState::Completed, "{}", migration.message);
     lab.assert_destination_owns_everything();
 }
 
@@ -204,9 +218,7 @@ async fn a_release_without_answer_is_found_done() {
 async fn a_destination_that_ends_before_it_goes_on_gives_everything_back() {
     let lab = Lab::new().await;
     lab.world().destination_dies_after = Some("ApplyImage".to_owned());
-    let manager = lab.manager().await;
-    let id = manager.start(Some(hold())).await.expect("started");
-    let migration = finished(&manager, &id).await;
+    let (migration, _) = run(&lab, hold()).await;
     assert_eq!(migration.state(), MigrationState::Aborted, "{}", migration.message);
     assert!(migration.message.contains("was not continued"), "{}", migration.message);
     lab.assert_source_owns_everything();
@@ -216,9 +228,7 @@ async fn a_destination_that_ends_before_it_goes_on_gives_everything_back() {
 async fn a_destination_host_that_is_away_when_it_is_to_go_on_gives_everything_back() {
     let lab = Lab::new().await;
     lab.world().goes_with_image = Some(lab.socket("h2"));
-    let manager = lab.manager().await;
-    let id = manager.start(Some(hold())).await.expect("started");
-    let migration = finished(&manager, &id).await;
+    let (migration, _) = run(&lab, hold()).await;
     assert_eq!(migration.state(), MigrationState::Aborted, "{}", migration.message);
     assert_eq!(lab.world().guests["h1"]["vm-a"].state(), GuestState::Running);
     assert_eq!(lab.world().address.home.clone().expect("home").name, "vm-a");
@@ -270,14 +280,6 @@ fn settle(unsettled: proto::Unsettled) -> MigrationSpec {
         unsettled: unsettled.into(),
         ..order()
     }
-}
-
-async fn run(lab: &Lab, spec: MigrationSpec) -> (proto::Migration, Vec<String>) {
-    let manager = lab.manager().await;
-    let id: MigrationId = manager.start(Some(spec)).await.expect("started");
-    let migration = finished(&manager, &id).await;
-    let records = manager.journal().records(&id, 0).expect("records");
-    (migration, records.iter().map(|record| record.fact.to_string()).collect())
 }
 
 #[tokio::test]

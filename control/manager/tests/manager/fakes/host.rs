@@ -226,8 +226,10 @@ impl Host for FakeHost {
         &self,
         request: Request<proto::SendTwinRequest>,
     ) -> Result<Response<Self::SendTwinStream>, Status> {
-        let id = request.into_inner().migration_id;
+        let request = request.into_inner();
+        let id = request.migration_id;
         self.act("SendTwin", |world| {
+            world.sent.push(("SendTwin", Some(request.bandwidth_mbps), request.transport));
             if !world.captured.contains(&id) || !world.prepared.contains_key(&id) {
                 return Err(Status::failed_precondition("no twin, or nobody receives it"));
             }
@@ -297,8 +299,10 @@ impl Host for FakeHost {
         &self,
         request: Request<proto::SendDiffRequest>,
     ) -> Result<Response<proto::DiffReport>, Status> {
-        let id = request.into_inner().migration_id;
+        let request = request.into_inner();
+        let id = request.migration_id;
         self.act("SendDiff", |world| {
+            world.sent.push(("SendDiff", request.bandwidth_mbps, request.transport));
             assert!(world.captured.contains(&id), "diff needs the twin");
             let source = &world.guests[&self.name]["vm-a"];
             assert_ne!(source.state(), GuestState::Running, "diff of a running source");
@@ -318,6 +322,7 @@ impl Host for FakeHost {
         let request = request.into_inner();
         self.act("DryRunDiff", |world| {
             assert!(world.captured.contains(&request.migration_id), "a dry run needs the twin");
+            world.sent.push(("DryRunDiff", request.bandwidth_mbps, request.transport.clone()));
             let sent_bytes = if request.data_endpoint.is_empty() { 0 } else { 200 };
             Ok(proto::DryRunDiffReport { sent_bytes, ..Default::default() })
         })
@@ -377,8 +382,10 @@ impl Host for FakeHost {
         &self,
         request: Request<proto::SendImageRequest>,
     ) -> Result<Response<proto::ImageReport>, Status> {
-        let id = request.into_inner().migration_id;
+        let request = request.into_inner();
+        let id = request.migration_id;
         self.act("SendImage", |world| {
+            world.sent.push(("SendImage", request.bandwidth_mbps, request.transport));
             assert!(world.captured.contains(&id), "an image needs the twin");
             let source = &world.guests[&self.name]["vm-a"];
             assert_eq!(source.state(), GuestState::Paused, "an image of a source that runs");

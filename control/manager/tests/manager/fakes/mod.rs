@@ -55,6 +55,8 @@ pub(crate) struct World {
     pub(crate) captured: BTreeSet<String>,
     /// What SetBandwidth was told.
     pub(crate) bandwidths: Vec<u64>,
+    /// How the source's host was told to send: by which call, at most so many Mbit/s, by what.
+    pub(crate) sent: Vec<(&'static str, Option<u64>, String)>,
     pub(crate) destinations_started: u32,
     /// What destinations have printed.
     pub(crate) console: String,

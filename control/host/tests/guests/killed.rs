@@ -1,0 +1,200 @@
+//! The daemon is killed behind every step of a migration: what it had answered holds, and asking again changes nothing.
+
+use std::{fs, path::PathBuf};
+
+use tidegate_api::host as api;
+use tidegate_region::MergeType;
+
+use super::{
+    copies::{Daemon, configure},
+    rig::{COUNTER, format_region, kill_guests, number, spec, write},
+};
+
+/// A daemon that is source and destination, and is killed and started again.
+struct Killed {
+    dir: tempfile::TempDir,
+    memory: PathBuf,
+    daemon: Daemon,
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        kill_guests(&self.dir.path().join("state"), self.dir.path());
+    }
+}
+
+fn id<T: From<String>>() -> T {
+    T::from("m1".to_owned())
+}
+
+impl Killed {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("dir");
+        let memory = configure(dir.path());
+        let daemon = Daemon::start(dir.path()).await;
+        Self { dir, memory, daemon }
+    }
+
+    async fn kill(&mut self) {
+        self.daemon.process.kill().expect("killed");
+        self.daemon.process.wait().expect("ended");
+        self.daemon = Daemon::start(self.dir.path()).await;
+    }
+
+    fn file(&self, guest: &str, name: &str) -> PathBuf {
+        self.memory.join(guest).join(name)
+    }
+
+    async fn guest(&mut self, name: &str) -> api::Guest {
+        let request = api::GetGuestRequest { name: name.to_owned() };
+        self.daemon.client.get_guest(request).await.expect("known").into_inner()
+    }
+
+    async fn prepare(&mut self, generation_id: &str) -> String {
+        let spec = api::GuestSpec { generation_id: generation_id.to_owned(), ..spec("web-2") };
+        let request = api::PrepareReceiveRequest {
+            migration_id: id(),
+            spec: Some(spec),
+            clone: true,
+            keep_t0: false,
+        };
+        let prepared = self.daemon.client.prepare_receive(request).await.expect("prepared");
+        prepared.into_inner().data_endpoint
+    }
+
+    async fn send(&mut self, generation_id: &str) -> api::SendProgress {
+        let data_endpoint = self.prepare(generation_id).await;
+        let request =
+            api::SendTwinRequest { migration_id: id(), data_endpoint, ..Default::default() };
+        let mut stream = self.daemon.client.send_twin(request).await.expect("begins").into_inner();
+        let mut last = api::SendProgress::default();
+        while let Some(progress) = stream.message().await.expect("sent") {
+            last = progress;
+        }
+        last
+    }
+
+    /// A guest `web` whose clone `web-2` runs, or waits for its image; its generation.
+    async fn cloned(&mut self, await_image: bool) -> String {
+        let request = api::StartGuestRequest { spec: Some(spec("web")) };
+        let source = self.daemon.client.start_guest(request).await.expect("started").into_inner();
+        format_region(&self.file("web", "region-counts"), MergeType::Sum);
+        self.kill().await;
+        assert_eq!(self.guest("web").await, source);
+        let check =
+            api::CheckCaptureRequest { guest: "web".into(), clone: true, ..Default::default() };
+        let checked = self.daemon.client.check_capture(check).await.expect("fine").into_inner();
+        let generation = if await_image { checked.generation_id } else { String::new() };
+
+        let clone_use = if await_image { api::CloneUse::Instead } else { api::CloneUse::Beside };
+        let capture = || api::CaptureRequest {
+            migration_id: id(),
+            guest: "web".into(),
+            clone: true,
+            clone_use: clone_use.into(),
+            ..Default::default()
+        };
+        let taken = self.daemon.client.capture(capture()).await.expect("captured").into_inner();
+        self.kill().await;
+        let again = self.daemon.client.capture(capture()).await.expect("captured").into_inner();
+        assert_eq!(again, taken);
+
+        self.prepare(&generation).await;
+        self.kill().await;
+        let sent = self.send(&generation).await;
+        assert!(sent.done && sent.sent_bytes > 0, "{sent:?}");
+        self.kill().await;
+        let again = self.send(&generation).await;
+        assert_eq!((again.sent_bytes, again.digest), (0, sent.digest), "all of it is there");
+
+        let start = || api::StartDestinationRequest {
+            migration_id: id(),
+            await_image,
+            ..Default::default()
+        };
+        let client = &mut self.daemon.client;
+        let started = client.start_destination(start()).await.expect("started").into_inner();
+        self.kill().await;
+        let client = &mut self.daemon.client;
+        let again = client.start_destination(start()).await.expect("started").into_inner();
+        assert_eq!(again.pid, started.pid);
+        generation
+    }
+
+    /// Pause the source; where its host takes memory.
+    async fn paused(&mut self) -> String {
+        let request = api::PauseGuestRequest { name: "web".into() };
+        self.daemon.client.pause_guest(request).await.expect("paused");
+        self.kill().await;
+        assert_eq!(self.guest("web").await.state(), api::GuestState::Paused);
+        let status = self.daemon.client.get_status(api::GetStatusRequest {}).await;
+        status.expect("status").into_inner().data_endpoint
+    }
+
+    /// Forget the migration: nothing of it is left, and the destination runs.
+    async fn forgotten(&mut self) {
+        for _ in 0..2 {
+            let request = api::ForgetRequest { migration_id: id() };
+            self.daemon.client.forget(request).await.expect("forgotten");
+            self.kill().await;
+            for left in ["twin/m1", "state/migrations/m1"] {
+                assert!(!self.dir.path().join(left).exists(), "{left}");
+            }
+        }
+        assert_eq!(self.guest("web-2").await.state(), api::GuestState::Running);
+        for name in ["web", "web-2"] {
+            let request = api::DeleteGuestRequest { name: name.to_owned(), purge: true };
+            self.daemon.client.delete_guest(request).await.expect("deleted");
+        }
+        let left = fs::read_dir(&self.memory).expect("listed").count();
+        assert_eq!(left, 0, "memory of guests that are gone");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_merge_is_carried_through() {
+    let mut host = Killed::start().await;
+    host.cloned(false).await;
+    write(&host.file("web", "region-counts"), COUNTER, &5_u64.to_le_bytes());
+    let data_endpoint = host.paused().await;
+    let request = api::SendDiffRequest { migration_id: id(), data_endpoint, ..Default::default() };
+    let sent = host.daemon.client.send_diff(request).await.expect("sent").into_inner();
+    assert!(sent.changed_bytes > 0, "{sent:?}");
+    host.kill().await;
+    let merge = || api::MergeRequest { migration_id: id() };
+    let merged = host.daemon.client.merge(merge()).await.expect("merged").into_inner();
+    host.kill().await;
+    let again = host.daemon.client.merge(merge()).await.expect("merged").into_inner();
+    assert_eq!(again.merged_bytes, merged.merged_bytes);
+    assert_eq!(number(&host.file("web-2", "region-counts"), COUNTER), 5, "added once");
+    host.forgotten().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_is_carried_through() {
+    let mut host = Killed::start().await;
+    let generation_id = host.cloned(true).await;
+    write(&host.file("web", "ram"), 20 << 20, b"after T0");
+    let data_endpoint = host.paused().await;
+    let request = api::SendImageRequest { migration_id: id(), data_endpoint, ..Default::default() };
+    let sent = host.daemon.client.send_image(request).await.expect("sent").into_inner();
+    host.kill().await;
+    let apply = || api::ApplyImageRequest {
+        migration_id: id(),
+        digest: sent.digest.clone(),
+        generation_id: generation_id.clone(),
+        identity: "web".into(),
+        disks: Vec::new(),
+    };
+    let applied = host.daemon.client.apply_image(apply()).await.expect("applied").into_inner();
+    host.kill().await;
+    let again = host.daemon.client.apply_image(apply()).await.expect("applied").into_inner();
+    assert_eq!(again, applied);
+    let [source, image] =
+        ["web", "web-2"].map(|guest| fs::read(host.file(guest, "ram")).expect("read"));
+    assert!(source == image, "byte for byte");
+    let request = api::ContinueGuestRequest { name: "web-2".into() };
+    host.daemon.client.continue_guest(request).await.expect("goes on");
+    host.kill().await;
+    host.forgotten().await;
+}
