@@ -13,3 +13,4 @@ mod restart;
 mod rewriter;
 mod rig;
 mod sockets;
+mod straight;
