@@ -1,11 +1,13 @@
 //! Source: what is kept of T0 of RAM once its copy is confirmed. Regions are always kept whole.
 //!
 //! While a migration copies, its twin has all bytes, whatever the budget: they are what is sent. The budget is for the time
-//! after that, until the migration ends, when a twin is only compared with.
+//! after that, until the migration ends, when a twin is only compared with. Where RAM goes straight to the destination's host
+//! ([`crate::capture`]), there never is a twin with all bytes.
 
 use serde::{Deserialize, Serialize};
 use tidegate_memory::{
     ObjectKind, PageHashes,
+    copy::window,
     kept::{finish_keeping_hashes, hashes_bytes, keep_hashes},
 };
 use tracing::{error, info, warn};
@@ -54,6 +56,15 @@ impl Decision {
              {beside} are more than twin_memory_bytes, {limit}"
         );
         Self { keep: Keep::Hashes, kept_bytes, why }
+    }
+
+    /// The same, of RAM that goes straight.
+    pub(crate) fn straight(self, ram_bytes: u64) -> Self {
+        let window = window::limit_bytes(ram_bytes);
+        let until = format!(
+            "(RAM goes straight to the destination's host; until then {window} bytes, and what the last pass holds)"
+        );
+        Self { why: self.why.replace("(all bytes until then)", &until), ..self }
     }
 }
 

@@ -49,7 +49,8 @@ pub struct HostConfig {
     /// Twins.
     pub twin_dir: PathBuf,
     /// How much memory all full twins of RAM together may keep once their copies are confirmed; what does not fit keeps a hash for
-    /// each page. None: no limit. While it is copied, a twin has all bytes in any case.
+    /// each page. None: no limit. Until it is copied, a twin has all bytes, unless RAM goes straight to the destination's host while it
+    /// is captured.
     #[serde(default)]
     pub twin_memory_bytes: Option<u64>,
     /// Where the gRPC service listens.

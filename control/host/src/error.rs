@@ -125,6 +125,19 @@ pub enum HostError {
         /// Why.
         source: io::Error,
     },
+    /// RAM did not get to the destination's host while it was captured.
+    #[error(
+        "the RAM of guest `{guest}` did not get to the destination's host at {address} while it was captured: {source}. The source \
+         goes on and nothing is lost; see to the destination's host and the way to it, then capture again"
+    )]
+    Straight {
+        /// The guest.
+        guest: String,
+        /// Where its RAM went.
+        address: String,
+        /// Why.
+        source: MemoryError,
+    },
     /// A destination that is not the source's image although all was applied.
     #[error(
         "destination `{guest}` is not the source's image: its memory has digest {found}, the source's {expected}; it \
@@ -166,40 +179,42 @@ impl HostError {
     }
 }
 
+fn code_of(error: &MemoryError) -> Code {
+    match error {
+        MemoryError::Mismatch { .. }
+        | MemoryError::Schema { .. }
+        | MemoryError::Header { .. }
+        | MemoryError::Refused(_)
+        | MemoryError::Gone { .. }
+        | MemoryError::DataPath { .. }
+        | MemoryError::Version { .. }
+        | MemoryError::Tls(_) => Code::FailedPrecondition,
+        // Nothing was merged, and merging again would end the same: the migration can be given up.
+        MemoryError::Conflicts { .. } => Code::Aborted,
+        MemoryError::NoSpace { .. } => Code::ResourceExhausted,
+        MemoryError::Connection { .. } => Code::Unavailable,
+        MemoryError::Digest { .. } => Code::DataLoss,
+        _ => Code::Internal,
+    }
+}
+
 impl From<HostError> for Status {
     fn from(error: HostError) -> Self {
         let code = match &error {
             HostError::Invalid { .. } => Code::InvalidArgument,
             HostError::NotFound { .. } => Code::NotFound,
             HostError::Exists(_) => Code::AlreadyExists,
-            HostError::Precondition(_)
-            | HostError::Memory(
-                MemoryError::Mismatch { .. }
-                | MemoryError::Schema { .. }
-                | MemoryError::Header { .. }
-                | MemoryError::Refused(_)
-                | MemoryError::Gone { .. }
-                | MemoryError::DataPath { .. }
-                | MemoryError::Version { .. }
-                | MemoryError::Tls(_),
-            ) => Code::FailedPrecondition,
+            HostError::Memory(source) | HostError::Straight { source, .. } => code_of(source),
             HostError::NotReady { .. } => Code::DeadlineExceeded,
-            // Nothing was merged, and merging again would end the same: the migration can be given up.
-            HostError::Memory(MemoryError::Conflicts { .. }) => Code::Aborted,
-            HostError::Memory(MemoryError::NoSpace { .. }) => Code::ResourceExhausted,
-            HostError::Unreachable { .. }
-            | HostError::Stopping
-            | HostError::Memory(MemoryError::Connection { .. }) => Code::Unavailable,
-            HostError::NotAnImage { .. } | HostError::Memory(MemoryError::Digest { .. }) => {
-                Code::DataLoss
-            }
-            HostError::Qemu { .. }
+            HostError::Unreachable { .. } | HostError::Stopping => Code::Unavailable,
+            HostError::NotAnImage { .. } => Code::DataLoss,
+            HostError::Precondition(_)
+            | HostError::Qemu { .. }
             | HostError::Refused { .. }
             | HostError::Monitor { .. }
             | HostError::Stream { .. }
             | HostError::Agent { .. } => Code::FailedPrecondition,
-            HostError::Memory(_)
-            | HostError::File { .. }
+            HostError::File { .. }
             | HostError::Listen { .. }
             | HostError::Endpoint(_)
             | HostError::Internal(_) => Code::Internal,

@@ -49,6 +49,16 @@ pub(crate) struct Taken {
     /// Bytes of memory sent in each pass, the last while the source stood.
     #[serde(default)]
     pub(crate) pass_bytes: Vec<u64>,
+    /// RAM is at the destination's host.
+    #[serde(default)]
+    pub(crate) straight: Option<Went>,
+}
+
+/// How RAM went while it was captured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Went {
+    pub(crate) sent_bytes: u64,
+    pub(crate) transport: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -136,10 +146,14 @@ impl Migrations {
     }
 
     pub(crate) fn capture(&self, id: &str) -> Result<(Capture, Taken), HostError> {
-        let capture = self.get(id).and_then(|migration| migration.capture);
-        capture.and_then(|capture| Some((capture.clone(), capture.taken?))).ok_or_else(|| {
-            HostError::NotFound { what: "capture of migration", name: id.to_owned() }
-        })
+        let capture = self.begun_capture(id)?;
+        let taken = capture.taken.clone().ok_or_else(|| no_capture(id))?;
+        Ok((capture, taken))
+    }
+
+    /// One that may still be in the middle of it.
+    pub(crate) fn begun_capture(&self, id: &str) -> Result<Capture, HostError> {
+        self.get(id).and_then(|migration| migration.capture).ok_or_else(|| no_capture(id))
     }
 
     pub(crate) fn receive(&self, id: &str) -> Result<Receive, HostError> {
@@ -180,6 +194,10 @@ impl Migrations {
     pub(crate) fn turn(&self, id: &str, side: Side) -> Turn {
         locked(&self.turns).entry((id.to_owned(), side)).or_default().clone()
     }
+}
+
+fn no_capture(id: &str) -> HostError {
+    HostError::NotFound { what: "capture of migration", name: id.to_owned() }
 }
 
 impl Receive {

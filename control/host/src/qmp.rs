@@ -32,6 +32,8 @@ pub(crate) struct Qmp {
     writer: OwnedWriteHalf,
     /// What came while an answer was awaited. Bounded by the connection's short life.
     events: VecDeque<Event>,
+    /// Called as soon as it is read that the guest stands, whatever else is awaited.
+    at_stop: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// Something that QEMU says by itself.
@@ -43,6 +45,12 @@ pub(crate) struct Event {
     pub(crate) at: Instant,
 }
 
+impl Event {
+    fn is_stop(&self) -> bool {
+        self.name == "STOP"
+    }
+}
+
 impl Qmp {
     /// Connect and leave negotiation mode.
     pub(crate) async fn connect(path: &Path) -> Result<Self, HostError> {
@@ -50,7 +58,8 @@ impl Qmp {
         let stream = UnixStream::connect(path).await.map_err(broken)?;
         let (reader, writer) = stream.into_split();
         let lines = BufReader::new(reader).lines();
-        let mut qmp = Self { path: path.to_owned(), lines, writer, events: VecDeque::new() };
+        let mut qmp =
+            Self { path: path.to_owned(), lines, writer, events: VecDeque::new(), at_stop: None };
         let greeting = qmp.message("the greeting").await?;
         if greeting.get("QMP").is_none() {
             return Err(qmp.error("it did not greet as a monitor does"));
@@ -87,8 +96,25 @@ impl Qmp {
                 });
             }
             // Else something of a later QEMU.
-            self.events.extend(event(answer));
+            let event = self.heard(answer);
+            self.events.extend(event);
         }
+    }
+
+    /// From now on, do this when the guest stands: also in the middle of an answer, which QEMU may not give before.
+    pub(crate) fn at_stop(&mut self, done: impl Fn() + Send + Sync + 'static) {
+        if self.events.iter().any(Event::is_stop) {
+            done();
+        }
+        self.at_stop = Some(Box::new(done));
+    }
+
+    fn heard(&self, message: Value) -> Option<Event> {
+        let event = event(message)?;
+        if let Some(done) = self.at_stop.as_ref().filter(|_| event.is_stop()) {
+            done();
+        }
+        Some(event)
     }
 
     /// The next event; None when none comes within `patience`.
@@ -102,7 +128,8 @@ impl Qmp {
             match timeout(left, self.lines.next_line()).await {
                 Err(_) => return Ok(None),
                 Ok(line) => {
-                    if let Some(event) = event(self.parsed(line, "an event")?) {
+                    let message = self.parsed(line, "an event")?;
+                    if let Some(event) = self.heard(message) {
                         return Ok(Some(event));
                     }
                 }
@@ -153,6 +180,11 @@ fn monitor(path: &Path, reason: impl Into<String>) -> HostError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
     use tokio::{
         io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
         net::UnixListener,
@@ -189,6 +221,10 @@ mod tests {
         let mut qmp = Qmp::connect(&path).await.expect("connect");
         let answer = qmp.execute("query-status", json!({})).await.expect("answer");
         assert_eq!(answer["status"], "paused");
+        let told = Arc::new(AtomicBool::new(false));
+        let tell = told.clone();
+        qmp.at_stop(move || tell.store(true, Ordering::Relaxed));
+        assert!(told.load(Ordering::Relaxed), "it came before");
         let stop = qmp.event(Duration::ZERO).await.expect("fine").expect("kept for later");
         assert_eq!(stop.name, "STOP");
         assert!(qmp.event(Duration::ZERO).await.expect("fine").is_none());

@@ -179,6 +179,9 @@ impl Host<'_> {
                 ObjectKind::DeviceState | ObjectKind::Diff | ObjectKind::DryRun => {}
             }
         }
+        if is_ram_alone(&received.objects) {
+            return Ok(());
+        }
         let digest = received.digest.clone();
         migrations.update_receive(id, |receive| receive.arrived = Some(digest))
     }
@@ -257,6 +260,10 @@ fn check_twin(receive: &Receive, objects: &[Object]) -> Result<(), String> {
         }
     }
     let has = |kind: &ObjectKind| objects.iter().any(|object| object.kind == *kind);
+    if is_ram_alone(objects) {
+        // It comes while it is captured; the rest follows.
+        return Ok(());
+    }
     for kind in [ObjectKind::Ram, ObjectKind::DeviceState] {
         if receive.clone && !has(&kind) {
             return Err(format!("destination `{name}` is a clone and needs the {kind}"));
@@ -269,6 +276,10 @@ fn check_twin(receive: &Receive, objects: &[Object]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn is_ram_alone(objects: &[Object]) -> bool {
+    matches!(objects, [Object { kind: ObjectKind::Ram, .. }])
 }
 
 fn expected_bytes(spec: &GuestSpec, clone: bool, kind: &ObjectKind) -> Option<u64> {

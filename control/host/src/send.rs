@@ -8,8 +8,8 @@ use std::{
 
 use tidegate_api::host as api;
 use tidegate_memory::{
-    Mapping, MemoryError, Object, ObjectKind, PageHashes,
-    copy::{self, Progress, Sending, Sent, Source},
+    Mapping, MemoryError, Object, ObjectKind,
+    copy::{Progress, Sending, Sent, Source, Window},
     diff::{Diff, Figures},
     kept::Kept,
     transport::{
@@ -23,7 +23,7 @@ use tracing::info;
 use crate::{
     HostError,
     connections::ListedDial,
-    data::{Choice, Chosen, cap_of},
+    data::{Choice, Chosen, Running, cap_of},
     guest::State,
     inner::{Inner, blocking},
     migration::Side,
@@ -44,6 +44,14 @@ pub(crate) struct Carried {
     pub(crate) reason: String,
     /// Of guest memory, that earlier attempts have brought over.
     pub(crate) resumed_bytes: u64,
+}
+
+/// A copy that was begun. It is listed, and can be capped and ended, as long as this lives.
+pub(crate) struct Begun {
+    sending: Sending,
+    way: Carried,
+    pub(crate) running: Running,
+    _dial: Arc<dyn Dial>,
 }
 
 impl Inner {
@@ -71,52 +79,20 @@ impl Inner {
         let dir = self.twin_dir(&id);
         let inner = self.clone();
         blocking(move || {
-            let path = |kind| (twin::path_of(&dir, &kind), kind);
-            // RAM comes first, and the other objects are kept whole.
-            if capture.clone
-                && let Kept::Hashes(ram) = Kept::open(&dir, &ObjectKind::Ram)?
-            {
-                let others = kinds.into_iter().skip(1).map(path).collect();
-                return inner.confirm_again(&id, &data_endpoint, ram, others, &mut report);
+            // RAM comes first, and only of it there may be no more than hashes.
+            let mut sources = Vec::new();
+            for kind in kinds {
+                let kept = Kept::open(&dir, &kind)?;
+                sources.push(source(kind, kept));
             }
-            let files = kinds.into_iter().map(path).collect();
-            let sent = inner.send_files(&id, &data_endpoint, files, &how, &mut report)?;
+            let begun = inner.begin_copy(&id, &data_endpoint, sources, &how)?;
+            let sent = begun.finish(&mut report)?;
             if let (true, Some(ram)) = (capture.clone, sent.hashes.first()) {
                 inner.keep_twin(&id, taken.ram_bytes, ram)?;
             }
             Ok(sent)
         })
         .await
-    }
-
-    /// Have a copy confirmed again of whose RAM only hashes are left.
-    fn confirm_again(
-        &self,
-        id: &str,
-        data_endpoint: &str,
-        ram: PageHashes,
-        others: Vec<(PathBuf, ObjectKind)>,
-        report: &mut dyn FnMut(&Carried, Progress),
-    ) -> Result<Sent, HostError> {
-        let object = Object { kind: ObjectKind::Ram, size_bytes: ram.size_bytes() };
-        let mut objects = vec![(object, Arc::new(ram))];
-        for (path, kind) in others {
-            let memory = Mapping::open(&path)?;
-            let object = Object { kind, size_bytes: memory.size_bytes() };
-            objects.push((object, Arc::new(PageHashes::of(&memory)?)));
-        }
-        info!(migration = id, to = data_endpoint, "having a copy confirmed again");
-        let running = self.copies.begin(id, None);
-        let dial = self.dial(id, data_endpoint)?;
-        let sent = copy::confirm_again(&*dial, id, objects, &running.controls);
-        let sent = sent.map_err(unreachable_at(data_endpoint))?;
-        let way = Carried {
-            transport: sent.path.clone(),
-            reason: "nothing is sent: the destination's host has all of it".to_owned(),
-            resumed_bytes: sent.progress.total_bytes,
-        };
-        report(&way, sent.progress);
-        Ok(sent)
     }
 
     fn dial(&self, id: &str, data_endpoint: &str) -> Result<Arc<dyn Dial>, HostError> {
@@ -179,10 +155,19 @@ impl Inner {
     ) -> Result<Sent, HostError> {
         let mut sources = Vec::new();
         for (path, kind) in files {
-            let memory = Arc::new(Mapping::open(&path)?);
-            let object = Object { kind, size_bytes: memory.size_bytes() };
-            sources.push(Source { object, memory, hashes: None });
+            sources.push(source(kind, Kept::Bytes(Mapping::open(&path)?)));
         }
+        self.begin_copy(id, data_endpoint, sources, how)?.finish(report)
+    }
+
+    /// Begin a copy to another host. What has no bytes here goes over TCP, and so does the rest then.
+    pub(crate) fn begin_copy(
+        &self,
+        id: &str,
+        data_endpoint: &str,
+        sources: Vec<Source>,
+        how: &How,
+    ) -> Result<Begun, HostError> {
         if sources.is_empty() {
             return Err(HostError::Precondition(format!(
                 "migration `{id}` captured nothing that could be sent: the guest has no regions"
@@ -192,14 +177,23 @@ impl Inner {
         let cap = cap_of(how.bandwidth_mbps.unwrap_or(config.bandwidth_mbps));
         let running = self.copies.begin(id, cap);
         let dial = self.dial(id, data_endpoint)?;
-        let choice = how.transport.unwrap_or(config.transport);
-        let bytes = sources.iter().map(|source| source.object.size_bytes).sum();
+        let only_tcp = sources.iter().any(|source| source.memory.is_none());
+        let wanted = how.transport.unwrap_or(config.transport);
+        let choice = if only_tcp { Choice::TCP } else { wanted };
+        let total_bytes: u64 = sources.iter().map(|source| source.object.size_bytes).sum();
         let controls = &running.controls;
-        let chosen = self.data.choose(choice, data_endpoint, bytes, &dial, controls)?;
+        let chosen = self.data.choose(choice, data_endpoint, total_bytes, &dial, controls)?;
         let Chosen { transports, reason } = chosen;
         let controls = running.controls.clone();
         let sending = Sending::begin(&*dial, id, sources, &transports, controls);
         let sending = sending.map_err(unreachable_at(data_endpoint))?;
+        let reason = match only_tcp {
+            false => reason,
+            true if sending.resumed_bytes() == total_bytes => {
+                "nothing is sent: the destination's host has all of it".to_owned()
+            }
+            true => "RAM of which only hashes are here goes straight".to_owned(),
+        };
         let way = Carried {
             transport: sending.path().to_owned(),
             reason,
@@ -216,7 +210,37 @@ impl Inner {
             resumed_bytes,
             "sending"
         );
-        Ok(sending.finish(&mut |progress| report(&way, progress))?)
+        Ok(Begun { sending, way, running, _dial: dial })
+    }
+}
+
+impl Begun {
+    /// Send what goes through a window, as the first of the copy's objects, and commit it.
+    pub(crate) fn forward(mut self, window: &Window) -> Result<Sent, MemoryError> {
+        window.forward(&mut self.sending, 0, &mut |_| {})?;
+        self.sending.finish(&mut |_| {})
+    }
+
+    /// Send what the copy has.
+    pub(crate) fn finish(
+        self,
+        report: &mut dyn FnMut(&Carried, Progress),
+    ) -> Result<Sent, HostError> {
+        Ok(self.sending.finish(&mut |progress| report(&self.way, progress))?)
+    }
+}
+
+/// What a copy reads of an object.
+fn source(kind: ObjectKind, kept: Kept) -> Source {
+    match kept {
+        Kept::Bytes(memory) => {
+            let object = Object { kind, size_bytes: memory.size_bytes() };
+            Source { object, memory: Some(Arc::new(memory)), hashes: None }
+        }
+        Kept::Hashes(hashes) => {
+            let object = Object { kind, size_bytes: hashes.size_bytes() };
+            Source { object, memory: None, hashes: Some(Arc::new(hashes)) }
+        }
     }
 }
 

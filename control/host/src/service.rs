@@ -15,7 +15,7 @@ use tracing::info;
 
 use crate::{
     HostError,
-    capture::{Asked, Order, Way},
+    capture::{Asked, Order, To, Way},
     data::{Choice, cap_of},
     destination::Beginning,
     disks,
@@ -202,12 +202,14 @@ impl host_server::Host for Service {
         &self,
         request: Request<api::CheckCaptureRequest>,
     ) -> Answer<api::CheckCaptureResponse> {
-        let api::CheckCaptureRequest { guest, clone, regions, way, clone_use, merge } =
+        let api::CheckCaptureRequest { guest, clone, regions, way, clone_use, merge, straight } =
             request.into_inner();
         let clone_use = CloneUse::from_proto(clone_use)?;
         let way = asked_way(way)?;
-        let order = Order { guest, clone, regions, way, clone_use, audit: false };
-        let plan = self.0.plan_capture(&order).await?;
+        // Nobody is called for a check.
+        let straight = straight.then(To::default);
+        let order = Order { guest, clone, regions, way, clone_use, audit: false, straight };
+        let plan = self.0.plan_capture(None, &order).await?;
         let spec = &plan.guest.record.spec;
         let mut safety = Vec::new();
         let mut generation_id = String::new();
@@ -220,7 +222,10 @@ impl host_server::Host for Service {
             let of = |name: &String| safety::of_region(name, &plan.guest.places.region(name));
             safety.extend(plan.regions.iter().map(of));
         }
-        let kept = self.0.what_to_keep(None, plan.ram_bytes);
+        let mut kept = self.0.what_to_keep(None, plan.ram_bytes);
+        if plan.straight.is_some() {
+            kept = kept.straight(plan.ram_bytes);
+        }
         let mut files = plan.guest.region_files();
         files.retain(|file| plan.regions.contains(&file.name));
         Ok(Response::new(api::CheckCaptureResponse {
@@ -240,19 +245,37 @@ impl host_server::Host for Service {
             // Without RAM there is nothing to choose.
             twin_kept: if clone { kept.why } else { String::new() },
             twin_kept_bytes: kept.kept_bytes,
+            straight: plan.straight.is_some(),
+            twin_room_bytes: plan.room_bytes,
         }))
     }
 
     async fn capture(&self, request: Request<api::CaptureRequest>) -> Answer<api::CaptureReport> {
-        let api::CaptureRequest { migration_id, guest, clone, regions, way, audit, clone_use } =
-            request.into_inner();
+        let api::CaptureRequest {
+            migration_id,
+            guest,
+            clone,
+            regions,
+            way,
+            audit,
+            straight,
+            clone_use,
+        } = request.into_inner();
+        let straight = straight.map(straight_to).transpose()?;
         let clone_use = CloneUse::from_proto(clone_use)?;
         let id = checked_migration(&migration_id)?;
         let guest = checked_name("guest", &guest)?;
-        let order = Order { guest, clone, regions, way: asked_way(way)?, clone_use, audit };
+        let way = asked_way(way)?;
+        let order = Order { guest, clone, regions, way, clone_use, audit, straight };
         self.detached(|inner| async move {
             let taken = inner.capture(&id, &order).await?;
+            let straight = taken.straight.is_some();
+            let (sent_bytes, transport) =
+                taken.straight.map(|went| (went.sent_bytes, went.transport)).unwrap_or_default();
             Ok(api::CaptureReport {
+                straight,
+                sent_bytes,
+                transport,
                 way: taken.way.map(way_of).unwrap_or_default().into(),
                 why: taken.why,
                 pass_bytes: taken.pass_bytes,
@@ -275,7 +298,8 @@ impl host_server::Host for Service {
         let spec = GuestSpec::try_from(spec)?;
         self.detached(|inner| async move {
             inner.prepare_receive(&id, spec, clone, keep_t0).await?;
-            Ok(api::PrepareReceiveResponse { data_endpoint: inner.data_endpoint.clone() })
+            let data_endpoint = inner.data_endpoint.clone();
+            Ok(api::PrepareReceiveResponse { data_endpoint, straight: true })
         })
         .await
     }
@@ -330,7 +354,7 @@ impl host_server::Host for Service {
         let api::SetBandwidthRequest { migration_id, mbps } = request.into_inner();
         let id = checked_migration(&migration_id)?;
         let inner = &self.0;
-        inner.migrations.capture(&id)?;
+        inner.migrations.begun_capture(&id)?;
         inner.copies.set_cap(&id, cap_of(mbps));
         info!(migration = id, mbps, "bandwidth changed");
         Ok(Response::new(api::SetBandwidthResponse {}))
@@ -500,4 +524,10 @@ fn how(bandwidth_mbps: Option<u64>, transport: &str) -> Result<How, HostError> {
     let choice = wanted.map(str::parse::<Choice>).transpose();
     let transport = choice.map_err(|reason| HostError::Invalid { field: "transport", reason })?;
     Ok(How { bandwidth_mbps, transport })
+}
+
+fn straight_to(straight: api::Straight) -> Result<To, HostError> {
+    let api::Straight { data_endpoint, bandwidth_mbps, transport } = straight;
+    let how = how(Some(bandwidth_mbps).filter(|&mbps| mbps != 0), &transport)?;
+    Ok(To { data_endpoint: endpoint(data_endpoint)?, how })
 }

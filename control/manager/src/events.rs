@@ -62,8 +62,10 @@ fn figures(progress: &Progress) -> proto::Figures {
                 why,
                 pass_bytes,
                 held_packets,
+                straight,
                 ..
             } => {
+                figures.copied_bytes += straight.as_ref().map_or(0, |went| went.sent_bytes);
                 figures.capture_way = way.to_proto().into();
                 figures.capture_why.clone_from(why);
                 figures.pass_bytes.clone_from(pass_bytes);
@@ -72,7 +74,7 @@ fn figures(progress: &Progress) -> proto::Figures {
                 figures.ram_bytes = *ram_bytes;
                 figures.device_state_bytes = *device_state_bytes;
             }
-            Outcome::Copy { sent_bytes, .. } => figures.copied_bytes = *sent_bytes,
+            Outcome::Copy { sent_bytes, .. } => figures.copied_bytes += *sent_bytes,
             Outcome::Cutover { epoch, old_sessions, elapsed_ns, .. } => {
                 figures.epoch = *epoch;
                 figures.old_sessions_at_cutover = *old_sessions;

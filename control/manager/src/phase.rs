@@ -107,12 +107,18 @@ impl Phase {
     }
 
     /// Whether an abort cuts the step short instead of letting it finish. The others are short, and cutting
-    /// them could leave a guest paused with nobody waiting for the answer.
+    /// them could leave a guest paused with nobody waiting for the answer. A capture takes as long as the copy where RAM goes straight;
+    /// its host has the source go on.
     #[must_use]
     pub fn interruptible(self) -> bool {
         matches!(
             self,
-            Self::Preflight | Self::Copy | Self::Destination | Self::Drain | Self::Settle
+            Self::Preflight
+                | Self::Capture
+                | Self::Copy
+                | Self::Destination
+                | Self::Drain
+                | Self::Settle
         )
     }
 

@@ -166,7 +166,11 @@ async fn source_checks(
     let guest = findings.take("source running", running(order, peer).await)?;
     let capture = findings.take("source can be captured", capture(order, peer).await)?;
     let spec = capture.spec.clone().or(guest.spec)?;
-    let wanted = capture.ram_bytes + capture.region_bytes;
+    let wanted = match capture.twin_room_bytes {
+        // An earlier version.
+        0 => capture.ram_bytes + capture.region_bytes,
+        room => room,
+    };
     findings.note(
         "twin space",
         if wanted <= status.twin_free_bytes {
@@ -247,6 +251,7 @@ async fn capture(order: &Spec, peer: &Peer) -> Result<(CheckCaptureResponse, Str
             clone_use: clone_use(order).into(),
             merge: order.finish == FinishMode::Merge,
             way: order.capture.to_proto().into(),
+            straight: order.kind == DestinationKind::Clone,
         };
         peer.answer("CheckCapture", CALL, host.check_capture(request)).await
     };

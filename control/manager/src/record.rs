@@ -157,6 +157,15 @@ pub enum End {
     Failed,
 }
 
+/// How RAM went to the destination's host while it was captured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Straight {
+    /// On the wire.
+    pub sent_bytes: u64,
+    /// The way it took.
+    pub transport: String,
+}
+
 /// What a phase found or did, as later phases and reports need it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
@@ -206,6 +215,9 @@ pub enum Outcome {
         /// Packets that waited for the source at the switch; None when its port was not held.
         #[serde(default)]
         held_packets: Option<u64>,
+        /// RAM went to the destination's host meanwhile.
+        #[serde(default)]
+        straight: Option<Straight>,
     },
     /// The twin has arrived.
     Copy {
@@ -362,14 +374,18 @@ impl Outcome {
                     told.map(|(count, what)| format!("{count} session(s) {what}")).collect();
                 told.join(", ")
             }
-            Self::Capture { pause_ns, way, why, pass_bytes, held_packets, .. } => {
+            Self::Capture { pause_ns, way, why, pass_bytes, held_packets, straight, .. } => {
                 let paused = format!("source paused for {}", ms(pause_ns));
                 let passes = match pass_bytes.len() {
                     0 => String::new(),
                     passes => format!(", {passes} passes"),
                 };
                 let held = held_packets.map(|count| format!("; {count} packet(s) held meanwhile"));
-                format!("{paused} by {way} ({why}){passes}{}", held.unwrap_or_default())
+                let straight = straight.as_ref().map(|Straight { sent_bytes, transport }| {
+                    format!("; RAM straight to the destination's host, {sent_bytes} bytes by {transport}")
+                });
+                let (held, straight) = (held.unwrap_or_default(), straight.unwrap_or_default());
+                format!("{paused} by {way} ({why}){passes}{held}{straight}")
             }
             Self::Copy { sent_bytes, covered_bytes, transport, .. } => {
                 let way = if transport.is_empty() { "" } else { " by " };

@@ -121,7 +121,7 @@ fn memory(dir: &Path, name: &str, mib: usize, mixed: bool) -> Source {
         memory.write(at, &bytes).expect("write");
     }
     let object = Object { kind: ObjectKind::Ram, size_bytes };
-    Source { object, memory: Arc::new(memory), hashes: None }
+    Source { object, memory: Some(Arc::new(memory)), hashes: None }
 }
 
 /// How a copy is made.

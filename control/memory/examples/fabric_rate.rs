@@ -96,7 +96,7 @@ fn memory(dir: &Path, size_bytes: u64) -> Source {
         memory.write(at, &block).expect("write");
     }
     let object = Object { kind: ObjectKind::Ram, size_bytes };
-    Source { object, memory: Arc::new(memory), hashes: None }
+    Source { object, memory: Some(Arc::new(memory)), hashes: None }
 }
 
 /// Copy once: the rate of the first pass, and of one with lone pages.
@@ -127,12 +127,13 @@ fn copy(dir: &Path, ram: &Source, way: Option<Provider>) -> [f64; 2] {
         bytes as f64 / began.elapsed().as_secs_f64() / 1e9
     };
     let whole = pass(&[Stretch { object: 0, range: 0..size_bytes }], size_bytes);
+    let memory = ram.memory.as_ref().expect("memory");
     let mut lone = Vec::new();
     for page in (0..size_bytes).step_by(4 * 4096) {
         let mut word = [0; 8];
-        ram.memory.read(page, &mut word).expect("read");
+        memory.read(page, &mut word).expect("read");
         let changed = u64::from_le_bytes(word).wrapping_add(1).to_le_bytes();
-        ram.memory.write(page, &changed).expect("write");
+        memory.write(page, &changed).expect("write");
         lone.push(Stretch { object: 0, range: page..page + 4096 });
     }
     let pages = pass(&lone, size_bytes / 4);

@@ -99,10 +99,10 @@ pub enum MemoryError {
         /// How often it was sent.
         attempts: u32,
     },
-    /// A copy was confirmed, and is not there any more.
+    /// Something was sent, and is not there any more.
     #[error(
-        "the destination's host does not have section {section}, of the {object}, any more, and since it confirmed the copy \
-         only a hash of each page is kept here: abort the migration and start it again"
+        "the destination's host does not have section {section}, of the {object}, any more, and only a hash of each page \
+         is kept here: abort the migration and start it again"
     )]
     Gone {
         /// The section's number.

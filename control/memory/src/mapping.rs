@@ -10,6 +10,7 @@
 use std::{
     fs::{File, OpenOptions},
     io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -95,6 +96,17 @@ impl Mapping {
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), MemoryError> {
         self.slice(offset, bytes.len() as u64)?.copy_from(bytes);
         Ok(())
+    }
+
+    /// Copy bytes in through the file: what a full file system has no room for is an error, and not the end of this process.
+    ///
+    /// # Errors
+    /// [`MemoryError::NoSpace`], [`MemoryError::File`].
+    pub(crate) fn write_through(&self, offset: u64, bytes: &[u8]) -> Result<(), MemoryError> {
+        self.file().write_all_at(bytes, offset).map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull => no_space(&self.path, bytes.len() as u64),
+            _ => MemoryError::file("write", &self.path)(error),
+        })
     }
 
     /// Whether bytes differ from those at the same place of another mapping, without copying either.
@@ -261,15 +273,16 @@ pub(crate) fn allocate(
 ) -> Result<(), MemoryError> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), offset, len_bytes) {
         Ok(()) => Ok(()),
-        Err(rustix::io::Errno::NOSPC) => {
-            let dir = path.parent().unwrap_or(path);
-            Err(MemoryError::NoSpace {
-                path: dir.to_owned(),
-                needed_bytes: len_bytes,
-                free_bytes: free_bytes(dir)?,
-            })
-        }
+        Err(rustix::io::Errno::NOSPC) => Err(no_space(path, len_bytes)),
         Err(error) => Err(MemoryError::file("allocate", path)(error.into())),
+    }
+}
+
+fn no_space(path: &Path, needed_bytes: u64) -> MemoryError {
+    let dir = path.parent().unwrap_or(path);
+    match free_bytes(dir) {
+        Ok(free_bytes) => MemoryError::NoSpace { path: dir.to_owned(), needed_bytes, free_bytes },
+        Err(error) => error,
     }
 }
 

@@ -121,17 +121,20 @@ fn receive() {
 
 /// RAM with noise, holes and lone pages; a device state that ends inside a page.
 fn sources(dir: &Path, sections: u64) -> Vec<Source> {
-    let source = |index: usize, kind, size_bytes: u64| {
-        let path = dir.join(format!("sent-{index}"));
-        let memory = Arc::new(Mapping::create(&path, size_bytes).expect("create"));
-        Source { object: Object { kind, size_bytes }, memory, hashes: None }
+    let map = |index: usize, size_bytes: u64| {
+        Arc::new(Mapping::create(&dir.join(format!("sent-{index}")), size_bytes).expect("create"))
     };
-    let ram = source(0, ObjectKind::Ram, sections * SECTION_BYTES + (3 << 20));
+    let source = |kind, memory: Arc<Mapping>| Source {
+        object: Object { kind, size_bytes: memory.size_bytes() },
+        memory: Some(memory),
+        hashes: None,
+    };
+    let ram = map(0, sections * SECTION_BYTES + (3 << 20));
     let mut state = 1_u64;
     let mut block = vec![0; 1 << 20];
-    for at in (0..ram.object.size_bytes).step_by(block.len()) {
+    for at in (0..ram.size_bytes()).step_by(block.len()) {
         if at >> 20 & 3 == 3 {
-            ram.memory.write(at + 4096 * 9, &[at.to_le_bytes()[3] | 1; 5000]).expect("write");
+            ram.write(at + 4096 * 9, &[at.to_le_bytes()[3] | 1; 5000]).expect("write");
             continue;
         }
         for word in block.chunks_exact_mut(8) {
@@ -140,11 +143,11 @@ fn sources(dir: &Path, sections: u64) -> Vec<Source> {
             state ^= state << 17;
             word.copy_from_slice(&state.to_le_bytes());
         }
-        ram.memory.write(at, &block).expect("write");
+        ram.write(at, &block).expect("write");
     }
-    let devices = source(1, ObjectKind::DeviceState, 5001);
-    devices.memory.write(0, &[7; 5001]).expect("write");
-    vec![ram, devices]
+    let devices = map(1, 5001);
+    devices.write(0, &[7; 5001]).expect("write");
+    vec![source(ObjectKind::Ram, ram), source(ObjectKind::DeviceState, devices)]
 }
 
 fn begin(host: &Host, provider: Provider, sources: Vec<Source>) -> Result<Sending, MemoryError> {
@@ -178,7 +181,7 @@ fn passes_bring_small_changes(provider: Provider) {
     let dir = tmpfs();
     let host = Host::start(dir.path(), provider);
     let sources = sources(dir.path(), 1);
-    let ram = sources[0].memory.clone();
+    let ram = sources[0].memory.clone().expect("memory");
     let mut sending = begin(&host, provider, sources).expect("begin");
     let whole = Stretch { object: 0, range: 0..ram.size_bytes() };
     sending.pass(slice::from_ref(&whole), &mut |_| ()).expect("first pass");
@@ -243,7 +246,7 @@ fn a_damaged_section_is_cleared_in_place() {
     let dir = tmpfs();
     let host = Host::start(dir.path(), Provider::Tcp);
     let mut sources = sources(dir.path(), 1);
-    let mut hashes = PageHashes::of(&sources[0].memory).expect("hash");
+    let mut hashes = PageHashes::of(sources[0].memory.as_ref().expect("memory")).expect("hash");
     hashes.hashes_mut()[5] ^= 1;
     sources[0].hashes = Some(Arc::new(hashes));
     let sending = begin(&host, Provider::Tcp, sources).expect("begin");

@@ -7,7 +7,11 @@ use tidegate_api::host::CaptureWay;
 
 use super::{Context, Outcome};
 use crate::{
-    engine::{guest::Workload, hostd::Hosts, precopy},
+    engine::{
+        guest::Workload,
+        hostd::{Hosts, Limits},
+        precopy,
+    },
     machine::on_all_cpus,
     result::Metric,
     samples::Samples,
@@ -95,7 +99,8 @@ fn measure(
             theirs.bytes.push(moved.bytes);
             theirs.total_ms.push(moved.total_ms);
             theirs.pause_ms.push(moved.downtime_ms);
-            let moved = Hosts::start(workload, cap)?.mirror(CaptureWay::Unspecified)?;
+            let moved = Hosts::start(workload, Limits { cap, ..Limits::default() })?
+                .mirror(CaptureWay::Unspecified)?;
             eprintln!("  run {run}/{runs}: {moved:?}");
             ours.bytes.push(moved.bytes);
             ours.total_ms.push(moved.total_ms);

@@ -7,7 +7,7 @@ use crate::{
     engine::{
         Place,
         guest::Workload,
-        hostd::{GUEST, Hostd},
+        hostd::{GUEST, Hostd, Limits},
     },
     machine::on_all_cpus,
     result::Metric,
@@ -28,7 +28,7 @@ struct Turn {
 
 impl Turn {
     fn new(name: &str, place: &Place, workload: &Workload) -> anyhow::Result<Self> {
-        let mut host = Hostd::start(name, place.dir(), None)?;
+        let mut host = Hostd::start(name, place.dir(), Limits::default())?;
         host.start_guest(workload)?;
         host.pause()?;
         Ok(Self { host, passes: Samples::default(), stop: Samples::default() })
@@ -39,7 +39,7 @@ impl Turn {
         for (way, samples) in
             [(CaptureWay::Passes, &mut self.passes), (CaptureWay::Stop, &mut self.stop)]
         {
-            let report = self.host.capture(way)?;
+            let report = self.host.capture(way, None)?;
             eprintln!(
                 "  {way:?}: {} ms, passes of {:?}",
                 report.pause_ns / 1_000_000,

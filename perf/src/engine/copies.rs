@@ -73,7 +73,7 @@ impl Copying {
         };
         let size_bytes = memory.size_bytes();
         let object = Object { kind: ObjectKind::Ram, size_bytes };
-        let source = Source { object, memory: Arc::clone(memory), hashes: None };
+        let source = Source { object, memory: Some(Arc::clone(memory)), hashes: None };
         let sending = Sending::begin(&*dial, MIGRATION, vec![source], &[transport], controls)?;
         Ok(Self { sending, size_bytes, _receiver: process })
     }

@@ -15,7 +15,7 @@ use tidegate_api::{
         ApplyImageRequest, CaptureReport, CaptureRequest, CaptureWay, CheckCaptureRequest,
         CloneUse, ContinueGuestRequest, DeleteGuestRequest, ForgetRequest, GuestSpec,
         PauseGuestRequest, PrepareReceiveRequest, SendImageRequest, SendTwinRequest,
-        StartDestinationRequest, StartGuestRequest, host_client::HostClient,
+        StartDestinationRequest, StartGuestRequest, Straight, host_client::HostClient,
     },
 };
 use tidegate_guest_service::REWRITING;
@@ -37,6 +37,15 @@ const DESTINATION: &str = "destination";
 /// The guest as a bench names it.
 pub const GUEST: &str = SOURCE;
 
+/// What a host may use.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Most that it sends, in bytes per second.
+    pub cap: Option<u64>,
+    /// `twin_memory_bytes`.
+    pub twin_memory_bytes: Option<u64>,
+}
+
 /// A host's daemon.
 pub struct Hostd {
     process: Process,
@@ -46,12 +55,11 @@ pub struct Hostd {
 }
 
 impl Hostd {
-    /// Start one that keeps everything in `dir` and sends no more than `cap` bytes per second. Nothing is compressed, as
-    /// QEMU's pre-copy compresses nothing.
+    /// Start one that keeps everything in `dir`. Nothing is compressed, as QEMU's pre-copy compresses nothing.
     ///
     /// # Errors
     /// When it does not get ready.
-    pub fn start(name: &str, dir: &Path, cap: Option<u64>) -> anyhow::Result<Self> {
+    pub fn start(name: &str, dir: &Path, limits: Limits) -> anyhow::Result<Self> {
         let dir = dir.join(name);
         let under = |part: &str| dir.join(part);
         for part in ["state", "memory", "twin"] {
@@ -60,12 +68,16 @@ impl Hostd {
         let socket = format!("unix:{}", under("api").display());
         let file = under("hostd.toml");
         // 0: no cap. Rounded down, to our disadvantage.
-        let mbps = cap.map_or(0, |cap| cap * 8 / 1_000_000);
+        let mbps = limits.cap.map_or(0, |cap| cap * 8 / 1_000_000);
+        let budget = limits.twin_memory_bytes;
+        let budget =
+            budget.map_or_else(String::new, |bytes| format!("twin_memory_bytes = {bytes}"));
         let text = format!(
             r#"name = "{name}"
 state_dir = "{}"
 memory_dir = "{}"
 twin_dir = "{}"
+{budget}
 
 [api]
 listen = ["{socket}"]
@@ -123,13 +135,18 @@ compression = "off"
     ///
     /// # Errors
     /// When it is refused.
-    pub fn capture(&mut self, way: CaptureWay) -> anyhow::Result<CaptureReport> {
+    pub fn capture(
+        &mut self,
+        way: CaptureWay,
+        straight: Option<Straight>,
+    ) -> anyhow::Result<CaptureReport> {
         let request = CaptureRequest {
             migration_id: MIGRATION.to_owned(),
             guest: SOURCE.to_owned(),
             clone: true,
             way: way.into(),
             clone_use: CloneUse::Instead.into(),
+            straight,
             ..Default::default()
         };
         let report = self.runtime.block_on(self.client.capture(request))?.into_inner();
@@ -198,14 +215,14 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// Start them; `cap` is the bandwidth in bytes per second.
+    /// Start them.
     ///
     /// # Errors
     /// When one does not start.
-    pub fn start(workload: &Workload, cap: Option<u64>) -> anyhow::Result<Self> {
+    pub fn start(workload: &Workload, limits: Limits) -> anyhow::Result<Self> {
         let place = Place::new("hosts")?;
-        let mut source = Hostd::start("a", place.dir(), cap)?;
-        let destination = Hostd::start("b", place.dir(), cap)?;
+        let mut source = Hostd::start("a", place.dir(), limits)?;
+        let destination = Hostd::start("b", place.dir(), limits)?;
         let spec = source.start_guest(workload)?;
         Ok(Self { source, destination, spec, place })
     }
@@ -225,7 +242,8 @@ impl Hosts {
         let generation_id = self.generation_id()?;
         let began = Instant::now();
         let data_endpoint = self.prepare(&generation_id)?;
-        let taken = self.source.capture(way)?;
+        let straight = Straight { data_endpoint: data_endpoint.clone(), ..Straight::default() };
+        let taken = self.source.capture(way, Some(straight))?;
         let copied_bytes = self.copy(&data_endpoint)?;
         let start = StartDestinationRequest {
             migration_id: MIGRATION.to_owned(),
@@ -245,7 +263,7 @@ impl Hosts {
         self.destination.delete(DESTINATION)?;
         drop(self.place);
         Ok(Moved {
-            bytes: (copied_bytes + image_bytes) as f64,
+            bytes: (taken.sent_bytes + copied_bytes + image_bytes) as f64,
             total_ms: total.as_secs_f64() * 1e3,
             t0_pause_ms: taken.pause_ns as f64 / 1e6,
             final_pause_ms: stood.as_secs_f64() * 1e3,

@@ -3,22 +3,27 @@
 //! Two ways ([`choice`] has what speaks for which): [`stop`] copies everything while the guest stands, [`passes`] lets
 //! QEMU send the memory of the running guest, pass by pass, and only the last one stands. Both end alike: the source goes on, the
 //! twin and a device state ([`crate::qemu_stream`]) are there.
+//!
+//! With passes, RAM of which only hashes would be kept goes [`straight`] to the destination's host.
 
 mod choice;
 pub(crate) mod outgoing;
 mod passes;
 mod recover;
 mod stop;
+mod straight;
 
 use std::{path::Path, path::PathBuf, sync::Arc};
 
 pub(crate) use choice::{Asked, Choice, Way};
 pub(crate) use outgoing::migrated;
-use tidegate_memory::{ObjectKind, forecast::Forecast, twin};
+pub(crate) use straight::To;
+use tidegate_memory::{ObjectKind, copy::window, forecast::Forecast, kept::hashes_bytes, twin};
 use tracing::info;
 
 use crate::{
     HostError,
+    budget::Keep,
     guest::{Guest, State, state},
     inner::{Inner, blocking},
     migration::{Capture, Side, Taken},
@@ -43,6 +48,8 @@ pub(crate) struct Order {
     pub(crate) clone_use: CloneUse,
     /// Compare the twin with the source's memory before the source goes on.
     pub(crate) audit: bool,
+    /// RAM may go there while it is captured.
+    pub(crate) straight: Option<To>,
 }
 
 /// What a capture would hold, and how it would be taken.
@@ -54,6 +61,10 @@ pub(crate) struct Plan {
     pub(crate) ram_bytes: u64,
     pub(crate) region_bytes: u64,
     pub(crate) choice: Choice,
+    /// RAM goes there, and no more than hashes of it are kept.
+    pub(crate) straight: Option<To>,
+    /// What the twin needs where it is kept, at the most but for what a last pass may hold.
+    pub(crate) room_bytes: u64,
     /// What is on the guest's disks at T0 is what a clone begins with, so it is frozen.
     freeze_disks: bool,
     audit: bool,
@@ -62,7 +73,11 @@ pub(crate) struct Plan {
 
 impl Inner {
     /// Check everything a capture needs.
-    pub(crate) async fn plan_capture(&self, order: &Order) -> Result<Plan, HostError> {
+    pub(crate) async fn plan_capture(
+        &self,
+        id: Option<&str>,
+        order: &Order,
+    ) -> Result<Plan, HostError> {
         let name = &order.guest;
         let guest = self.guest(name)?;
         let spec = &guest.record.spec;
@@ -81,11 +96,9 @@ impl Inner {
             });
         }
         let compared = if order.regions.is_empty() { has } else { order.regions.clone() };
-        let (sources, region_bytes) = sources(&guest, order.clone, &compared)?;
+        let (mut sources, region_bytes) = sources(&guest, order.clone, &compared)?;
         check_running(&guest).await?;
         let ram_bytes = if order.clone { spec.ram_bytes() } else { 0 };
-        let reserve = if order.clone { DEVICE_STATE_ROOM_BYTES } else { 0 };
-        twin::check_space(&self.config.twin_dir, ram_bytes + region_bytes + reserve)?;
         let measured = sources.clone();
         let forecast = blocking(move || Ok(Forecast::of(&measured)?)).await?;
         let (clone, audit) = (order.clone, order.audit);
@@ -94,6 +107,17 @@ impl Inner {
             && spec.disks.iter().any(|disk| disk.overlay);
         let exact_log = spec.accel == Accel::Kvm;
         let choice = Choice::new(order.way, clone, freeze_disks, exact_log, &forecast)?;
+        let straight = self.goes_straight(id, order, choice.way, ram_bytes);
+        let kept_bytes = match &straight {
+            Some(_) => {
+                sources.retain(|(kind, _)| *kind != ObjectKind::Ram);
+                window::limit_bytes(ram_bytes) + hashes_bytes(ram_bytes)
+            }
+            None => ram_bytes,
+        };
+        let reserve = if clone { DEVICE_STATE_ROOM_BYTES } else { 0 };
+        let room_bytes = kept_bytes + region_bytes + reserve;
+        twin::check_space(&self.config.twin_dir, room_bytes)?;
         Ok(Plan {
             guest,
             clone,
@@ -101,6 +125,8 @@ impl Inner {
             ram_bytes,
             region_bytes,
             choice,
+            straight,
+            room_bytes,
             freeze_disks,
             audit,
             sources,
@@ -108,7 +134,11 @@ impl Inner {
     }
 
     /// Take T0, or answer what was taken before under this id.
-    pub(crate) async fn capture(&self, id: &str, order: &Order) -> Result<Taken, HostError> {
+    pub(crate) async fn capture(
+        self: &Arc<Self>,
+        id: &str,
+        order: &Order,
+    ) -> Result<Taken, HostError> {
         let turn = self.migrations.turn(id, Side::Source);
         let _turn = turn.lock().await;
         let name = &order.guest;
@@ -125,7 +155,7 @@ impl Inner {
                 None => self.recover_capture(id, &capture).await?,
             }
         }
-        let plan = self.plan_capture(order).await?;
+        let plan = self.plan_capture(Some(id), order).await?;
         let capture = Capture {
             guest: name.clone(),
             clone: order.clone,
@@ -142,7 +172,7 @@ impl Inner {
         self.keep(id, &plan, taken)
     }
 
-    async fn take(&self, id: &str, plan: &Plan) -> Result<Taken, Failed> {
+    async fn take(self: &Arc<Self>, id: &str, plan: &Plan) -> Result<Taken, Failed> {
         let dir = self.twin_dir(id);
         records::remove_dir(&dir)?;
         let reserve = if plan.clone { DEVICE_STATE_ROOM_BYTES } else { 0 };
@@ -164,7 +194,7 @@ impl Inner {
         }
         match plan.choice.way {
             Way::Stop => stop::take(id, plan, &dir, prepared, qmp, true).await,
-            Way::Passes => passes::take(id, plan, &dir, prepared, qmp).await,
+            Way::Passes => passes::take(self, id, plan, &dir, prepared, qmp).await,
         }
     }
 
@@ -180,7 +210,10 @@ impl Inner {
         let taken = taken.map_err(|failed| failed.error);
         let recorded = self.migrations.update(id, |migration| {
             match (&mut migration.capture, &taken) {
-                (Some(capture), Ok(taken)) => capture.taken = Some(taken.clone()),
+                (Some(capture), Ok(taken)) => {
+                    capture.kept = taken.straight.as_ref().map(|_| Keep::Hashes);
+                    capture.taken = Some(taken.clone());
+                }
                 _ if paused => {}
                 _ => migration.capture = None,
             }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::json;
-use tidegate_memory::{ObjectKind, twin::Prepared};
+use tidegate_memory::{ObjectKind, copy::Window, twin::Prepared};
 use tokio::{
     net::UnixListener,
     task::JoinHandle,
@@ -23,7 +23,7 @@ use crate::{
     guest::Guest,
     inner::blocking,
     qemu::{RAM_ID, region_id},
-    qemu_stream::{self, Arrived, DeviceState, Known, Malformed},
+    qemu_stream::{self, Arrived, DeviceState, Known, Malformed, Twin},
     qmp::Qmp,
 };
 
@@ -37,6 +37,23 @@ const UNLIMITED_BYTES_PER_SECOND: u64 = 1 << 40;
 /// What changes the stream in ways that are not understood here, or the guest's speed.
 const UNWANTED: [&str; 6] =
     ["xbzrle", "compress", "multifd", "postcopy-ram", "background-snapshot", "auto-converge"];
+
+/// Where a guest's memory goes.
+#[derive(Clone)]
+pub(super) struct Room {
+    pub(super) prepared: Arc<Prepared>,
+    /// RAM leaves through it.
+    pub(super) window: Option<Arc<Window>>,
+}
+
+impl Room {
+    fn of(&self, kind: &ObjectKind) -> Option<Twin<'_>> {
+        match &self.window {
+            Some(window) if *kind == ObjectKind::Ram => Some(Twin::Leaving(window)),
+            _ => self.prepared.twin(kind).map(Twin::Kept),
+        }
+    }
+}
 
 /// A state on its way.
 pub(super) struct Outgoing {
@@ -73,12 +90,12 @@ pub(super) async fn save(state: DeviceState, path: PathBuf) -> Result<u64, HostE
 }
 
 impl Outgoing {
-    /// Have QEMU begin. With a twin, the memory comes too and goes there; without, it is left out. QEMU stops a guest that
+    /// Have QEMU begin. With room for it, the memory comes too and goes there; without, it is left out. QEMU stops a guest that
     /// runs when what is left takes no longer than `last_pass`.
     pub(super) async fn begin(
         guest: &Guest,
         qmp: &mut Qmp,
-        twin: Option<Arc<Prepared>>,
+        room: Option<Room>,
         last_pass: Duration,
     ) -> Result<Self, HostError> {
         let path = guest.places.state_socket();
@@ -86,8 +103,8 @@ impl Outgoing {
         // Left by a run that was killed.
         let _ = fs::remove_file(&path);
         let listener = UnixListener::bind(&path).map_err(unusable)?;
-        let begun = match configure(qmp, twin.is_none(), last_pass).await {
-            Ok(()) => Self::connect(guest, qmp, twin, &listener).await,
+        let begun = match configure(qmp, room.is_none(), last_pass).await {
+            Ok(()) => Self::connect(guest, qmp, room, &listener).await,
             Err(error) => Err(error),
         };
         // Connected or not, nobody else is to find it.
@@ -105,7 +122,7 @@ impl Outgoing {
     async fn connect(
         guest: &Guest,
         qmp: &mut Qmp,
-        twin: Option<Arc<Prepared>>,
+        room: Option<Room>,
         listener: &UnixListener,
     ) -> Result<Self, HostError> {
         let path = guest.places.state_socket();
@@ -131,7 +148,7 @@ impl Outgoing {
         let told = arrived.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let known = |(id, size_bytes, kind): (String, u64, ObjectKind)| {
-                let twin = twin.as_ref().and_then(|prepared| prepared.twin(&kind));
+                let twin = room.as_ref().and_then(|room| room.of(&kind));
                 Known { id, size_bytes, twin }
             };
             let known: Vec<_> = blocks.into_iter().map(known).collect();

@@ -11,28 +11,33 @@
 //! QEMU stops the guest by itself as soon as what is left takes less than [`LAST_PASS`](super::choice). A guest that
 //! changes more than that, pass after pass, is to be stopped when another pass would not leave less: the pause is then the copy
 //! of what it changes all the time, and never that of its RAM. Where a copy of all is even faster (QEMU sends by one thread,
-//! and looks at each page twice), the passes are given up for that, unless they were asked for.
+//! and looks at each page twice), the passes are given up for that, unless they were asked for, or RAM goes
+//! [`straight`](super::straight).
 
 use std::{
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use serde_json::json;
-use tidegate_memory::twin::Prepared;
+use tidegate_memory::{copy::Window, twin::Prepared};
 
 use super::{
     Failed, Plan, Way, audit,
     choice::{LAST_PASS, MOST_PASSES},
     device_state, go_on,
-    outgoing::{Outgoing, save},
+    outgoing::{Outgoing, Room, save},
     stop,
+    straight::Straight,
 };
 use crate::{
     HostError,
     guest::{Guest, tail},
-    inner::blocking,
+    inner::{Inner, blocking},
     migration::Taken,
     qmp::{Event, Qmp},
 };
@@ -48,32 +53,75 @@ const SILENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) async fn take(
+    inner: &Arc<Inner>,
+    id: &str,
+    plan: &Plan,
+    dir: &Path,
+    prepared: Arc<Prepared>,
+    qmp: Qmp,
+) -> Result<Taken, Failed> {
+    let Some(to) = &plan.straight else { return pass(id, plan, dir, prepared, qmp, None).await };
+    // The guest has heard of nothing yet.
+    let mut straight = Straight::begin(inner, id, plan, to, dir).await?;
+    match pass(id, plan, dir, prepared, qmp, Some(&mut straight)).await {
+        Err(Failed { error, source_paused }) => {
+            Err(Failed { error: straight.abandon().await.unwrap_or(error), source_paused })
+        }
+        taken => taken,
+    }
+}
+
+async fn pass(
     id: &str,
     plan: &Plan,
     dir: &Path,
     prepared: Arc<Prepared>,
     mut qmp: Qmp,
+    mut straight: Option<&mut Straight>,
 ) -> Result<Taken, Failed> {
     let guest = &plan.guest;
-    let (outgoing, first_pause) = match begin(plan, &mut qmp, prepared.clone()).await {
+    let window = straight.as_ref().map(|straight| straight.window.clone());
+    let room = Room { prepared: prepared.clone(), window: window.clone() };
+    let (outgoing, first_pause) = match begin(plan, &mut qmp, room).await {
         Ok(begun) => begun,
         Err(error) => return go_on(guest, qmp, Err(error)).await,
     };
-    let mut passes = Passes::new(plan.choice.free.then_some(plan.choice.copy));
-    let followed = passes.follow(&mut qmp, &outgoing).await;
+    let running = Running::new(guest);
+    let (leaving, passing) = (window.clone(), running.0.clone());
+    qmp.at_stop(move || {
+        passing.store(false, Ordering::Relaxed);
+        if let Some(window) = &leaving {
+            // Its pause is not to wait for another host; nor can QEMU answer while it waits for us.
+            window.lift();
+        }
+    });
+    // Without room for all of RAM there is nothing to copy it to.
+    let copy = plan.choice.free.then_some(plan.choice.copy).filter(|_| straight.is_none());
+    let mut passes = Passes::new(copy);
+    let followed = passes.follow(&mut qmp, &outgoing, window.as_deref()).await;
     let held = match followed {
         Ok(End::StopIsShorter(why)) => {
+            drop(running);
             return instead(id, plan, dir, prepared, qmp, outgoing, why).await;
         }
-        Ok(End::Sent) if plan.audit => read_and_audited(plan, prepared, outgoing).await,
+        Ok(End::Sent) if plan.audit => {
+            read_and_audited(plan, prepared, outgoing, straight.as_deref_mut()).await
+        }
         // What is still in the socket is T0 already: the guest need not wait for us to read it.
         Ok(End::Sent) => Ok(Through::Sent(outgoing)),
         Err(error) => {
+            if let Some(straight) = &mut straight {
+                // Or who reads QEMU's stream waits for room.
+                straight.give_up();
+            }
             outgoing.abandon(&mut qmp).await;
             Err(error)
         }
     };
+    drop(running);
     let through = go_on(guest, qmp, held).await.map_err(|failed| ended(guest, failed))?;
+    // What the last pass holds may take its time to leave.
+    let _running = Running::new(guest);
     let last_pause = passes.paused_at.map_or(Duration::ZERO, |at| at.elapsed());
     let pause_ns = last_pause.max(first_pause).as_nanos() as u64;
     let state = match through {
@@ -81,6 +129,10 @@ pub(super) async fn take(
         Through::Sent(outgoing) => outgoing.finish(guest).await?,
     };
     let device_state_bytes = save(state, device_state(dir)).await?;
+    let went = match straight {
+        Some(straight) => Some(straight.keep(dir).await?),
+        None => None,
+    };
     Ok(Taken {
         pause_ns,
         ram_bytes: plan.ram_bytes,
@@ -89,24 +141,21 @@ pub(super) async fn take(
         way: Some(Way::Passes),
         why: plan.choice.why.clone(),
         pass_bytes: passes.bytes,
+        straight: went,
     })
 }
 
 /// Have QEMU begin; how long the guest stood for that.
-async fn begin(
-    plan: &Plan,
-    qmp: &mut Qmp,
-    prepared: Arc<Prepared>,
-) -> Result<(Outgoing, Duration), HostError> {
+async fn begin(plan: &Plan, qmp: &mut Qmp, room: Room) -> Result<(Outgoing, Duration), HostError> {
     let guest = &plan.guest;
     if plan.choice.exact_log {
-        let outgoing = Outgoing::begin(guest, qmp, Some(prepared), LAST_PASS).await?;
+        let outgoing = Outgoing::begin(guest, qmp, Some(room), LAST_PASS).await?;
         return Ok((outgoing, Duration::ZERO));
     }
     let paused_at = Instant::now();
     qmp.execute("stop", json!({})).await?;
     // No other look at the log: nothing is ever little enough for QEMU to look whether it grew.
-    let outgoing = Outgoing::begin(guest, qmp, Some(prepared), Duration::ZERO).await?;
+    let outgoing = Outgoing::begin(guest, qmp, Some(room), Duration::ZERO).await?;
     let looked = looked(qmp).await;
     let went_on = match looked {
         Ok(()) => qmp.execute("cont", json!({})).await.map(drop),
@@ -149,6 +198,23 @@ async fn instead(
     Ok(Taken { why, ..taken })
 }
 
+/// A guest runs while it is captured: it can be said without asking it.
+struct Running(Arc<AtomicBool>);
+
+impl Running {
+    fn new(guest: &Guest) -> Self {
+        // Relaxed: nothing hangs on it.
+        guest.passing.store(true, Ordering::Relaxed);
+        Self(guest.passing.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// How passes end.
 enum End {
     /// QEMU has sent everything, and the guest stands.
@@ -162,9 +228,14 @@ async fn read_and_audited(
     plan: &Plan,
     prepared: Arc<Prepared>,
     outgoing: Outgoing,
+    straight: Option<&mut Straight>,
 ) -> Result<Through, HostError> {
     let state = outgoing.finish(&plan.guest).await?;
-    audit(plan, prepared).await.map(|()| Through::Read(state))
+    audit(plan, prepared).await?;
+    if let Some(straight) = straight {
+        straight.audit(&plan.guest).await?;
+    }
+    Ok(Through::Read(state))
 }
 
 /// How far the state is when the guest may go on.
@@ -207,13 +278,22 @@ impl Passes {
     }
 
     /// Follow QEMU until it has sent everything, or need not.
-    async fn follow(&mut self, qmp: &mut Qmp, outgoing: &Outgoing) -> Result<End, HostError> {
+    async fn follow(
+        &mut self,
+        qmp: &mut Qmp,
+        outgoing: &Outgoing,
+        window: Option<&Window>,
+    ) -> Result<End, HostError> {
         let mut heard_at = Instant::now();
         let mut seen = 0;
         loop {
             let event = qmp.event(LOOK).await?;
             let now = outgoing.arrived.stream_bytes();
-            if now != seen {
+            if window.is_some_and(Window::is_over) {
+                return Err(HostError::Precondition("RAM is brought over no more".to_owned()));
+            }
+            // Who waits for another host is not silent.
+            if now != seen || window.is_some_and(Window::is_full) {
                 (seen, heard_at) = (now, Instant::now());
             }
             match event {

@@ -53,5 +53,6 @@ pub(super) async fn take(
         way: Some(Way::Stop),
         why: plan.choice.why.clone(),
         pass_bytes: Vec::new(),
+        straight: None,
     })
 }

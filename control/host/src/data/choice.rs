@@ -23,6 +23,15 @@ use crate::{HostError, data::Data};
 #[serde(try_from = "String")]
 pub struct Choice(Wanted);
 
+impl Choice {
+    pub(crate) const TCP: Self = Self(Wanted::Tcp);
+
+    /// Whether TCP may be taken.
+    pub(crate) fn allows_tcp(self) -> bool {
+        matches!(self.0, Wanted::Auto | Wanted::Tcp)
+    }
+}
+
 impl FromStr for Choice {
     type Err = String;
 

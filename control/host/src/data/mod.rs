@@ -21,7 +21,7 @@ use tidegate_memory::{
 
 pub use choice::Choice;
 pub(crate) use choice::Chosen;
-pub(crate) use copies::{Copies, cap_of};
+pub(crate) use copies::{Copies, Running, cap_of};
 
 use crate::{
     HostError,

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use tidegate_memory::{Mapping, mapping::PAGE_BYTES};
 
 use super::{
-    Arrived, DeviceState, Known, MAX_DEVICES_BYTES, Malformed, ram::MAX_LOOSE_BYTES, read,
+    Arrived, DeviceState, Known, MAX_DEVICES_BYTES, Malformed, Twin, ram::MAX_LOOSE_BYTES, read,
 };
 
 /// The blocks of memory that are in files, and their pages.
@@ -54,7 +54,7 @@ fn into(
 fn known(twins: Option<&[Mapping; 2]>) -> [Known<'_>; 2] {
     [0, 1].map(|index| {
         let (id, pages) = BLOCKS[index];
-        let twin = twins.map(|twins| &twins[index]);
+        let twin = twins.map(|twins| Twin::Kept(&twins[index]));
         Known { id: id.to_owned(), size_bytes: (pages * PAGE_BYTES) as u64, twin }
     })
 }

@@ -44,7 +44,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use tidegate_memory::Mapping;
+use tidegate_memory::{Mapping, MemoryError, copy::Window};
 
 pub(crate) use error::Malformed;
 use ram::Ram;
@@ -78,7 +78,25 @@ pub(crate) struct Known<'a> {
     pub(crate) id: String,
     pub(crate) size_bytes: u64,
     /// Where its pages go. None: they are copied otherwise, and must not be in the stream.
-    pub(crate) twin: Option<&'a Mapping>,
+    pub(crate) twin: Option<Twin<'a>>,
+}
+
+/// Where a block's pages go.
+#[derive(Clone, Copy)]
+pub(crate) enum Twin<'a> {
+    /// They stay.
+    Kept(&'a Mapping),
+    /// They leave for another host.
+    Leaving(&'a Window),
+}
+
+impl Twin<'_> {
+    fn write(&self, offset: u64, page: &[u8]) -> Result<(), MemoryError> {
+        match self {
+            Self::Kept(twin) => twin.write(offset, page),
+            Self::Leaving(window) => window.put(offset, page),
+        }
+    }
 }
 
 /// What has arrived so far. Written by who reads the stream, read by who drives the capture. Relaxed: nothing hangs on

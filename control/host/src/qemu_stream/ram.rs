@@ -13,9 +13,9 @@
 
 use std::{io::Read, sync::atomic::Ordering};
 
-use tidegate_memory::{Mapping, MemoryError, mapping};
+use tidegate_memory::{MemoryError, mapping};
 
-use super::{Arrived, Known, Malformed, Reader};
+use super::{Arrived, Known, Malformed, Reader, Twin};
 
 pub(super) const PAGE_BYTES: usize = mapping::PAGE_BYTES;
 
@@ -50,7 +50,7 @@ struct Block<'a> {
 
 enum Place<'a> {
     /// A twin, and which of its pages were written: all others are zeros.
-    Twin(&'a Mapping, PageSet),
+    Twin(Twin<'a>, PageSet),
     /// In a file, copied otherwise.
     Elsewhere,
     /// In no file.

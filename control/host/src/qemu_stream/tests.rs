@@ -111,8 +111,8 @@ impl Twins {
         let size = |pages: usize| (pages * PAGE_BYTES) as u64;
         let known = |id: &str, pages, twin| Known { id: id.into(), size_bytes: size(pages), twin };
         let known = [
-            known("ram0", RAM_PAGES, Some(&self.ram)),
-            known("region0", REGION_PAGES, Some(&self.region)),
+            known("ram0", RAM_PAGES, Some(Twin::Kept(&self.ram))),
+            known("region0", REGION_PAGES, Some(Twin::Kept(&self.region))),
         ];
         read(stream, &known, &self.arrived)
     }
@@ -263,7 +263,7 @@ fn a_recorded_stream_is_read() {
     let recorded = std::fs::read(dir.join("qemu-7.2-microvm.stream")).expect("recorded");
     let twin_dir = tempfile::tempdir().expect("dir");
     let ram = Mapping::create(&twin_dir.path().join("ram"), 1 << 20).expect("twin");
-    let known = [Known { id: "ram0".into(), size_bytes: 1 << 20, twin: Some(&ram) }];
+    let known = [Known { id: "ram0".into(), size_bytes: 1 << 20, twin: Some(Twin::Kept(&ram)) }];
     let arrived = Arrived::default();
     let state = read(&*recorded, &known, &arrived).expect("read");
     assert_eq!(state.machine, "microvm");

@@ -131,8 +131,8 @@ impl Daemon {
         Self { process, client: HostClient::new(channel) }
     }
 
-    async fn prepare(&mut self) -> String {
-        let spec = Some(spec("web-2"));
+    pub(crate) async fn prepare(&mut self, spec: api::GuestSpec) -> String {
+        let spec = Some(spec);
         let request = api::PrepareReceiveRequest {
             migration_id: id(),
             spec,
@@ -170,7 +170,7 @@ async fn a_receiver_that_is_killed_goes_on_where_it_was() {
     let dir = tempfile::tempdir().expect("dir");
     let memory = configure(dir.path());
     let mut b = Daemon::start(dir.path()).await;
-    let data = b.prepare().await;
+    let data = b.prepare(spec("web-2")).await;
     // 32 MiB of RAM are one section: capped, so that it is in the middle of it for long. Device state and region are
     // committed meanwhile by the other lanes.
     let mut stream = a.client.send_twin(slowly(&data, 8)).await.expect("begins").into_inner();
@@ -193,7 +193,7 @@ async fn a_receiver_that_is_killed_goes_on_where_it_was() {
     drop(b);
 
     let mut b = Daemon::start(dir.path()).await;
-    let data = b.prepare().await;
+    let data = b.prepare(spec("web-2")).await;
     let lifted = api::SetBandwidthRequest { migration_id: id(), mbps: 0 };
     a.client.set_bandwidth(lifted).await.expect("lifted");
     let sent = a.send(&data).await.expect("sent");

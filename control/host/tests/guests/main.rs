@@ -14,3 +14,4 @@ mod restart;
 mod rewriter;
 mod rig;
 mod sockets;
+mod straight;

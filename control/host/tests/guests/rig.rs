@@ -41,7 +41,11 @@ impl Rig {
         Self::configured(name, data, None).await
     }
 
-    async fn configured(name: &str, data: DataConfig, twin_memory_bytes: Option<u64>) -> Self {
+    pub(crate) async fn configured(
+        name: &str,
+        data: DataConfig,
+        twin_memory_bytes: Option<u64>,
+    ) -> Self {
         let base = Path::new("/dev/shm");
         let base = if base.is_dir() { base.to_owned() } else { std::env::temp_dir() };
         let dir = tempfile::tempdir_in(base).expect("directory");

@@ -1,6 +1,7 @@
 //! Steps on the guests' memory: capture, copy, diff, merge.
 
-use tidegate_api::host as proto;
+use tidegate_api::host::{self as proto, host_client::HostClient};
+use tonic::transport::Channel;
 
 use super::Work;
 use crate::{
@@ -8,8 +9,9 @@ use crate::{
     hold, link,
     live::{self, Advance},
     pace::{CALL, COPY_SILENCE, MEMORY_CALL},
+    peers::Peer,
     phase::Phase,
-    record::Outcome,
+    record::{Outcome, Straight},
     spec::{CaptureWay, DestinationKind, FinishMode, NewSessions, Spec},
 };
 
@@ -26,6 +28,14 @@ pub(super) async fn capture(work: &Work) -> Result<Outcome, Error> {
         // The switch, or the source's connection to it, may have begun anew since the preflight.
         link::wait_until_up(switch, port, work.pace.link).await?;
     }
+    let mut straight = None;
+    if clone {
+        // Again, for a destination's host that has forgotten it.
+        let prepared = prepare(work).await?;
+        let data_endpoint = prepared.data_endpoint;
+        let to = proto::Straight { data_endpoint, ..proto::Straight::default() };
+        straight = prepared.straight.then_some(to);
+    }
     let (peer, mut host) = work.source_host().await?;
     let request = proto::CaptureRequest {
         migration_id: work.id.to_string(),
@@ -35,14 +45,17 @@ pub(super) async fn capture(work: &Work) -> Result<Outcome, Error> {
         clone_use: clone_use(&work.progress.spec).into(),
         way: work.progress.spec.capture.to_proto().into(),
         audit: false,
+        straight,
     };
-    let call = peer.answer("Capture", MEMORY_CALL, host.capture(request));
+    let call = captured(peer, &mut host, request);
     let (report, held_packets) = match &port {
         Some(port) => hold::while_held(switch, port, call).await,
         None => (call.await, None),
     };
     let report = report?;
+    let went = Straight { sent_bytes: report.sent_bytes, transport: report.transport.clone() };
     Ok(Outcome::Capture {
+        straight: report.straight.then_some(went),
         way: CaptureWay::from_proto(report.way()),
         why: report.why,
         pass_bytes: report.pass_bytes,
@@ -54,8 +67,26 @@ pub(super) async fn capture(work: &Work) -> Result<Outcome, Error> {
     })
 }
 
+/// Where RAM goes straight, a capture takes as long as its copy: as long as the host is there, it is asked again.
+async fn captured(
+    peer: &Peer,
+    host: &mut HostClient<Channel>,
+    request: proto::CaptureRequest,
+) -> Result<proto::CaptureReport, Error> {
+    loop {
+        let asked = peer.answer("Capture", MEMORY_CALL, host.capture(request.clone())).await;
+        match asked {
+            Err(Error::TimedOut { .. }) if request.straight.is_some() => {
+                let there = host.get_status(proto::GetStatusRequest {});
+                peer.answer("GetStatus", CALL, there).await?;
+            }
+            asked => return asked,
+        }
+    }
+}
+
 /// Have the destination's host make room for the guest; where it takes memory.
-pub(super) async fn prepare(work: &Work) -> Result<String, Error> {
+pub(super) async fn prepare(work: &Work) -> Result<proto::PrepareReceiveResponse, Error> {
     let Outcome::Preflight { destination, .. } = work.outcome(Phase::Preflight)? else {
         return Err(Error::Missing { phase: Phase::Preflight });
     };
@@ -69,7 +100,7 @@ pub(super) async fn prepare(work: &Work) -> Result<String, Error> {
         keep_t0: spec.finish == FinishMode::Mirror(NewSessions::Cut),
     };
     let call = host.prepare_receive(request);
-    Ok(receiver.answer("PrepareReceive", MEMORY_CALL, call).await?.data_endpoint)
+    receiver.answer("PrepareReceive", MEMORY_CALL, call).await
 }
 
 /// Whether the clone runs while the source does.
@@ -83,7 +114,7 @@ pub(crate) fn clone_use(order: &Spec) -> proto::CloneUse {
 /// Send the twin to the destination's host.
 pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
     // Again, for a destination's host that has forgotten it, and for migrations that an earlier version began.
-    let data_endpoint = prepare(work).await?;
+    let data_endpoint = prepare(work).await?.data_endpoint;
     let (sender, mut host) = work.source_host().await?;
     let carriage = work.progress.spec.carriage;
     let request = proto::SendTwinRequest {

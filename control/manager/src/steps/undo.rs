@@ -23,6 +23,10 @@ pub async fn undo(work: &Work) -> Result<Vec<String>, Error> {
     let spec = &progress.spec;
     let mut left_behind = Vec::new();
     needs_source(work).await?;
+    // A capture that still goes on has the source's monitor.
+    if progress.has_begun(Phase::Capture) && progress.done(Phase::Capture).is_none() {
+        guests::forget(work, &spec.source_host).await?;
+    }
     // The source first, so that it answers when its packets come back.
     if progress.has_begun(Phase::Capture) {
         left_behind.extend(continue_source(work).await?);

@@ -11,7 +11,7 @@
 //! | 4, 4 | version 1, zero |
 //! | 36 | the kernel's boot id |
 //! | 4 | zero |
-//! | 32 | BLAKE3 of the objects as LAYOUT lists them |
+//! | 32 | BLAKE3 of the objects as LAYOUT lists them; of a layout that grew, of all it has now |
 //! | each entry | the later one for a section counts |
 //! | 4, 4 | section's number, 1 committed or 2 begun anew |
 //! | 32 | digest |
@@ -28,7 +28,7 @@ use std::{
 use twox_hash::XxHash3_128;
 
 use crate::{
-    MemoryError,
+    MemoryError, Object,
     copy::{Layout, message::encode_objects},
     page_hashes::{DIGEST_BYTES, Digest},
     wire::{Reader, Writer},
@@ -49,37 +49,58 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Go on with the ledger of this layout, if there is one.
-    pub(crate) fn resume(path: &Path, layout: &Layout) -> Result<Option<Self>, MemoryError> {
+    /// Go on with the ledger of this layout, or of one with only the first of its objects, if there is one; how many objects that
+    /// has. Their sections have the same numbers in both.
+    pub(crate) fn resume(
+        path: &Path,
+        layout: &Layout,
+    ) -> Result<Option<(Self, usize)>, MemoryError> {
         // Anything that keeps it from being read makes it void: then the copy begins anew.
         let Ok(bytes) = fs::read(path) else { return Ok(None) };
-        let head = head(layout)?;
-        let Some(entries) = bytes.strip_prefix(&head[..]) else { return Ok(None) };
-        let mut committed = vec![None; layout.sections() as usize];
-        let mut read = 0;
-        for entry in entries.chunks_exact(ENTRY_BYTES) {
-            let Some((section, digest)) = parse_entry(entry) else { break };
-            let Some(place) = committed.get_mut(section as usize) else { break };
-            *place = digest;
-            read += ENTRY_BYTES;
+        let all = layout.objects();
+        for objects in (1..=all.len()).rev() {
+            let head = head(&all[..objects])?;
+            let Some(entries) = bytes.strip_prefix(&head[..]) else { continue };
+            let mut committed = vec![None; layout.sections() as usize];
+            let mut read = 0;
+            for entry in entries.chunks_exact(ENTRY_BYTES) {
+                let Some((section, digest)) = parse_entry(entry) else { break };
+                let Some(place) = committed.get_mut(section as usize) else { break };
+                *place = digest;
+                read += ENTRY_BYTES;
+            }
+            if objects < all.len() {
+                return Self::begin(path, layout, &entries[..read], committed)
+                    .map(|grown| Some((grown, objects)));
+            }
+            let file = OpenOptions::new().append(true).open(path);
+            let file = file.map_err(MemoryError::file("open", path))?;
+            let len = (head.len() + read) as u64;
+            file.set_len(len).map_err(MemoryError::file("shorten", path))?;
+            return Ok(Some((Self { path: path.to_owned(), file, committed }, objects)));
         }
-        let file = OpenOptions::new().append(true).open(path);
-        let file = file.map_err(MemoryError::file("open", path))?;
-        let len = (head.len() + read) as u64;
-        file.set_len(len).map_err(MemoryError::file("shorten", path))?;
-        Ok(Some(Self { path: path.to_owned(), file, committed }))
+        Ok(None)
     }
 
     /// Begin a ledger anew.
     pub(crate) fn create(path: &Path, layout: &Layout) -> Result<Self, MemoryError> {
+        Self::begin(path, layout, &[], vec![None; layout.sections() as usize])
+    }
+
+    fn begin(
+        path: &Path,
+        layout: &Layout,
+        entries: &[u8],
+        committed: Vec<Option<Digest>>,
+    ) -> Result<Self, MemoryError> {
         let write = || {
             let aside = path.with_extension("tmp");
-            fs::write(&aside, head(layout).map_err(std::io::Error::other)?)?;
+            let head = head(layout.objects()).map_err(std::io::Error::other)?;
+            fs::write(&aside, [&head[..], entries].concat())?;
             fs::rename(&aside, path)?;
             OpenOptions::new().append(true).open(path)
         };
         let file = write().map_err(MemoryError::file("create", path))?;
-        let committed = vec![None; layout.sections() as usize];
         Ok(Self { path: path.to_owned(), file, committed })
     }
 
@@ -113,13 +134,13 @@ impl Ledger {
     }
 }
 
-fn head(layout: &Layout) -> Result<Vec<u8>, MemoryError> {
+fn head(objects: &[Object]) -> Result<Vec<u8>, MemoryError> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     let boot_id = fs::read(path).map_err(MemoryError::file("read", path))?;
     let mut padded = [0; BOOT_ID_BYTES];
     let len = boot_id.len().min(BOOT_ID_BYTES);
     padded[..len].copy_from_slice(&boot_id[..len]);
-    let objects = blake3::hash(&encode_objects(layout.objects()));
+    let objects = blake3::hash(&encode_objects(objects));
     let mut out = Writer::default();
     out.bytes(&MAGIC).u32(VERSION).u32(0).bytes(&padded).u32(0).bytes(objects.as_bytes());
     debug_assert_eq!(out.0.len(), HEAD_BYTES);
@@ -144,7 +165,7 @@ fn parse_entry(entry: &[u8]) -> Option<(u32, Option<Digest>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Object, ObjectKind, copy::SECTION_BYTES};
+    use crate::{ObjectKind, copy::SECTION_BYTES};
 
     fn layout(sections: u64) -> Layout {
         let size_bytes = sections * SECTION_BYTES;
@@ -164,7 +185,7 @@ mod tests {
         for len in 0..=bytes.len() {
             fs::write(&path, &bytes[..len]).expect("write");
             let resumed = Ledger::resume(&path, &layout(3)).expect("read");
-            let Some(mut resumed) = resumed else {
+            let Some((mut resumed, _)) = resumed else {
                 assert!(len < HEAD_BYTES);
                 continue;
             };
@@ -173,7 +194,7 @@ mod tests {
             assert_eq!(resumed.digest(2).is_some(), whole >= 2, "{len}");
             // What is entered next follows the last whole entry.
             resumed.enter(0, Some([9; 32])).expect("enter");
-            let again = Ledger::resume(&path, &layout(3)).expect("read").expect("there");
+            let (again, _) = Ledger::resume(&path, &layout(3)).expect("read").expect("there");
             assert_eq!(again.digest(0), Some([9; 32]));
             assert_eq!(again.digest(2), resumed.digest(2));
         }
@@ -194,7 +215,29 @@ mod tests {
         assert!(Ledger::resume(&path, &layout(3)).expect("other").is_none());
         bytes[HEAD_BYTES + 10] ^= 1;
         fs::write(&path, bytes).expect("write");
-        let resumed = Ledger::resume(&path, &layout(3)).expect("read").expect("there");
+        let (resumed, _) = Ledger::resume(&path, &layout(3)).expect("read").expect("there");
         assert_eq!(resumed.digest(0), None, "an entry that is damaged does not count");
+    }
+
+    #[test]
+    fn a_layout_that_grows_keeps_what_is_committed() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("ledger");
+        let ram = layout(2);
+        let mut ledger = Ledger::create(&path, &ram).expect("create");
+        ledger.enter(1, Some([1; 32])).expect("enter");
+        let more = Object { kind: ObjectKind::DeviceState, size_bytes: 100 };
+        let grown = Layout::new([ram.objects(), std::slice::from_ref(&more)].concat());
+        let grown = grown.expect("layout");
+        let (mut resumed, objects) = Ledger::resume(&path, &grown).expect("read").expect("there");
+        assert_eq!((objects, resumed.digest(0), resumed.digest(1)), (1, None, Some([1; 32])));
+        resumed.enter(2, Some([2; 32])).expect("enter");
+        let (again, objects) = Ledger::resume(&path, &grown).expect("read").expect("there");
+        assert_eq!((objects, again.digest(1), again.digest(2)), (2, Some([1; 32]), Some([2; 32])));
+        // Not the other way, and not before them.
+        assert!(Ledger::resume(&path, &ram).expect("other").is_none());
+        Ledger::create(&path, &ram).expect("create");
+        let before = Layout::new([&[more], ram.objects()].concat()).expect("layout");
+        assert!(Ledger::resume(&path, &before).expect("other").is_none());
     }
 }

@@ -51,8 +51,11 @@
 //! *Resuming.* The receiver writes each committed section's digest into a ledger. When anything breaks, the
 //! sender begins again from HELLO; PLAN says which sections are there. Of these it sends SECTION without bytes before:
 //! the memory may have been captured anew since, and then the digest differs. Sections that were not committed begin
-//! from zeros. After CONFIRM was sent and lost, the same way leads to the same CONFIRM, and needs no bytes and no data stream: a sender
-//! that has only hashes left gives up when a section is missing.
+//! from zeros. After CONFIRM was sent and lost, the same way leads to the same CONFIRM, and needs no bytes: a sender that has only
+//! hashes left gives up when a section is missing.
+//!
+//! *Growing.* LAYOUT may have more objects than the one before, behind those: what is committed of these stays. So RAM may come alone,
+//! while it is taken, and the device state, which there is only then, later.
 //!
 //! All numbers are little-endian. Every message begins with a head of 8 bytes:
 //!
@@ -98,13 +101,15 @@ mod ledger;
 pub mod message;
 pub mod receive;
 pub mod send;
+pub mod window;
 
 use std::time::Duration;
 
 pub use controls::Controls;
 pub use layout::{Layout, SECTION_BYTES, Section};
 pub use receive::{Landing, Place, Received, Receiver};
-pub use send::{Progress, Sending, Sent, Source, Stretch, confirm_again};
+pub use send::{Progress, Sending, Sent, Source, Stretch};
+pub use window::Window;
 
 /// The only version there is.
 pub const VERSION: u16 = 2;

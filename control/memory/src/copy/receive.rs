@@ -270,15 +270,22 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// Go on where an earlier attempt broke off, if its ledger and its files are there; else begin anew.
+/// Go on where an earlier attempt broke off, if its ledger and its files are there; else begin anew. Files of objects that are new
+/// in the layout are made.
 fn break_ground(layout: &Layout, place: &Place) -> Result<(Ground, Ledger), MemoryError> {
     let sizes = layout.objects().iter().map(|object| object.size_bytes);
-    let there = |(path, size): (&PathBuf, u64)| {
-        fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == size)
+    let there = |(path, size): &(&PathBuf, u64)| {
+        fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == *size)
     };
-    let whole = place.files.iter().zip(sizes.clone()).all(there);
-    if whole && let Some(ledger) = Ledger::resume(&place.ledger, layout)? {
-        let files = place.files.iter().map(|path| Mapping::open(path).map(Arc::new));
+    let whole = place.files.iter().zip(sizes.clone()).take_while(there).count();
+    if let Some((ledger, begun)) = Ledger::resume(&place.ledger, layout)?
+        && begun <= whole
+    {
+        let files = place.files.iter().zip(sizes).enumerate().map(|(index, (path, size))| {
+            let file =
+                if index < begun { Mapping::open(path) } else { Mapping::create(path, size) };
+            file.map(Arc::new)
+        });
         let ground = Ground::new(layout.clone(), files.collect::<Result<_, _>>()?);
         for section in (0..layout.sections()).filter_map(|number| layout.section(number)) {
             if ledger.digest(section.number).is_some() {
@@ -291,7 +298,7 @@ fn break_ground(layout: &Layout, place: &Place) -> Result<(Ground, Ledger), Memo
     }
     forget(&place.ledger)?;
     let files = place.files.iter().zip(sizes).map(|(path, size)| {
-        let ready = place.zeros && there((path, size));
+        let ready = place.zeros && there(&(path, size));
         let file = if ready { Mapping::open(path) } else { Mapping::create(path, size) };
         file.map(Arc::new)
     });

@@ -24,16 +24,14 @@ use crate::{
     },
     locked,
     mapping::PAGE_BYTES,
-    page_hashes::Digest,
+    page_hashes::{Digest, ZERO_PAGE},
     transport::{Dial, Lane, Stream, Transport},
 };
 
-mod again;
 mod gauge;
 mod lanes;
 mod work;
 
-pub use again::confirm_again;
 pub use gauge::Progress;
 use gauge::{Gauge, Reporter};
 use lanes::{Crew, Event};
@@ -49,9 +47,11 @@ const PARTING: Duration = Duration::from_secs(2);
 pub struct Source {
     /// What it is.
     pub object: Object,
-    /// Its bytes. They may change between passes, and not from the beginning of [`Sending::finish`] on.
-    pub memory: Arc<Mapping>,
-    /// The hashes of its pages as they will be at [`Sending::finish`], if somebody has computed them already.
+    /// Its bytes. They may change between passes, and not from the beginning of [`Sending::finish`] on. None: they are not here any
+    /// more, or come with [`Sending::read_from`]; what the receiver lacks of them cannot be sent.
+    pub memory: Option<Arc<Mapping>>,
+    /// The hashes of its pages as they will be at [`Sending::finish`], if somebody has computed them already. Without them and without
+    /// bytes, they are those of what was passed.
     pub hashes: Option<Arc<PageHashes>>,
 }
 
@@ -84,6 +84,8 @@ pub struct Sending {
     path: String,
     /// By section: the receiver had it committed when the copy began.
     before: Vec<bool>,
+    /// When the receiver last heard something.
+    asked_at: Instant,
     shared: Shared,
 }
 
@@ -136,7 +138,8 @@ impl Sending {
     ///
     /// # Errors
     /// [`MemoryError::Refused`] with the receiver's reason, [`MemoryError::Version`],
-    /// [`MemoryError::Connection`], [`MemoryError::Protocol`].
+    /// [`MemoryError::Connection`], [`MemoryError::Protocol`]; [`MemoryError::Gone`] when the receiver lacks a section of which
+    /// there are only hashes.
     pub fn begin(
         dial: &dyn Dial,
         migration: &str,
@@ -148,6 +151,17 @@ impl Sending {
         let mut control = dial.dial()?;
         let paths: Vec<_> = transports.iter().map(|transport| transport.name()).collect();
         let plan = propose(&mut *control, migration, &layout, &paths)?;
+        // Before anything is sent: to a receiver that lacks one, the others are of no use.
+        let lacks = |number: &u32| {
+            let section = layout.section(*number);
+            let source = section.and_then(|section| sources.get(section.object));
+            let only_hashes = |it: &Source| it.memory.is_none() && it.hashes.is_some();
+            !plan.committed[*number as usize] && source.is_some_and(only_hashes)
+        };
+        if let Some(section) = (0..layout.sections()).find(lacks).and_then(|it| layout.section(it))
+        {
+            return Err(gone(&layout, section));
+        }
         let transport = &transports[plan.path];
         let memory: Vec<_> = sources.iter().map(|source| source.memory.clone()).collect();
         let known = |number| {
@@ -163,7 +177,8 @@ impl Sending {
         })?;
         let shared =
             Shared { layout, sources, known, controls, gauge, halted: AtomicBool::new(false) };
-        Ok(Self { control, lanes, path: transport.name(), before: plan.committed, shared })
+        let (path, before, asked_at) = (transport.name(), plan.committed, Instant::now());
+        Ok(Self { control, lanes, path, before, asked_at, shared })
     }
 
     /// The data path that was chosen.
@@ -178,6 +193,26 @@ impl Sending {
         let sections = (0_u32..).zip(&self.before).filter(|(_, before)| **before);
         let sections = sections.filter_map(|(number, _)| self.shared.layout.section(number));
         sections.map(|section| section.len_bytes).sum()
+    }
+
+    /// From now on an object's bytes are read from here. Only over TCP: other transports have registered what there was at the
+    /// beginning. None: there are none any more, and [`Self::finish`] commits what was passed.
+    pub fn read_from(&mut self, object: usize, memory: Option<Arc<Mapping>>) {
+        if let Some(source) = self.shared.sources.get_mut(object) {
+            source.memory = memory;
+        }
+    }
+
+    /// Give a sign of life while there is nothing to send.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub fn keep_up(&mut self) -> Result<(), MemoryError> {
+        let (control, shared) = (&mut *self.control, &self.shared);
+        let mut conversation = Conversation { control, shared, asked_at: self.asked_at };
+        let said = shared.check().and_then(|()| conversation.keep_up());
+        self.asked_at = conversation.asked_at;
+        said.map_err(|error| conversation.parted(error))
     }
 
     /// Bring the receiver's memory up to date with what some stretches hold now. What changes meanwhile is for a
@@ -204,7 +239,12 @@ impl Sending {
         })?;
         let control = &mut *self.control;
         write_message(control, Kind::Barrier, &encode_barrier(&marks))?;
-        answer(control, Kind::Passed, "waiting for a barrier to be passed").map(drop)
+        self.asked_at = Instant::now();
+        let passed = answer(control, Kind::Passed, "waiting for a barrier to be passed");
+        match passed {
+            Err(error @ MemoryError::Connection { .. }) => Err(explained(control, error)),
+            passed => passed.map(drop),
+        }
     }
 
     /// Commit all sections, after bringing them up to date. The receiver has the copy when this returns.
@@ -230,7 +270,12 @@ impl Sending {
             if attempts[number] == ATTEMPTS {
                 return Err(sending.damaged(section));
             }
-            *locked(&sending.shared.known[number]) = PageHashes::zeros(section.len_bytes);
+            let zeros = PageHashes::zeros(section.len_bytes);
+            let was = std::mem::replace(&mut *locked(&sending.shared.known[number]), zeros);
+            let has_bytes = sending.shared.sources[section.object].memory.is_some();
+            if !has_bytes && was.hashes().iter().any(|hash| *hash != ZERO_PAGE) {
+                return Err(gone(&sending.shared.layout, section));
+            }
             Ok(Some(Work::again(section)))
         })?;
         let objects: Vec<_> = self.shared.layout.objects().to_vec();
@@ -391,6 +436,12 @@ fn explained(control: &mut dyn Stream, error: MemoryError) -> MemoryError {
     }
     let _ = control.set_patience(Some(SILENCE));
     error
+}
+
+/// Sections whose bytes are nowhere.
+fn gone(layout: &Layout, section: Section) -> MemoryError {
+    let object = layout.objects()[section.object].kind.clone();
+    MemoryError::Gone { section: section.number, object }
 }
 
 /// The digest of a whole copy.

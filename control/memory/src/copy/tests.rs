@@ -8,6 +8,7 @@ mod faults;
 mod hostile;
 mod passes;
 mod whole;
+mod window;
 
 use std::{
     fs,
@@ -123,7 +124,11 @@ pub(super) fn source(dir: &Path, index: usize, kind: ObjectKind, bytes: &[u8]) -
     fs::write(&path, bytes).expect("write");
     let memory = Arc::new(Mapping::open(&path).expect("map"));
     let object = Object { kind, size_bytes: bytes.len() as u64 };
-    Source { object, memory, hashes: None }
+    Source { object, memory: Some(memory), hashes: None }
+}
+
+pub(super) fn memory(source: &Source) -> &Mapping {
+    source.memory.as_ref().expect("memory")
 }
 
 pub(super) fn assert_arrived(dir: &Path, shelf: &Shelf, objects: usize) {

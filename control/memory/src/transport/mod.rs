@@ -60,7 +60,8 @@ pub trait Transport: Send + Sync {
     /// Whether what it carries is encrypted and both ends are authenticated.
     fn is_encrypted(&self) -> bool;
 
-    /// The sending end: reach the receiver's end by its offer. `memory` are the objects in the layout's order.
+    /// The sending end: reach the receiver's end by its offer. `memory` are the objects in the layout's order, those without one have
+    /// nothing to be put.
     /// One lane or more; they live as long as the copy.
     ///
     /// # Errors
@@ -69,7 +70,7 @@ pub trait Transport: Send + Sync {
     fn connect(
         &self,
         offer: &[u8],
-        memory: &[Arc<Mapping>],
+        memory: &[Option<Arc<Mapping>>],
     ) -> Result<Vec<Box<dyn Lane>>, MemoryError>;
 
     /// The receiving end: be ready for a sender to put its memory into `ground`.

@@ -54,7 +54,11 @@ impl Transport for TcpSender {
         self.dial.is_encrypted()
     }
 
-    fn connect(&self, offer: &[u8], _: &[Arc<Mapping>]) -> Result<Vec<Box<dyn Lane>>, MemoryError> {
+    fn connect(
+        &self,
+        offer: &[u8],
+        _: &[Option<Arc<Mapping>>],
+    ) -> Result<Vec<Box<dyn Lane>>, MemoryError> {
         let token: [u8; TOKEN_BYTES] = offer.try_into().map_err(|_| {
             MemoryError::Protocol(format!("a token of {} bytes, not {TOKEN_BYTES}", offer.len()))
         })?;
@@ -84,7 +88,11 @@ impl Transport for TcpReceiver {
         self.encrypted
     }
 
-    fn connect(&self, _: &[u8], _: &[Arc<Mapping>]) -> Result<Vec<Box<dyn Lane>>, MemoryError> {
+    fn connect(
+        &self,
+        _: &[u8],
+        _: &[Option<Arc<Mapping>>],
+    ) -> Result<Vec<Box<dyn Lane>>, MemoryError> {
         Err(MemoryError::Protocol("this end of a data path only receives".to_owned()))
     }
 

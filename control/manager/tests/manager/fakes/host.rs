@@ -187,6 +187,8 @@ impl Host for FakeHost {
                 generation_id: GENERATION.to_owned(),
                 twin_kept: if request.clone { TWIN_KEPT.to_owned() } else { String::new() },
                 twin_kept_bytes: if request.clone { 262_208 } else { 0 },
+                straight: request.straight,
+                twin_room_bytes: 0,
             })
         })
     }
@@ -198,6 +200,8 @@ impl Host for FakeHost {
         let request = request.into_inner();
         self.act("Capture", |world| {
             world.captured.insert(request.migration_id);
+            let to = request.straight.as_ref().map(|straight| straight.data_endpoint.clone());
+            world.straight_to.push(to);
             Ok(proto::CaptureReport {
                 pause_ns: 5_000_000,
                 ram_bytes: 64 << 20,
@@ -206,6 +210,9 @@ impl Host for FakeHost {
                 way: proto::CaptureWay::Passes.into(),
                 why: "64 MiB in use take 30 ms to copy".to_owned(),
                 pass_bytes: vec![64 << 20, 1 << 20],
+                straight: request.straight.is_some(),
+                sent_bytes: if request.straight.is_some() { 60 << 20 } else { 0 },
+                transport: request.straight.map(|_| "tcp".to_owned()).unwrap_or_default(),
             })
         })
     }
@@ -218,7 +225,8 @@ impl Host for FakeHost {
         self.act("PrepareReceive", |world| {
             world.keeps_t0 = request.keep_t0;
             world.prepared.insert(request.migration_id, request.spec.expect("spec"));
-            Ok(proto::PrepareReceiveResponse { data_endpoint: "127.0.0.1:7433".to_owned() })
+            let data_endpoint = "127.0.0.1:7433".to_owned();
+            Ok(proto::PrepareReceiveResponse { data_endpoint, straight: world.takes_straight })
         })
     }
 

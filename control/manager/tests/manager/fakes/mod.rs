@@ -53,6 +53,10 @@ pub(crate) struct World {
     pub(crate) guests: BTreeMap<String, BTreeMap<String, Guest>>,
     pub(crate) prepared: BTreeMap<String, tidegate_api::host::GuestSpec>,
     pub(crate) captured: BTreeSet<String>,
+    /// The destination's host is of a version that takes RAM alone.
+    pub(crate) takes_straight: bool,
+    /// Where a capture was told to send RAM.
+    pub(crate) straight_to: Vec<Option<String>>,
     /// What SetBandwidth was told.
     pub(crate) bandwidths: Vec<u64>,
     /// How the source's host was told to send: by which call, at most so many Mbit/s, by what.

@@ -6,7 +6,7 @@ use crate::{
     MemoryError,
     copy::{
         Layout, Section,
-        send::{Shared, Stretch},
+        send::{Shared, Stretch, gone},
     },
     locked,
     mapping::PAGE_BYTES,
@@ -97,11 +97,16 @@ impl Shared {
             let end = (at + MAX_PIECE_BYTES).min(range.end);
             let first = (at / PAGE) as usize;
             let now = &mut now[..(end - at).div_ceil(PAGE) as usize];
-            self.hash(section.object, section.offset + at..section.offset + end, now, scratch)?;
             let known = &mut known[first..first + now.len()];
+            let in_object = section.offset + at..section.offset + end;
+            self.hash(section.object, in_object, known, now, scratch)?;
             if !work.resumed {
-                let place =
-                    Place { object: section.object, start: section.offset + at, len: end - at };
+                let place = Place {
+                    section: *section,
+                    object: section.object,
+                    start: section.offset + at,
+                    len: end - at,
+                };
                 self.put_runs(&place, known, now, lane)?;
             }
             known.copy_from_slice(now);
@@ -115,12 +120,13 @@ impl Shared {
         &self,
         object: usize,
         range: Range<u64>,
+        known: &[u128],
         into: &mut [u128],
         scratch: &mut Scratch,
     ) -> Result<(), MemoryError> {
         let source = &self.sources[object];
-        match &source.hashes {
-            Some(hashes) => {
+        match (&source.hashes, &source.memory) {
+            (Some(hashes), _) => {
                 let first = (range.start / PAGE) as usize;
                 let given = hashes.hashes().get(first..first + into.len());
                 let given = given.ok_or_else(|| MemoryError::Damaged {
@@ -130,7 +136,11 @@ impl Shared {
                 into.copy_from_slice(given);
                 Ok(())
             }
-            None => hash_pages(&source.memory, range, into, scratch),
+            (None, Some(memory)) => hash_pages(memory, range, into, scratch),
+            (None, None) => {
+                into.copy_from_slice(known);
+                Ok(())
+            }
         }
     }
 
@@ -141,14 +151,16 @@ impl Shared {
         now: &[u128],
         lane: &mut dyn Lane,
     ) -> Result<(), MemoryError> {
-        let memory = &self.sources[place.object].memory;
+        let memory = self.sources[place.object].memory.as_deref();
+        let gone = || gone(&self.layout, place.section);
         let mut at = 0;
         while let Some((run, zero)) = next_run(known, now, at) {
             at = run.end;
             let offset = place.start + run.start as u64 * PAGE;
             let end = (place.start + run.end as u64 * PAGE).min(place.start + place.len);
             let piece = Piece { object: place.object, offset, len_bytes: end - offset };
-            let wire_bytes = if zero { lane.zero(piece)? } else { lane.put(piece, memory)? };
+            let wire_bytes =
+                if zero { lane.zero(piece)? } else { lane.put(piece, memory.ok_or_else(gone)?)? };
             self.gauge.sent(wire_bytes);
             self.controls.spend(wire_bytes, &self.halted)?;
         }
@@ -158,6 +170,7 @@ impl Shared {
 
 /// Where some pages lie in an object.
 struct Place {
+    section: Section,
     object: usize,
     start: u64,
     len: u64,

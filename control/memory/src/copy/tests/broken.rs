@@ -42,7 +42,7 @@ impl Dial for Liar {
 fn a_receiver_that_goes_away_or_lies_is_an_error() {
     let dir = tempfile::tempdir().expect("dir");
     let sources = vec![source(dir.path(), 0, ObjectKind::Ram, &[1; 5000])];
-    let digest = crate::PageHashes::of(&sources[0].memory).expect("hash").digest();
+    let digest = crate::PageHashes::of(memory(&sources[0])).expect("hash").digest();
     let welcome = || encode(Kind::Welcome, &[]);
     let plan = |path, offer: usize, sections| {
         let committed = vec![false; sections];

@@ -94,7 +94,7 @@ fn refusals_reach_the_sender() {
     let size_bytes = (1 << 30) + 4096;
     let memory = Arc::new(Mapping::create(&large, size_bytes).expect("file"));
     let object = Object { kind: ObjectKind::Ram, size_bytes };
-    let large = vec![Source { object, memory, hashes: None }];
+    let large = vec![Source { object, memory: Some(memory), hashes: None }];
     let error = send_over(&dial, 1, "m1", large).expect_err("refused").to_string();
     assert_eq!(error, "the other host refused: too large");
 }

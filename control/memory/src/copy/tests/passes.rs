@@ -43,7 +43,7 @@ proptest! {
         // The last page is a short one.
         let bytes = vec![0; (PAGES * PAGE) as usize - 100];
         let sources = vec![source(dir.path(), 0, ObjectKind::Ram, &bytes)];
-        let memory = sources[0].memory.clone();
+        let memory = sources[0].memory.clone().expect("memory");
         let range = |page: u64, pages: u64| page * PAGE..((page + pages) * PAGE).min(memory.size_bytes());
         let begin = || begin(&dial, lanes, Compression::Off, "m1", sources.clone()).expect("begin");
         let mut sending = begin();
@@ -78,7 +78,7 @@ fn a_pass_after_a_commit_begins_its_section_anew() {
     let dial = DialDouble::to(&host, Fault::default());
     let sources = sources(dir.path());
     send_over(&dial, 2, "m1", sources.clone()).expect("sent");
-    sources[0].memory.write(5000, &[0; 10]).expect("write");
+    memory(&sources[0]).write(5000, &[0; 10]).expect("write");
     let mut sending = begin(&dial, 2, Compression::Off, "m1", sources.clone()).expect("begin");
     let all = SECTION_BYTES + (3 << 20) + 5001 + 8192;
     assert_eq!(sending.resumed_bytes(), all);
@@ -88,7 +88,7 @@ fn a_pass_after_a_commit_begins_its_section_anew() {
     sending.finish(&mut |_| {}).expect("sent");
     assert_arrived(dir.path(), &host.shelf, 3);
     // Captured anew without a pass: the digest tells.
-    sources[1].memory.write(100, b"another").expect("write");
+    memory(&sources[1]).write(100, b"another").expect("write");
     let sent = send_over(&dial, 2, "m1", sources).expect("sent");
     assert!(sent.progress.sent_bytes < 3 * 4096, "{sent:?}");
     assert_arrived(dir.path(), &host.shelf, 3);

@@ -5,12 +5,11 @@ use std::{net::TcpListener, sync::Arc, thread, time::Instant};
 use super::*;
 use crate::{
     PageHashes,
-    copy::confirm_again,
     transport::{DialPlain, DialTls, Plain, TlsIdentity, tls::TlsFiles},
 };
 
 /// Serve what connects to a port of this machine.
-fn listen(host: &Arc<Host>, identity: Option<TlsIdentity>) -> String {
+pub(super) fn listen(host: &Arc<Host>, identity: Option<TlsIdentity>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = listener.local_addr().expect("address").to_string();
     let host = host.clone();
@@ -61,7 +60,7 @@ fn hashes_that_were_given_are_taken() {
     let dial: Arc<dyn Dial> = Arc::new(DialPlain(listen(&host, None)));
     let mut given = sources(dir.path());
     for source in &mut given {
-        source.hashes = Some(Arc::new(PageHashes::of(&source.memory).expect("hash")));
+        source.hashes = Some(Arc::new(PageHashes::of(memory(source)).expect("hash")));
     }
     let with = send_over(&dial, 2, "m1", given.clone()).expect("sent");
     assert_arrived(dir.path(), &host.shelf, 3);
@@ -72,7 +71,7 @@ fn hashes_that_were_given_are_taken() {
 
     // Hashes of something else are found out, and the section is named.
     fs::remove_file(host.shelf.ledger()).expect("ledger");
-    let mut hashes = PageHashes::of(&given[1].memory).expect("hash");
+    let mut hashes = PageHashes::of(memory(&given[1])).expect("hash");
     hashes.hashes_mut()[1] ^= 1;
     given[1].hashes = Some(Arc::new(hashes));
     let error = send_over(&dial, 2, "m1", given).expect_err("wrong").to_string();
@@ -87,11 +86,15 @@ fn a_confirmed_copy_is_confirmed_again_by_hashes_alone() {
     let given = sources(dir.path());
     let sent = send_over(&dial, 2, "m1", given.clone()).expect("sent");
     for (source, hashes) in given.iter().zip(&sent.hashes) {
-        assert_eq!(**hashes, PageHashes::of(&source.memory).expect("hash"));
+        assert_eq!(**hashes, PageHashes::of(memory(source)).expect("hash"));
     }
-    let objects = given.into_iter().map(|source| source.object);
-    let mut held: Vec<_> = objects.zip(sent.hashes.iter().cloned()).collect();
-    let ask = |held: &[_]| confirm_again(&*dial, "m1", held.to_vec(), &Controls::new(None));
+    let only_hashes = |(source, hashes): (Source, &Arc<PageHashes>)| Source {
+        memory: None,
+        hashes: Some(hashes.clone()),
+        ..source
+    };
+    let mut held: Vec<_> = given.into_iter().zip(&sent.hashes).map(only_hashes).collect();
+    let ask = |held: &[_]| send_over(&dial, 2, "m1", held.to_vec());
     // As well when the first attempt has brought part of it over, and a second the rest.
     let again = send_over(&dial, 2, "m1", sources(dir.path())).expect("sent");
     assert_eq!(again.hashes, sent.hashes);
@@ -102,14 +105,14 @@ fn a_confirmed_copy_is_confirmed_again_by_hashes_alone() {
     assert_arrived(dir.path(), &host.shelf, 3);
 
     // It has something else there.
-    let right = held[0].1.clone();
-    let mut wrong = (*right).clone();
+    let right = held[0].hashes.clone();
+    let mut wrong = PageHashes::clone(right.as_ref().expect("hashes"));
     wrong.hashes_mut()[SECTION_BYTES as usize / 4096 + 1] ^= 1;
-    held[0].1 = Arc::new(wrong);
+    held[0].hashes = Some(Arc::new(wrong));
     let error = ask(&held).expect_err("another");
     assert!(matches!(error, MemoryError::Gone { section: 1, .. }), "{error}");
     // And now nothing: the section was begun anew.
-    held[0].1 = right;
+    held[0].hashes = right;
     let error = ask(&held).expect_err("void").to_string();
     assert!(error.contains("section 1, of the ram, any more"), "{error}");
     assert!(error.contains("abort the migration and start it again"), "{error}");

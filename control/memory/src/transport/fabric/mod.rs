@@ -95,16 +95,22 @@ impl Transport for FabricSender {
     fn connect(
         &self,
         offer: &[u8],
-        memory: &[Arc<Mapping>],
+        memory: &[Option<Arc<Mapping>>],
     ) -> Result<Vec<Box<dyn Lane>>, MemoryError> {
-        let offer = Offer::parse(offer, memory)?;
+        let memory: Option<Vec<_>> = memory.iter().cloned().collect();
+        let memory = memory.ok_or_else(|| MemoryError::DataPath {
+            path: self.name(),
+            reason: "it takes memory that stays where it is, and there is none; take tcp"
+                .to_owned(),
+        })?;
+        let offer = Offer::parse(offer, &memory)?;
         self.check_where(&offer)?;
         let local = local_towards(self.peer)?;
         let mut endpoint =
             Endpoint::open(self.provider, local).map_err(|error| cannot(self.provider, error))?;
         endpoint.limit_in_flight(IN_FLIGHT);
         let peer = endpoint.connect(&offer.address).map_err(broken("reaching the receiver"))?;
-        let lane = FabricLane::new(endpoint, peer, offer.windows, memory)?;
+        let lane = FabricLane::new(endpoint, peer, offer.windows, &memory)?;
         Ok(vec![Box::new(lane)])
     }
 
@@ -145,7 +151,11 @@ impl Transport for FabricReceiver {
         false
     }
 
-    fn connect(&self, _: &[u8], _: &[Arc<Mapping>]) -> Result<Vec<Box<dyn Lane>>, MemoryError> {
+    fn connect(
+        &self,
+        _: &[u8],
+        _: &[Option<Arc<Mapping>>],
+    ) -> Result<Vec<Box<dyn Lane>>, MemoryError> {
         Err(MemoryError::Protocol("this end of a data path only receives".to_owned()))
     }
 
