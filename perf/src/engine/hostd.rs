@@ -326,6 +326,8 @@ impl Hosts {
         let request = SendImageRequest {
             migration_id: migration_id.clone(),
             data_endpoint,
+            // As QEMU does it: no cap while the guest stands.
+            bandwidth_mbps: Some(0),
             ..Default::default()
         };
         let Hostd { runtime, client, .. } = &mut self.source;

@@ -33,7 +33,12 @@ pub(super) async fn capture(work: &Work) -> Result<Outcome, Error> {
         // Again, for a destination's host that has forgotten it.
         let prepared = prepare(work).await?;
         let data_endpoint = prepared.data_endpoint;
-        let to = proto::Straight { data_endpoint, ..proto::Straight::default() };
+        let carriage = work.progress.spec.carriage;
+        let to = proto::Straight {
+            data_endpoint,
+            bandwidth_mbps: carriage.bandwidth_mbps.unwrap_or_default(),
+            transport: carriage.transport_name(),
+        };
         straight = prepared.straight.then_some(to);
     }
     let (peer, mut host) = work.source_host().await?;
