@@ -189,3 +189,10 @@ impl Straight {
         came_of.err().filter(|_| !self.given_up)
     }
 }
+
+/// Whoever drops it in the middle leaves nobody who waits for more.
+impl Drop for Straight {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
