@@ -49,7 +49,6 @@ pub(crate) fn borrowed(memory: &[(ObjectKind, Mapping)]) -> Vec<(ObjectKind, &Ma
 struct Found {
     compared_bytes: u64,
     changed_bytes: u64,
-    digest: String,
 }
 
 impl Inner {
@@ -78,21 +77,23 @@ impl Inner {
         let (device_state_bytes, found) = (saved?, found?);
         let files = vec![(diff, ObjectKind::Diff), (device_state, ObjectKind::DeviceState)];
         let inner = self.clone();
-        let sent =
-            blocking(move || inner.send_files(&id, &data_endpoint, files, &how, &mut |_, _| {}))
-                .await?;
+        let send =
+            blocking(move || inner.send_files(&id, &data_endpoint, files, &how, &mut |_, _| {}));
+        // The digest is of what stands still, and asked for by whoever applies the diff.
+        let (sent, digest) = tokio::join!(send, digest(guest.clone()));
+        let (sent, digest) = (sent?, digest?);
         Ok(api::ImageReport {
             compared_bytes: found.compared_bytes,
             changed_bytes: found.changed_bytes,
             sent_bytes: sent.progress.sent_bytes,
             device_state_bytes,
-            digest: found.digest,
+            digest,
             disks: disks::of_clone(&guest, CloneUse::Instead).iter().map(Disk::to_proto).collect(),
         })
     }
 }
 
-/// Write what changed to a file, and digest what is there.
+/// Write what changed to a file.
 async fn compare(guest: Arc<Guest>, dir: PathBuf, diff: PathBuf) -> Result<Found, HostError> {
     blocking(move || {
         let files = memory_files(&guest.record.spec, &guest.places);
@@ -112,10 +113,15 @@ async fn compare(guest: Arc<Guest>, dir: PathBuf, diff: PathBuf) -> Result<Found
         Ok(Found {
             compared_bytes: figures.iter().map(|each| each.compared_bytes).sum(),
             changed_bytes: figures.iter().map(|each| each.changed_bytes).sum(),
-            digest: image_digest::digest(&borrowed(&now))?,
         })
     })
     .await
+}
+
+/// Digest what is there.
+async fn digest(guest: Arc<Guest>) -> Result<String, HostError> {
+    let files = memory_files(&guest.record.spec, &guest.places);
+    blocking(move || Ok(image_digest::digest(&borrowed(&mapped(files)?))?)).await
 }
 
 /// Save the device state of a guest that stands; its length. What was saved in this pause before stays as it is.

@@ -4,14 +4,14 @@
 //! group of neighbouring pages at a time, and looked at in the copies, so that what is found and what is sent are the same
 //! bytes even when a guest writes meanwhile.
 
-use std::ops::AddAssign;
+use std::{fs::File, ops::AddAssign};
 
 use crate::{
     Mapping, MemoryError, Object,
     mapping::PAGE_BYTES,
     page_hashes::{PageHashes, hash_page},
     runs::pack,
-    twin::data_extents,
+    twin::next_data,
 };
 
 /// What one thread compares at a time.
@@ -92,7 +92,9 @@ impl Compared<'_> {
     }
 
     pub(crate) fn pieces(&self) -> Result<Vec<Piece>, MemoryError> {
-        Ok(pieces(&data_extents(self.now.path())?, self.object.size_bytes))
+        let path = self.now.path();
+        let file = File::open(path).map_err(MemoryError::file("open", path))?;
+        pieces(|at| next_data(&file, path, at), self.object.size_bytes)
     }
 }
 
@@ -105,17 +107,23 @@ pub(crate) struct Piece {
     hole: bool,
 }
 
-/// Cut an object of `size_bytes` whose file has data where `extents` say.
-fn pieces(extents: &[(u64, u64)], size_bytes: u64) -> Vec<Piece> {
-    let mut extents = extents.iter().map(|(start, len)| (*start, start + len)).peekable();
+/// Cut an object of `size_bytes` into pieces. `next_data` is asked where its file has data at an offset or behind it: of what has
+/// data, that is answered at once, where asking for the end of data would look at every page.
+fn pieces(
+    mut next_data: impl FnMut(u64) -> Result<Option<u64>, MemoryError>,
+    size_bytes: u64,
+) -> Result<Vec<Piece>, MemoryError> {
+    let mut data = None;
     let mut pieces = Vec::new();
     for start in (0..size_bytes).step_by(PIECE_BYTES as usize) {
         let len_bytes = PIECE_BYTES.min(size_bytes - start);
-        while extents.next_if(|(_, end)| *end <= start).is_some() {}
-        let hole = extents.peek().is_none_or(|(data, _)| *data >= start + len_bytes);
+        if data.is_none_or(|data| data < start) {
+            data = Some(next_data(start)?.unwrap_or(size_bytes));
+        }
+        let hole = data.is_some_and(|data| data >= start + len_bytes);
         pieces.push(Piece { start, len_bytes, hole });
     }
-    pieces
+    Ok(pieces)
 }
 
 /// Neighbouring pages that changed.
@@ -271,5 +279,28 @@ impl Scanner {
             return Ok(());
         }
         compared.now.read(start, into)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_without_data_is_a_hole() {
+        const PIECES: u64 = 9;
+        let data =
+            [(0, 1), (2 * PIECE_BYTES - 1, 2 * PIECE_BYTES), (6 * PIECE_BYTES + 9, u64::MAX)];
+        let mut asked = 0;
+        let next_data = |at: u64| {
+            asked += 1;
+            Ok(data.iter().find(|(_, end)| *end > at).map(|(start, _)| at.max(*start)))
+        };
+        let found = pieces(next_data, PIECES * PIECE_BYTES + 5).expect("no file");
+        let holes: Vec<_> = found.iter().map(|piece| piece.hole).collect();
+        assert_eq!(holes, [false, false, true, true, true, true, false, false, false, false]);
+        assert_eq!(found[9], Piece { start: PIECES * PIECE_BYTES, len_bytes: 5, hole: false });
+        assert!(asked < 8, "{asked} questions");
+        assert!(pieces(|_| Ok(None), PIECE_BYTES).expect("no file")[0].hole);
     }
 }

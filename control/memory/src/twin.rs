@@ -251,16 +251,22 @@ pub(crate) fn data_extents(path: &Path) -> Result<Vec<(u64, u64)>, MemoryError> 
     let file = File::open(path).map_err(MemoryError::file("open", path))?;
     let mut extents = Vec::new();
     let mut at = 0;
-    loop {
-        let start = match seek(&file, SeekFrom::Data(at)) {
-            Ok(start) => start,
-            Err(rustix::io::Errno::NXIO) => return Ok(extents),
-            Err(error) => return Err(MemoryError::file("seek in", path)(error.into())),
-        };
+    while let Some(start) = next_data(&file, path, at)? {
         let end = seek(&file, SeekFrom::Hole(start))
             .map_err(|error| MemoryError::file("seek in", path)(error.into()))?;
         extents.push((start, end - start));
         at = end;
+    }
+    Ok(extents)
+}
+
+/// Where a file has data, at `at` or behind it.
+pub(crate) fn next_data(file: &File, path: &Path, at: u64) -> Result<Option<u64>, MemoryError> {
+    use rustix::fs::{SeekFrom, seek};
+    match seek(file, SeekFrom::Data(at)) {
+        Ok(start) => Ok(Some(start)),
+        Err(rustix::io::Errno::NXIO) => Ok(None),
+        Err(error) => Err(MemoryError::file("seek in", path)(error.into())),
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn busy(context: &Context) -> anyhow::Result<Outcome> {
             ms("precopy_downtime_vs_our_t0_pause", ours.pause_ms)
                 .note("the source stands while T0 is taken, by the way that the host chooses: stop-and-copy where the guest changes so much that its last pass would be longer"),
             ms("precopy_downtime_vs_mirror_stop", ours.final_pause_ms)
-                .note("neither runs: device state, image diff, its copy under the same cap, apply, digest of all RAM"),
+                .note("neither runs: device state, image diff, its copy without a cap, apply, digest of all RAM"),
         ],
         curves: Vec::new(),
     })

@@ -198,7 +198,8 @@ compression = "off"
 pub struct Moved {
     /// Bytes sent from host to host: memory as of T0, then what changed, and device states.
     pub bytes: f64,
-    /// From the capture's beginning until the destination ran as the source. No session has to be waited for.
+    /// From the capture's beginning until the destination ran as the source, without the start of its QEMU. No session has
+    /// to be waited for.
     pub total_ms: f64,
     /// How long the source stood for the capture.
     pub t0_pause_ms: f64,
@@ -252,13 +253,16 @@ impl Hosts {
             ..Default::default()
         };
         let Hostd { runtime, client, .. } = &mut self.destination;
+        let starting = Instant::now();
         runtime.block_on(client.start_destination(start))?;
+        // Pre-copy's QEMU is there before its time begins.
+        let started = starting.elapsed();
 
         let paused = Instant::now();
         self.source.pause()?;
         let image_bytes = self.image(data_endpoint, generation_id)?;
         self.destination.go_on(DESTINATION)?;
-        let (total, stood) = (began.elapsed(), paused.elapsed());
+        let (total, stood) = (began.elapsed() - started, paused.elapsed());
         self.source.delete(SOURCE)?;
         self.destination.delete(DESTINATION)?;
         drop(self.place);
