@@ -201,10 +201,23 @@ pub struct Moved {
     /// From the capture's beginning until the destination ran as the source, without the start of its QEMU. No session has
     /// to be waited for.
     pub total_ms: f64,
+    /// Of that: room at the destination, T0's capture, and the copy.
+    pub steps_ms: [f64; 3],
     /// How long the source stood for the capture.
     pub t0_pause_ms: f64,
     /// How long neither ran at the end: from asking the source to pause until the destination had been continued.
     pub final_pause_ms: f64,
+}
+
+/// How long each step took, given when each was through.
+fn step_ms(ends: &[Duration]) -> [f64; 3] {
+    let mut began = Duration::ZERO;
+    let mut took = [0.0; 3];
+    for (took, end) in took.iter_mut().zip(ends) {
+        *took = (*end - began).as_secs_f64() * 1e3;
+        began = *end;
+    }
+    took
 }
 
 /// Two hosts and a guest that rewrites its memory.
@@ -242,10 +255,14 @@ impl Hosts {
     pub fn mirror(mut self, way: CaptureWay) -> anyhow::Result<Moved> {
         let generation_id = self.generation_id()?;
         let began = Instant::now();
+        let mut steps = Vec::new();
         let data_endpoint = self.prepare(&generation_id)?;
+        steps.push(began.elapsed());
         let straight = Straight { data_endpoint: data_endpoint.clone(), ..Straight::default() };
         let taken = self.source.capture(way, Some(straight))?;
+        steps.push(began.elapsed());
         let copied_bytes = self.copy(&data_endpoint)?;
+        steps.push(began.elapsed());
         let start = StartDestinationRequest {
             migration_id: MIGRATION.to_owned(),
             paused: true,
@@ -269,6 +286,7 @@ impl Hosts {
         Ok(Moved {
             bytes: (taken.sent_bytes + copied_bytes + image_bytes) as f64,
             total_ms: total.as_secs_f64() * 1e3,
+            steps_ms: step_ms(&steps),
             t0_pause_ms: taken.pause_ns as f64 / 1e6,
             final_pause_ms: stood.as_secs_f64() * 1e3,
         })
