@@ -7,6 +7,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
+    ops::Range,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -247,17 +248,27 @@ impl Prepared {
 /// Where a file has bytes: a guest's RAM that was never touched is a hole, and the twin's zeros already
 /// say so. Offset and length.
 pub(crate) fn data_extents(path: &Path) -> Result<Vec<(u64, u64)>, MemoryError> {
-    use rustix::fs::{SeekFrom, seek};
     let file = File::open(path).map_err(MemoryError::file("open", path))?;
     let mut extents = Vec::new();
     let mut at = 0;
-    while let Some(start) = next_data(&file, path, at)? {
-        let end = seek(&file, SeekFrom::Hole(start))
-            .map_err(|error| MemoryError::file("seek in", path)(error.into()))?;
-        extents.push((start, end - start));
-        at = end;
+    while let Some(extent) = next_extent(&file, path, at)? {
+        extents.push((extent.start, extent.end - extent.start));
+        at = extent.end;
     }
     Ok(extents)
+}
+
+/// The next stretch of a file that has data, from `at` on.
+pub(crate) fn next_extent(
+    file: &File,
+    path: &Path,
+    at: u64,
+) -> Result<Option<Range<u64>>, MemoryError> {
+    use rustix::fs::{SeekFrom, seek};
+    let Some(start) = next_data(file, path, at)? else { return Ok(None) };
+    let end = seek(file, SeekFrom::Hole(start))
+        .map_err(|error| MemoryError::file("seek in", path)(error.into()))?;
+    Ok(Some(start..end))
 }
 
 /// Where a file has data, at `at` or behind it.

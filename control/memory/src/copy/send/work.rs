@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::{
-    MemoryError,
+    Mapping, MemoryError,
     copy::{
         Layout, Section,
         send::{Shared, Stretch, gone},
@@ -12,6 +12,7 @@ use crate::{
     mapping::PAGE_BYTES,
     page_hashes::{Digest, Scratch, ZERO_PAGE, digest_of, hash_pages},
     transport::{Lane, MAX_PIECE_BYTES, Piece},
+    twin::next_extent,
 };
 
 const PAGE: u64 = PAGE_BYTES as u64;
@@ -91,6 +92,7 @@ impl Shared {
         let mut known = locked(&self.known[section.number as usize]);
         let known = known.hashes_mut();
         let mut now = [ZERO_PAGE; PIECE_PAGES];
+        let mut data = Data::default();
         let mut at = range.start;
         while at < range.end {
             self.check()?;
@@ -99,7 +101,7 @@ impl Shared {
             let now = &mut now[..(end - at).div_ceil(PAGE) as usize];
             let known = &mut known[first..first + now.len()];
             let in_object = section.offset + at..section.offset + end;
-            self.hash(section.object, in_object, known, now, scratch)?;
+            self.hash(section.object, in_object, known, now, &mut data, scratch)?;
             if !work.resumed {
                 let place = Place {
                     section: *section,
@@ -122,6 +124,7 @@ impl Shared {
         range: Range<u64>,
         known: &[u128],
         into: &mut [u128],
+        data: &mut Data,
         scratch: &mut Scratch,
     ) -> Result<(), MemoryError> {
         let source = &self.sources[object];
@@ -136,7 +139,7 @@ impl Shared {
                 into.copy_from_slice(given);
                 Ok(())
             }
-            (None, Some(memory)) => hash_pages(memory, range, into, scratch),
+            (None, Some(memory)) => data.hash(memory, range, into, scratch),
             (None, None) => {
                 into.copy_from_slice(known);
                 Ok(())
@@ -168,6 +171,40 @@ impl Shared {
     }
 }
 
+/// Where memory has data, looked up as a copy comes to it. Its holes are not looked at: that would fill them.
+#[derive(Default)]
+struct Data(Range<u64>);
+
+impl Data {
+    fn hash(
+        &mut self,
+        memory: &Mapping,
+        range: Range<u64>,
+        into: &mut [u128],
+        scratch: &mut Scratch,
+    ) -> Result<(), MemoryError> {
+        into.fill(ZERO_PAGE);
+        let mut at = range.start;
+        while at < range.end {
+            if at >= self.0.end {
+                let next = next_extent(memory.file(), memory.path(), at)?;
+                self.0 = next.unwrap_or(u64::MAX..u64::MAX);
+            }
+            let start = self.0.start.max(at) / PAGE * PAGE;
+            let end = self.0.end.min(range.end);
+            if start >= end {
+                break;
+            }
+            let first = ((start - range.start) / PAGE) as usize;
+            // A file system whose blocks are smaller may end data in the middle of a page.
+            let end = end.next_multiple_of(PAGE).min(range.end);
+            hash_pages(memory, start..end, &mut into[first..], scratch)?;
+            at = end;
+        }
+        Ok(())
+    }
+}
+
 /// Where some pages lie in an object.
 struct Place {
     section: Section,
@@ -189,6 +226,31 @@ fn next_run(known: &[u128], now: &[u128], at: usize) -> Option<(Range<usize>, bo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn holes_are_zeros_and_stay_holes() {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let dir = tempfile::tempdir().expect("dir");
+        let size = 4 * MAX_PIECE_BYTES + 5000;
+        let memory = Mapping::create(&dir.path().join("m"), size).expect("memory");
+        for at in [0, 3 * PAGE, MAX_PIECE_BYTES - 1, 3 * MAX_PIECE_BYTES + 9 * PAGE, size - 1] {
+            memory.write(at, b"x").expect("written");
+        }
+        let blocks = || memory.file().metadata().expect("there").blocks();
+        let before = blocks();
+        let (mut data, mut scratch) = (Data::default(), Scratch::default());
+        let mut found = Vec::new();
+        for start in (0..size).step_by(MAX_PIECE_BYTES as usize) {
+            let end = size.min(start + MAX_PIECE_BYTES);
+            let mut into = vec![7; (end - start).div_ceil(PAGE) as usize];
+            data.hash(&memory, start..end, &mut into, &mut scratch).expect("hashed");
+            found.extend(into);
+        }
+        assert_eq!(blocks(), before, "holes were filled");
+        let whole = crate::PageHashes::of(&memory).expect("hashed");
+        assert!(found == whole.hashes(), "not the hashes of what is there");
+    }
 
     #[test]
     fn runs_are_what_differs_and_of_one_kind() {
