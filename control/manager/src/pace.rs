@@ -17,8 +17,10 @@ pub struct Pace {
     pub retry_first: Duration,
     /// The longest pause between attempts.
     pub retry_longest: Duration,
-    /// After this long without success, no further attempt.
+    /// After this long without success, no further attempt; without progress, where a copy makes some.
     pub retry_budget: Duration,
+    /// After this long since the first capture that broke, it is not begun anew: nothing of it is left.
+    pub capture_budget: Duration,
     /// A drain stream without an event for this long is taken for broken.
     pub stream_silence: Duration,
     /// How long a booting destination may take until it runs, and until it says that it is ready.
@@ -35,6 +37,7 @@ impl Default for Pace {
             retry_first: Duration::from_millis(200),
             retry_longest: Duration::from_secs(5),
             retry_budget: Duration::from_secs(300),
+            capture_budget: Duration::from_secs(60),
             stream_silence: Duration::from_secs(15),
             boot: Duration::from_secs(60),
             link: Duration::from_secs(5),

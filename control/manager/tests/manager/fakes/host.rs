@@ -253,6 +253,11 @@ impl Host for FakeHost {
                     ..proto::SendProgress::default()
                 })
             };
+            if !world.copies_break_after.is_empty() {
+                let sent_bytes = world.copies_break_after.remove(0);
+                let reset = Status::unavailable("sending: connection reset by peer");
+                return Ok(iter(vec![progress(sent_bytes, false), Err(reset)]));
+            }
             Ok(iter(vec![progress(1000, false), progress(2000, false), progress(3000, true)]))
         })
     }

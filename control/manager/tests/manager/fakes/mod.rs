@@ -61,6 +61,8 @@ pub(crate) struct World {
     pub(crate) bandwidths: Vec<u64>,
     /// How the source's host was told to send: by which call, at most so many Mbit/s, by what.
     pub(crate) sent: Vec<(&'static str, Option<u64>, String)>,
+    /// Copies that break after so many bytes, in order.
+    pub(crate) copies_break_after: Vec<u64>,
     pub(crate) destinations_started: u32,
     /// What destinations have printed.
     pub(crate) console: String,
@@ -121,6 +123,7 @@ pub(crate) const PACE: Pace = Pace {
     retry_first: Duration::from_millis(5),
     retry_longest: Duration::from_millis(20),
     retry_budget: Duration::from_millis(400),
+    capture_budget: Duration::from_millis(400),
     stream_silence: Duration::from_secs(2),
     boot: Duration::from_millis(500),
     link: Duration::from_millis(300),
