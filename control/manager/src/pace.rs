@@ -27,6 +27,8 @@ pub struct Pace {
     pub boot: Duration,
     /// How long the port of a source that is to be cloned may take until it has its link.
     pub link: Duration,
+    /// The hold of a paused source's port is prolonged this often: well within its deadline.
+    pub hold_again: Duration,
     /// How long a step may go on when the manager is stopped.
     pub stop_grace: Duration,
 }
@@ -41,6 +43,7 @@ impl Default for Pace {
             stream_silence: Duration::from_secs(15),
             boot: Duration::from_secs(60),
             link: Duration::from_secs(5),
+            hold_again: Duration::from_secs(5),
             stop_grace: Duration::from_secs(5),
         }
     }

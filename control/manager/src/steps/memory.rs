@@ -54,7 +54,7 @@ pub(super) async fn capture(work: &Work) -> Result<Outcome, Error> {
     };
     let call = captured(peer, &mut host, request);
     let (report, held_packets) = match &port {
-        Some(port) => hold::while_held(switch, port, call).await,
+        Some(port) => hold::while_held(switch, port, work.pace.hold_again, call).await,
         None => (call.await, None),
     };
     let report = report?;

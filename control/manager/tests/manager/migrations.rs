@@ -1,6 +1,6 @@
 //! Migrations against a switch and hosts that only remember.
 
-use crate::fakes::{Fault, Lab, finished, order, recorded};
+use crate::fakes::{Fault, Lab, PACE, finished, order, recorded};
 use tidegate_api::{
     Status,
     host::{CaptureWay, GuestState},
@@ -354,6 +354,20 @@ async fn a_switch_that_cannot_hold_a_port_does_not_end_the_migration() {
         assert_eq!(migration.state(), MigrationState::Completed, "{call}: {}", migration.message);
         assert_eq!(migration.figures.expect("figures").held_packets, None);
     }
+}
+
+#[tokio::test]
+async fn a_hold_that_is_not_prolonged_once_is_prolonged_again() {
+    let lab = Lab::new().await;
+    lab.world().capture_takes = 5 * PACE.hold_again;
+    let busy = Fault::Refuse(Status::unavailable("busy"));
+    lab.fail("HoldPort", [Fault::None, busy]);
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    let migration = finished(&manager, &id).await;
+    assert_eq!(migration.state(), MigrationState::Completed, "{}", migration.message);
+    assert!(lab.called("HoldPort") > 2, "{}", lab.called("HoldPort"));
+    assert_eq!(migration.figures.expect("figures").held_packets, Some(17));
 }
 
 #[tokio::test]

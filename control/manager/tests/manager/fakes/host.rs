@@ -198,6 +198,8 @@ impl Host for FakeHost {
         request: Request<proto::CaptureRequest>,
     ) -> Result<Response<proto::CaptureReport>, Status> {
         let request = request.into_inner();
+        let takes = self.world.lock().expect("world").capture_takes;
+        tokio::time::sleep(takes).await;
         self.act("Capture", |world| {
             world.captured.insert(request.migration_id);
             let to = request.straight.as_ref().map(|straight| straight.data_endpoint.clone());

@@ -55,6 +55,7 @@ pub(crate) struct World {
     pub(crate) captured: BTreeSet<String>,
     /// The destination's host is of a version that takes RAM alone.
     pub(crate) takes_straight: bool,
+    pub(crate) capture_takes: Duration,
     /// Where a capture was told to send RAM.
     pub(crate) straight_to: Vec<Option<String>>,
     /// What SetBandwidth was told.
@@ -127,6 +128,7 @@ pub(crate) const PACE: Pace = Pace {
     stream_silence: Duration::from_secs(2),
     boot: Duration::from_millis(500),
     link: Duration::from_millis(300),
+    hold_again: Duration::from_millis(50),
     stop_grace: Duration::from_millis(500),
 };
 
