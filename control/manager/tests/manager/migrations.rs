@@ -1,5 +1,7 @@
 //! Migrations against a switch and hosts that only remember.
 
+use std::time::Duration;
+
 use crate::fakes::{Fault, Lab, PACE, finished, order, recorded};
 use tidegate_api::{
     Status,
@@ -89,6 +91,32 @@ async fn ram_goes_straight_to_a_host_that_takes_it() {
         let told = records.iter().map(|record| record.fact.to_string()).collect::<String>();
         let said = "RAM straight to the destination's host, 62914560 bytes by tcp";
         assert_eq!(told.contains(said), takes, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_straight_capture_may_take_its_time_and_not_for_ever() {
+    // 65 MiB, twice, at 64 MiB a second.
+    let longest = PACE.straight(65 << 20, 0);
+    assert!(longest > PACE.capture);
+    for (takes, state) in [
+        (longest - Duration::from_millis(500), MigrationState::Completed),
+        (Duration::from_secs(600), MigrationState::Aborted),
+    ] {
+        let lab = Lab::new().await;
+        {
+            let mut world = lab.world();
+            (world.takes_straight, world.capture_takes) = (true, takes);
+        }
+        let manager = lab.manager().await;
+        let id = manager.start(Some(order())).await.expect("started");
+        let migration = finished(&manager, &id).await;
+        assert_eq!(migration.state(), state, "{}", migration.message);
+        if state == MigrationState::Aborted {
+            let said = "capture failed: host `h1` did not answer Capture within";
+            assert!(migration.message.starts_with(said), "{}", migration.message);
+            lab.assert_source_owns_everything();
+        }
     }
 }
 
@@ -434,10 +462,10 @@ async fn a_broken_drain_stream_is_opened_again_also_when_the_switch_was_away() {
     lab.world().streams_to_break = 3;
     let (manager, id) = draining(&lab).await;
     while lab.called("WatchMigration") < 4 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     lab.unserve("edge").await;
-    tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+    tokio::time::sleep(Duration::from_millis(60)).await;
     lab.serve("edge").await;
     lab.old_sessions.send_replace(0);
     assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
@@ -453,12 +481,12 @@ async fn a_switch_that_comes_back_without_the_cutover_ends_the_migration_at_the_
         let id = manager.start(Some(order())).await.expect("started");
         recorded(&manager, &id, started(Phase::Drain)).await;
         while lab.called("WatchMigration") == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         lab.unserve("edge").await;
         lab.world().streams_to_break = 1;
         while lab.world().streams_to_break > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         lab.world().address = as_configured;
         if !knows_the_address {
@@ -562,7 +590,7 @@ async fn a_passed_deadline_with_a_dead_source_can_be_resumed() {
     lab.assert_destination_is_kept();
     // Still not drained when it is taken up again: its time begins anew.
     manager.resume_failed(&id).await.expect("resumed");
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
     lab.old_sessions.send_replace(0);
     assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
     lab.assert_destination_owns_everything();
@@ -577,7 +605,7 @@ async fn an_abort_after_the_source_was_deleted_is_told_that_it_is_too_late() {
     let id = manager.start(Some(order())).await.expect("started");
     recorded(&manager, &id, started(Phase::Cleanup)).await;
     while lab.called("DeleteGuest") == 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let error = manager.abort(&id).await.expect_err("too late").to_string();
     assert!(error.contains("phase cleanup has begun"), "{error}");

@@ -198,8 +198,9 @@ impl Host for FakeHost {
         request: Request<proto::CaptureRequest>,
     ) -> Result<Response<proto::CaptureReport>, Status> {
         let request = request.into_inner();
-        let takes = self.world.lock().expect("world").capture_takes;
-        tokio::time::sleep(takes).await;
+        // It goes on whether or not the caller waits.
+        let over = self.world.lock().expect("world").capture_over();
+        tokio::time::sleep_until(over.into()).await;
         self.act("Capture", |world| {
             world.captured.insert(request.migration_id);
             let to = request.straight.as_ref().map(|straight| straight.data_endpoint.clone());

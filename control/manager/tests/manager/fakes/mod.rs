@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tidegate_api::{
@@ -56,6 +56,7 @@ pub(crate) struct World {
     /// The destination's host is of a version that takes RAM alone.
     pub(crate) takes_straight: bool,
     pub(crate) capture_takes: Duration,
+    capture_over: Option<Instant>,
     /// Where a capture was told to send RAM.
     pub(crate) straight_to: Vec<Option<String>>,
     /// What SetBandwidth was told.
@@ -124,6 +125,8 @@ pub(crate) const PACE: Pace = Pace {
     retry_first: Duration::from_millis(5),
     retry_longest: Duration::from_millis(20),
     retry_budget: Duration::from_millis(400),
+    capture: Duration::from_secs(1),
+    slowest_bytes_per_s: 64 << 20,
     capture_budget: Duration::from_millis(400),
     stream_silence: Duration::from_secs(2),
     boot: Duration::from_millis(500),
@@ -279,6 +282,10 @@ impl World {
     fn kill_source(&mut self) {
         let source = self.guests.get_mut("h1").and_then(|guests| guests.get_mut("vm-a"));
         source.expect("vm-a").set_state(tidegate_api::host::GuestState::Exited);
+    }
+
+    fn capture_over(&mut self) -> Instant {
+        *self.capture_over.get_or_insert_with(|| Instant::now() + self.capture_takes)
     }
 
     /// Note a call; the fault to be shown after acting, if any.
