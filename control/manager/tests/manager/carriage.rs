@@ -58,14 +58,17 @@ async fn what_is_sent_while_the_guest_stands_has_a_bandwidth_of_its_own() {
 
 #[tokio::test]
 async fn a_dry_run_of_the_diff_goes_so_too() {
-    let lab = Lab::new().await;
-    lab.old_sessions.send_replace(1);
-    let manager = lab.manager().await;
-    let id = manager.start(Some(capped())).await.expect("started");
-    recorded(&manager, &id, |fact| *fact == Fact::Started { phase: Phase::Drain }).await;
-    manager.dry_run(&id).await.expect("answered");
-    let by = "fabric:tcp;ofi_rxm".to_owned();
-    assert_eq!(lab.world().sent.last(), Some(&("DryRunDiff", Some(800), by)));
+    for (final_bandwidth_mbps, mbps) in [(None, 800), (Some(8000), 8000), (Some(0), 0)] {
+        let lab = Lab::new().await;
+        lab.old_sessions.send_replace(1);
+        let manager = lab.manager().await;
+        let spec = MigrationSpec { final_bandwidth_mbps, ..capped() };
+        let id = manager.start(Some(spec)).await.expect("started");
+        recorded(&manager, &id, |fact| *fact == Fact::Started { phase: Phase::Drain }).await;
+        manager.dry_run(&id).await.expect("answered");
+        let by = "fabric:tcp;ofi_rxm".to_owned();
+        assert_eq!(lab.world().sent.last(), Some(&("DryRunDiff", Some(mbps), by)));
+    }
 }
 
 #[tokio::test]
