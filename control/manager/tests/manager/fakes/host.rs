@@ -167,6 +167,8 @@ impl Host for FakeHost {
             if let Some(refusal) = world.capture_refusal.clone() {
                 return Err(refusal);
             }
+            let to = (request.transport, request.data_endpoint);
+            world.carriages_asked.push(to);
             let guest = &world.guests[&self.name][&request.guest];
             let spec = guest.spec.clone().expect("spec");
             let file = |region: &Region| RegionFile {
@@ -189,6 +191,7 @@ impl Host for FakeHost {
                 twin_kept_bytes: if request.clone { 262_208 } else { 0 },
                 straight: request.straight,
                 twin_room_bytes: 0,
+                carriage: world.carriage.clone(),
             })
         })
     }

@@ -73,6 +73,9 @@ pub(crate) struct World {
     pub(crate) twin_free_bytes: u64,
     pub(crate) memory_free_bytes: u64,
     pub(crate) safety: Vec<tidegate_api::host::Safety>,
+    /// What the source's host says of the way to the destination's, and of which it was asked.
+    pub(crate) carriage: Option<tidegate_api::host::Safety>,
+    pub(crate) carriages_asked: Vec<(String, String)>,
     pub(crate) keeps_t0: bool,
     pub(crate) settles: Vec<tidegate_api::host::SettleRequest>,
     /// Whether the source's memory comes to rest.
