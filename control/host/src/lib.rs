@@ -6,6 +6,7 @@
 mod agent;
 mod budget;
 mod capture;
+mod carriage;
 mod config;
 mod connections;
 mod data;

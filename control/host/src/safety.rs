@@ -63,11 +63,11 @@ impl CloneUse {
     }
 }
 
-fn safe(name: &str, detail: impl Into<String>) -> api::Safety {
+pub(crate) fn safe(name: &str, detail: impl Into<String>) -> api::Safety {
     api::Safety { name: name.to_owned(), ok: true, detail: detail.into(), warning: false }
 }
 
-fn refused(name: &str, detail: impl Into<String>) -> api::Safety {
+pub(crate) fn refused(name: &str, detail: impl Into<String>) -> api::Safety {
     api::Safety { ok: false, ..safe(name, detail) }
 }
 

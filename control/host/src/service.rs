@@ -202,12 +202,24 @@ impl host_server::Host for Service {
         &self,
         request: Request<api::CheckCaptureRequest>,
     ) -> Answer<api::CheckCaptureResponse> {
-        let api::CheckCaptureRequest { guest, clone, regions, way, clone_use, merge, straight } =
-            request.into_inner();
+        let api::CheckCaptureRequest {
+            guest,
+            clone,
+            regions,
+            way,
+            clone_use,
+            merge,
+            straight,
+            transport,
+            data_endpoint,
+        } = request.into_inner();
         let clone_use = CloneUse::from_proto(clone_use)?;
         let way = asked_way(way)?;
-        // Nobody is called for a check.
-        let straight = straight.then(To::default);
+        let known = Some(data_endpoint).filter(|text| !text.is_empty());
+        let known = known.map(endpoint).transpose()?;
+        let to =
+            To { data_endpoint: known.clone().unwrap_or_default(), how: how(None, &transport)? };
+        let straight = straight.then(|| to.clone());
         let order = Order { guest, clone, regions, way, clone_use, audit: false, straight };
         let plan = self.0.plan_capture(None, &order).await?;
         let spec = &plan.guest.record.spec;
@@ -222,6 +234,10 @@ impl host_server::Host for Service {
             let of = |name: &String| safety::of_region(name, &plan.guest.places.region(name));
             safety.extend(plan.regions.iter().map(of));
         }
+        let carriage = match known {
+            Some(_) => Some(self.0.check_carriage(&plan, to).await?),
+            None => None,
+        };
         let mut kept = self.0.what_to_keep(None, plan.ram_bytes);
         if plan.straight.is_some() {
             kept = kept.straight(plan.ram_bytes);
@@ -247,6 +263,7 @@ impl host_server::Host for Service {
             twin_kept_bytes: kept.kept_bytes,
             straight: plan.straight.is_some(),
             twin_room_bytes: plan.room_bytes,
+            carriage,
         }))
     }
 

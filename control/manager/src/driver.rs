@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     fold::{Next, Progress},
     journal::{Journal, unix_ms},
-    live::LiveSender,
+    live::{self, LiveSender},
     pace::Pace,
     peers::Inventory,
     phase::Phase,
@@ -267,6 +267,9 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 /// Once, or until a transient error has passed.
 async fn attempts(work: &Work, phase: Phase) -> Result<Outcome, Error> {
+    if phase.carries_memory() {
+        return carry_memory(work, phase).await;
+    }
     if !phase.is_worth_waiting(work.progress.spec.finish) {
         return steps::run(work, phase).await;
     }
@@ -301,5 +304,33 @@ where
             }
             result => return result,
         }
+    }
+}
+
+/// Until memory has gone over. A copy that broke goes on behind what has arrived, as long as more does; a capture begins anew.
+async fn carry_memory(work: &Work, phase: Phase) -> Result<Outcome, Error> {
+    let budget = match phase {
+        Phase::Capture => work.pace.capture_budget,
+        _ => work.pace.retry_budget,
+    };
+    let (mut attempt, mut broken_since, mut most_covered) = (0, None, 0);
+    loop {
+        let error = match steps::run(work, phase).await {
+            // A host that still captures has the source's monitor, and may have the source paused.
+            Err(error @ Error::TimedOut { .. }) if phase == Phase::Capture => return Err(error),
+            Err(error) if error.is_transient() => error,
+            result => return result,
+        };
+        let covered = live::covered_bytes(&work.live);
+        if covered > most_covered {
+            (attempt, broken_since, most_covered) = (0, None, covered);
+        }
+        attempt += 1;
+        let waited = broken_since.get_or_insert_with(Instant::now).elapsed();
+        if waited >= budget {
+            return Err(Error::StaysBroken { attempts: attempt, waited, last: Box::new(error) });
+        }
+        tracing::warn!(migration = %work.id, "{phase}: {error}; attempt {attempt} failed");
+        tokio::time::sleep(work.pace.pause(attempt)).await;
     }
 }

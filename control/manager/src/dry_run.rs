@@ -46,7 +46,7 @@ impl Migrations {
         let request = host::DryRunDiffRequest {
             migration_id: migration_id.clone(),
             data_endpoint,
-            bandwidth_mbps: carriage.bandwidth_mbps,
+            bandwidth_mbps: carriage.last_mbps(),
             transport: carriage.transport_name(),
         };
         let mut client = source.host().await?;

@@ -85,6 +85,19 @@ pub enum Error {
         /// The limit.
         after: Duration,
     },
+    /// Memory does not get over.
+    #[error(
+        "{last}; asked {attempts} times in {} s, and no more has arrived. See that the hosts reach each other, then migrate again",
+        waited.as_secs()
+    )]
+    StaysBroken {
+        /// Since more arrived last.
+        attempts: u32,
+        /// Since the first of them broke.
+        waited: Duration,
+        /// What the last one ended with.
+        last: Box<Error>,
+    },
     /// A peer is in a state that does not fit the journal.
     #[error("{peer}: {found}; {remedy}")]
     Unexpected {

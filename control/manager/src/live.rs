@@ -55,3 +55,11 @@ pub type LiveSender = watch::Sender<Live>;
 pub fn advance(live: &LiveSender, advance: Advance) {
     live.send_modify(|live| live.advance = Some(advance));
 }
+
+/// Guest memory that the copy which runs, or the last one that broke, had covered.
+pub fn covered_bytes(live: &LiveSender) -> u64 {
+    match live.borrow().advance {
+        Some(Advance::Copy { covered_bytes, .. }) => covered_bytes,
+        _ => 0,
+    }
+}

@@ -106,6 +106,12 @@ impl Phase {
         self >= patient_from && self != Self::Drain
     }
 
+    /// Whether all memory goes over in it while the source runs: giving up costs no session, but what has taken long.
+    #[must_use]
+    pub fn carries_memory(self) -> bool {
+        matches!(self, Self::Capture | Self::Copy)
+    }
+
     /// Whether an abort cuts the step short instead of letting it finish. The others are short, and cutting
     /// them could leave a guest paused with nobody waiting for the answer. A capture takes as long as the copy where RAM goes straight;
     /// its host has the source go on.

@@ -97,11 +97,14 @@ pub async fn check(
     };
     findings.note("address free", free);
     let switch = switch::check(order, inventory, pace, ours, &mut findings).await;
-    let source = source_checks(order, inventory, &mut findings).await;
+    let destination = host_status(&order.destination_host, inventory).await;
+    let data_endpoint = destination.as_ref().map(|((_, status), _)| status.data_endpoint.clone());
+    let data_endpoint = data_endpoint.unwrap_or_default();
+    let source = source_checks(order, data_endpoint, inventory, &mut findings).await;
     if let (Some(switch), Some(_)) = (&switch, &source) {
         sessions::check(order, inventory, switch, &mut findings).await;
     }
-    let destination_host = destination_checks(order, inventory, &mut findings).await;
+    let destination_host = destination_checks(order, destination, &mut findings).await;
     if let (Some(source), Some(destination), DestinationKind::Clone) =
         (&source, &destination_host, order.kind)
     {
@@ -158,13 +161,15 @@ struct Source {
 
 async fn source_checks(
     order: &Spec,
+    data_endpoint: String,
     inventory: &Inventory,
     findings: &mut Findings,
 ) -> Option<Source> {
     let reached = host_status(&order.source_host, inventory).await;
     let (peer, status) = findings.take("source host reachable", reached)?;
     let guest = findings.take("source running", running(order, peer).await)?;
-    let capture = findings.take("source can be captured", capture(order, peer).await)?;
+    let capture =
+        findings.take("source can be captured", capture(order, data_endpoint, peer).await)?;
     let spec = capture.spec.clone().or(guest.spec)?;
     let wanted = match capture.twin_room_bytes {
         // An earlier version.
@@ -196,8 +201,13 @@ async fn source_checks(
             (false, _) => drop(findings.note("clone safety", Err(detail))),
         }
     }
-    if order.carriage != Carriage::default() {
-        findings.note("carriage", Ok(order.carriage.to_string()));
+    match &capture.carriage {
+        Some(way) if !way.ok => drop(findings.note("carriage", Err(way.detail.clone()))),
+        // A host of an earlier version has not looked.
+        _ if order.carriage != Carriage::default() => {
+            findings.note("carriage", Ok(order.carriage.to_string()));
+        }
+        _ => {}
     }
     if order.quiesce != Quiesce::Stop {
         findings.note("quiescence", Ok(order.quiesce.to_string()));
@@ -205,10 +215,9 @@ async fn source_checks(
     Some(Source { status, spec, capture })
 }
 
-async fn host_status<'a>(
-    name: &str,
-    inventory: &'a Inventory,
-) -> Result<((&'a Peer, host_proto::Status), String), String> {
+type Reached<'a> = Result<((&'a Peer, host_proto::Status), String), String>;
+
+async fn host_status<'a>(name: &str, inventory: &'a Inventory) -> Reached<'a> {
     let ask = async {
         let peer = inventory.host(name)?;
         let mut host = peer.host().await?;
@@ -241,7 +250,11 @@ async fn running(order: &Spec, peer: &Peer) -> Result<(host_proto::Guest, String
     }
 }
 
-async fn capture(order: &Spec, peer: &Peer) -> Result<(CheckCaptureResponse, String), String> {
+async fn capture(
+    order: &Spec,
+    data_endpoint: String,
+    peer: &Peer,
+) -> Result<(CheckCaptureResponse, String), String> {
     let ask = async {
         let mut host = peer.host().await?;
         let request = host_proto::CheckCaptureRequest {
@@ -252,6 +265,8 @@ async fn capture(order: &Spec, peer: &Peer) -> Result<(CheckCaptureResponse, Str
             merge: order.finish == FinishMode::Merge,
             way: order.capture.to_proto().into(),
             straight: order.kind == DestinationKind::Clone,
+            transport: order.carriage.transport_name(),
+            data_endpoint,
         };
         peer.answer("CheckCapture", CALL, host.check_capture(request)).await
     };
@@ -269,10 +284,9 @@ async fn capture(order: &Spec, peer: &Peer) -> Result<(CheckCaptureResponse, Str
 
 async fn destination_checks(
     order: &Spec,
-    inventory: &Inventory,
+    reached: Reached<'_>,
     findings: &mut Findings,
 ) -> Option<host_proto::Status> {
-    let reached = host_status(&order.destination_host, inventory).await;
     let (peer, status) = findings.take("destination host reachable", reached)?;
     let ask = async {
         let mut host = peer.host().await?;

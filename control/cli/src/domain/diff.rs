@@ -16,8 +16,10 @@ pub struct DryRun {
     pub compared: Vec<Compared>,
     /// Bytes of the regions' diff that went to the other host.
     pub sent_bytes: u64,
-    /// How long a source that stands would be compared, and its diff sent.
-    pub source_pause_ns: u64,
+    /// How long a source that stands would be compared, and its diff sent. None without a merge.
+    pub source_pause_ns: Option<u64>,
+    /// How long the comparing took; with a merge, and the sending.
+    pub compared_ns: u64,
     /// None: `merge_missing` says why.
     pub merge: Option<Merge>,
     /// Why there is nothing to say about a merge.
@@ -84,7 +86,8 @@ impl TryFrom<proto::DryRun> for DryRun {
             approximate: diff.approximate || merge.as_ref().is_some_and(|merge| merge.approximate),
             compared: diff.compared.into_iter().map(Compared::from).collect(),
             sent_bytes: diff.sent_bytes,
-            source_pause_ns: diff.pause_ns,
+            source_pause_ns: merge.is_some().then_some(diff.pause_ns),
+            compared_ns: diff.pause_ns,
             merge: merge.map(Merge::from),
             merge_missing,
         })

@@ -90,6 +90,7 @@ The guests run: what changes until the end is not in it.
     assert_eq!((&diff["event"], &diff["approximate"]), (&"diff".into(), &true.into()));
     assert_eq!(diff["compared"][0]["region"], serde_json::Value::Null);
     assert_eq!(diff["compared"][0]["dirty_ratio"], 0.25);
+    assert_eq!(diff["source_pause_ns"], 12_300_000);
     assert_eq!(diff["merge"]["conflicts"][0]["source"], "0003");
     assert_eq!(diff["merge"]["ranges"][0]["count"], 30);
 }
@@ -103,8 +104,11 @@ async fn without_a_merge_the_reason_is_said() {
     });
     let (exit, text) = processes.run("diff m-1").await;
     assert_eq!(exit.expect("shown"), Exit::Done);
-    assert!(text.contains("no merge                  the destination has not"), "{text}");
+    assert!(text.contains("compared in  12.3 ms\nno merge     the destination has not"), "{text}");
+    assert!(!text.contains("stopped for"), "{text}");
     let (_, objects) = processes.run_json("diff m-1").await;
     assert_eq!(objects[0]["merge"], serde_json::Value::Null);
+    assert_eq!(objects[0]["source_pause_ns"], serde_json::Value::Null);
+    assert_eq!(objects[0]["compared_ns"], 12_300_000);
     assert_eq!(objects[0]["merge_missing"], "the destination has not been started yet");
 }

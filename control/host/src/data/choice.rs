@@ -70,14 +70,8 @@ impl Data {
         dial: &Arc<dyn Dial>,
         controls: &Arc<Controls>,
     ) -> Result<Chosen, HostError> {
-        let peer = ip_of(address)?;
-        let encryption = match dial.is_encrypted() {
-            _ if self.require_encryption => Encryption::Required,
-            true => Encryption::Preferred,
-            false => Encryption::None,
-        };
-        let situation = Situation::towards(peer, encryption, memory_bytes)?;
-        let Candidates { paths, reasons } = candidates(choice.0, &situation)?;
+        let (peer, proposed) = self.propose(choice, address, memory_bytes, &**dial)?;
+        let Candidates { paths, reasons } = proposed;
         let transport = |path| -> Arc<dyn Transport> {
             match path {
                 Wanted::Fabric(provider) => Arc::new(FabricSender { provider, peer }),
@@ -91,6 +85,24 @@ impl Data {
         };
         let transports = paths.into_iter().map(transport).collect();
         Ok(Chosen { transports, reason: reasons.join("; ") })
+    }
+
+    /// What a choice comes to for so many bytes of memory to a host, and its address. Nobody is called.
+    pub(crate) fn propose(
+        &self,
+        choice: Choice,
+        address: &str,
+        memory_bytes: u64,
+        dial: &dyn Dial,
+    ) -> Result<(IpAddr, Candidates), HostError> {
+        let peer = ip_of(address)?;
+        let encryption = match dial.is_encrypted() {
+            _ if self.require_encryption => Encryption::Required,
+            true => Encryption::Preferred,
+            false => Encryption::None,
+        };
+        let situation = Situation::towards(peer, encryption, memory_bytes)?;
+        Ok((peer, candidates(choice.0, &situation)?))
     }
 }
 

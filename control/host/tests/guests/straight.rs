@@ -320,6 +320,35 @@ async fn what_goes_straight_is_foretold() {
         assert!(stays.twin_kept.contains("all bytes until then"), "{}", stays.twin_kept);
     }
 
+    // Asked for with what cannot, it does not; whether that way is there is told as well.
+    let by = |transport: &str, data_endpoint: &str| api::CheckCaptureRequest {
+        transport: transport.to_owned(),
+        data_endpoint: data_endpoint.to_owned(),
+        ..check(true, CaptureWay::Passes)
+    };
+    let here = "127.0.0.1:7433";
+    let asked = a.client.check_capture(by("fabric:tcp", here)).await.expect("planned");
+    let stays = asked.into_inner();
+    assert!(!stays.straight && room(&stays) >= RAM_BYTES + REGION_BYTES, "{stays:?}");
+    let goes = a.client.check_capture(by("", here)).await.expect("planned").into_inner();
+    assert!(goes.straight && goes.carriage.as_ref().is_some_and(|way| way.ok), "{goes:?}");
+    let asked = a.client.check_capture(by("fabric:verbs", here)).await.expect("planned");
+    let way = asked.into_inner().carriage.expect("looked at");
+    let devices = fs::read_dir("/sys/class/infiniband").is_ok_and(|mut all| all.next().is_some());
+    assert_eq!(way.ok, devices, "{way:?}");
+    if !devices {
+        assert!(way.detail.starts_with("transport: the data path fabric:verbs"), "{way:?}");
+        assert!(way.detail.contains("no RDMA device"), "{way:?}");
+        assert!(way.detail.ends_with("choose auto or tcp"), "{way:?}");
+    }
+    let asked = a.client.check_capture(by("", "192.0.2.1:7433")).await.expect("planned");
+    let way = asked.into_inner().carriage.expect("looked at");
+    assert!(!way.ok && way.detail.contains("configure [data.tls] on both hosts"), "{way:?}");
+    let asked = a.client.check_capture(by("fabric:pigeon", here)).await;
+    let (code, message) = refusal(asked);
+    assert_eq!(code, Code::InvalidArgument);
+    assert!(message.starts_with("transport: `fabric:pigeon` is no transport"), "{message}");
+
     // By the way that stops, and where it must not go over TCP, there is a twin.
     let data = b.prepare(destination, true).await;
     let straight = |transport: &str| {

@@ -1,6 +1,7 @@
 //! Steps on the guests' memory: capture, copy, diff, merge.
 
 use tidegate_api::host::{self as proto, host_client::HostClient};
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use super::Work;
@@ -8,7 +9,7 @@ use crate::{
     error::Error,
     hold, link,
     live::{self, Advance},
-    pace::{CALL, COPY_SILENCE, MEMORY_CALL},
+    pace::{CALL, COPY_SILENCE, MEMORY_CALL, Pace},
     peers::Peer,
     phase::Phase,
     record::{Outcome, Straight},
@@ -17,7 +18,7 @@ use crate::{
 
 /// T0.
 pub(super) async fn capture(work: &Work) -> Result<Outcome, Error> {
-    let Outcome::Preflight { regions, .. } = work.outcome(Phase::Preflight)? else {
+    let Outcome::Preflight { regions, twin_bytes, .. } = work.outcome(Phase::Preflight)? else {
         return Err(Error::Missing { phase: Phase::Preflight });
     };
     let clone = work.progress.spec.kind == DestinationKind::Clone;
@@ -52,9 +53,9 @@ pub(super) async fn capture(work: &Work) -> Result<Outcome, Error> {
         audit: false,
         straight,
     };
-    let call = captured(peer, &mut host, request);
+    let call = captured(peer, &mut host, request, work.pace, *twin_bytes);
     let (report, held_packets) = match &port {
-        Some(port) => hold::while_held(switch, port, call).await,
+        Some(port) => hold::while_held(switch, port, work.pace.hold_again, call).await,
         None => (call.await, None),
     };
     let report = report?;
@@ -72,20 +73,30 @@ pub(super) async fn capture(work: &Work) -> Result<Outcome, Error> {
     })
 }
 
-/// Where RAM goes straight, a capture takes as long as its copy: as long as the host is there, it is asked again.
+/// Where RAM goes straight, a capture takes as long as its copy: while the host is there, it is asked again for as long as
+/// that may take.
 async fn captured(
     peer: &Peer,
     host: &mut HostClient<Channel>,
     request: proto::CaptureRequest,
+    pace: Pace,
+    twin_bytes: u64,
 ) -> Result<proto::CaptureReport, Error> {
+    let longest = request.straight.as_ref().map(|to| pace.straight(twin_bytes, to.bandwidth_mbps));
+    let begun = Instant::now();
     loop {
-        let asked = peer.answer("Capture", MEMORY_CALL, host.capture(request.clone())).await;
-        match asked {
-            Err(Error::TimedOut { .. }) if request.straight.is_some() => {
+        let asked = peer.answer("Capture", pace.capture, host.capture(request.clone())).await;
+        match (asked, longest) {
+            (Err(Error::TimedOut { peer, call, .. }), Some(longest))
+                if begun.elapsed() >= longest =>
+            {
+                return Err(Error::TimedOut { peer, call, after: begun.elapsed() });
+            }
+            (Err(Error::TimedOut { .. }), Some(_)) => {
                 let there = host.get_status(proto::GetStatusRequest {});
                 peer.answer("GetStatus", CALL, there).await?;
             }
-            asked => return asked,
+            (asked, _) => return asked,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Memory goes by what the order says, and as fast.
 
-use tidegate_api::manager::{FinishMode, MigrationSpec, MigrationState};
+use tidegate_api::{
+    host::Safety,
+    manager::{FinishMode, MigrationSpec, MigrationState},
+};
 use tidegate_manager::{phase::Phase, record::Fact};
 
 use crate::{
@@ -58,14 +61,17 @@ async fn what_is_sent_while_the_guest_stands_has_a_bandwidth_of_its_own() {
 
 #[tokio::test]
 async fn a_dry_run_of_the_diff_goes_so_too() {
-    let lab = Lab::new().await;
-    lab.old_sessions.send_replace(1);
-    let manager = lab.manager().await;
-    let id = manager.start(Some(capped())).await.expect("started");
-    recorded(&manager, &id, |fact| *fact == Fact::Started { phase: Phase::Drain }).await;
-    manager.dry_run(&id).await.expect("answered");
-    let by = "fabric:tcp;ofi_rxm".to_owned();
-    assert_eq!(lab.world().sent.last(), Some(&("DryRunDiff", Some(800), by)));
+    for (final_bandwidth_mbps, mbps) in [(None, 800), (Some(8000), 8000), (Some(0), 0)] {
+        let lab = Lab::new().await;
+        lab.old_sessions.send_replace(1);
+        let manager = lab.manager().await;
+        let spec = MigrationSpec { final_bandwidth_mbps, ..capped() };
+        let id = manager.start(Some(spec)).await.expect("started");
+        recorded(&manager, &id, |fact| *fact == Fact::Started { phase: Phase::Drain }).await;
+        manager.dry_run(&id).await.expect("answered");
+        let by = "fabric:tcp;ofi_rxm".to_owned();
+        assert_eq!(lab.world().sent.last(), Some(&("DryRunDiff", Some(mbps), by)));
+    }
 }
 
 #[tokio::test]
@@ -75,6 +81,21 @@ async fn the_plan_says_it_when_it_was_asked_for() {
     let (_, findings) = manager.plan(Some(capped())).await.expect("plan");
     let check = findings.checks.iter().find(|check| check.name == "carriage").expect("made");
     assert_eq!(check.result, Ok("by fabric:tcp;ofi_rxm, at most 800 Mbit/s".to_owned()));
+}
+
+#[tokio::test]
+async fn what_the_source_s_host_cannot_do_is_refused_before_anything_changes() {
+    let lab = Lab::new().await;
+    let detail =
+        "transport: the data path fabric:tcp;ofi_rxm cannot be taken: libfabric is not installed";
+    let (name, detail) = ("fabric:tcp;ofi_rxm".to_owned(), detail.to_owned());
+    lab.world().carriage = Some(Safety { name, detail: detail.clone(), ..Safety::default() });
+    assert_eq!(refusal(&lab, capped()).await, format!("carriage: {detail}"));
+    // It may be configured so.
+    assert_eq!(refusal(&lab, order()).await, format!("carriage: {detail}"));
+    let to = "127.0.0.1:7433".to_owned();
+    let by = "fabric:tcp;ofi_rxm".to_owned();
+    assert_eq!(lab.world().carriages_asked, [(by, to.clone()), (String::new(), to)]);
 }
 
 #[tokio::test]

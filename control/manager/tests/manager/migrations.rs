@@ -1,6 +1,8 @@
 //! Migrations against a switch and hosts that only remember.
 
-use crate::fakes::{Fault, Lab, finished, order, recorded};
+use std::time::Duration;
+
+use crate::fakes::{Fault, Lab, PACE, finished, order, recorded};
 use tidegate_api::{
     Status,
     host::{CaptureWay, GuestState},
@@ -93,6 +95,32 @@ async fn ram_goes_straight_to_a_host_that_takes_it() {
 }
 
 #[tokio::test]
+async fn a_straight_capture_may_take_its_time_and_not_for_ever() {
+    // 65 MiB, twice, at 64 MiB a second.
+    let longest = PACE.straight(65 << 20, 0);
+    assert!(longest > PACE.capture);
+    for (takes, state) in [
+        (longest - Duration::from_millis(500), MigrationState::Completed),
+        (Duration::from_secs(600), MigrationState::Aborted),
+    ] {
+        let lab = Lab::new().await;
+        {
+            let mut world = lab.world();
+            (world.takes_straight, world.capture_takes) = (true, takes);
+        }
+        let manager = lab.manager().await;
+        let id = manager.start(Some(order())).await.expect("started");
+        let migration = finished(&manager, &id).await;
+        assert_eq!(migration.state(), state, "{}", migration.message);
+        if state == MigrationState::Aborted {
+            let said = "capture failed: host `h1` did not answer Capture within";
+            assert!(migration.message.starts_with(said), "{}", migration.message);
+            lab.assert_source_owns_everything();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_boot_has_no_ram_to_send() {
     let lab = Lab::new().await;
     lab.world().takes_straight = true;
@@ -176,6 +204,86 @@ async fn a_failure_at_any_step_before_the_merge_gives_everything_back() {
             let message = &migration.message;
             assert!(message.contains("the disk is on fire") && message.contains(call), "{message}");
             assert!(!message.contains("Left behind"), "{message}");
+            lab.assert_source_owns_everything();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_breaks_is_asked_for_again() {
+    for refused in [true, false] {
+        let lab = Lab::new().await;
+        if refused {
+            let away = Status::unavailable("the destination's host cannot be reached");
+            lab.fail("SendTwin", [Fault::Refuse(away)]);
+        } else {
+            lab.world().copies_break_after = vec![1000];
+        }
+        let manager = lab.manager().await;
+        let id = manager.start(Some(order())).await.expect("started");
+        let migration = finished(&manager, &id).await;
+        assert_eq!(migration.state(), MigrationState::Completed, "{}", migration.message);
+        assert_eq!((lab.called("Capture"), lab.called("SendTwin")), (1, 2));
+        lab.assert_destination_owns_everything();
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_gets_on_between_its_breaks_is_not_given_up() {
+    let lab = Lab::new().await;
+    // With the pause behind each, longer than all attempts without progress may take.
+    lab.world().copies_break_after = (1..=100).map(|at| at * 10).collect();
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    let migration = finished(&manager, &id).await;
+    assert_eq!(migration.state(), MigrationState::Completed, "{}", migration.message);
+    assert_eq!(lab.called("SendTwin"), 101);
+}
+
+#[tokio::test]
+async fn a_copy_that_stays_broken_ends_at_the_source() {
+    let lab = Lab::new().await;
+    lab.world().copies_break_after = vec![1000; 10_000];
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    let migration = finished(&manager, &id).await;
+    assert_eq!(migration.state(), MigrationState::Aborted, "{}", migration.message);
+    for part in ["copy failed: host `h1`", "connection reset", "no more has arrived", "reach each"]
+    {
+        assert!(migration.message.contains(part), "{part}: {}", migration.message);
+    }
+    assert!(lab.called("SendTwin") > 3);
+    lab.assert_source_owns_everything();
+}
+
+#[tokio::test]
+async fn an_operator_can_abort_a_copy_that_stays_broken() {
+    let lab = Lab::new().await;
+    lab.world().copies_break_after = vec![1000; 10_000];
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    recorded(&manager, &id, started(Phase::Copy)).await;
+    manager.abort(&id).await.expect("aborted");
+    let migration = finished(&manager, &id).await;
+    assert_eq!(migration.state(), MigrationState::Aborted);
+    assert_eq!(migration.message, "aborted by an operator");
+    lab.assert_source_owns_everything();
+}
+
+#[tokio::test]
+async fn a_capture_that_breaks_is_begun_anew_for_a_while() {
+    let broken = || Fault::Refuse(Status::unavailable("RAM of guest `vm-a` did not get over"));
+    for (breaks, state) in [(2, MigrationState::Completed), (10_000, MigrationState::Aborted)] {
+        let lab = Lab::new().await;
+        lab.fail("Capture", std::iter::repeat_with(broken).take(breaks));
+        let manager = lab.manager().await;
+        let id = manager.start(Some(order())).await.expect("started");
+        let migration = finished(&manager, &id).await;
+        assert_eq!(migration.state(), state, "{}", migration.message);
+        assert_eq!(lab.called("HoldPort"), lab.called("Capture"));
+        if state == MigrationState::Aborted {
+            let said = "capture failed: host `h1` refused Capture: RAM of guest `vm-a` did not";
+            assert!(migration.message.starts_with(said), "{}", migration.message);
             lab.assert_source_owns_everything();
         }
     }
@@ -277,6 +385,20 @@ async fn a_switch_that_cannot_hold_a_port_does_not_end_the_migration() {
 }
 
 #[tokio::test]
+async fn a_hold_that_is_not_prolonged_once_is_prolonged_again() {
+    let lab = Lab::new().await;
+    lab.world().capture_takes = 5 * PACE.hold_again;
+    let busy = Fault::Refuse(Status::unavailable("busy"));
+    lab.fail("HoldPort", [Fault::None, busy]);
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    let migration = finished(&manager, &id).await;
+    assert_eq!(migration.state(), MigrationState::Completed, "{}", migration.message);
+    assert!(lab.called("HoldPort") > 2, "{}", lab.called("HoldPort"));
+    assert_eq!(migration.figures.expect("figures").held_packets, Some(17));
+}
+
+#[tokio::test]
 async fn a_capture_that_fails_leaves_no_port_held() {
     let lab = Lab::new().await;
     lab.fail("Capture", [Fault::Refuse(Status::failed_precondition("its twin has no room"))]);
@@ -293,14 +415,14 @@ async fn answers_lost_with_the_manager_are_found_again() {
     {
         let lab = Lab::new().await;
         lab.old_sessions.send_replace(1);
-        // Past the cutover a lost answer is retried within the step; before, it aborts. So kill, then look.
+        // While memory goes over and past the cutover a lost answer is retried within the step; else it aborts.
         let manager = lab.manager().await;
         let lost = Fault::LoseAnswer(Status::unavailable("connection lost"));
         lab.fail(call, [lost]);
         let id = manager.start(Some(order())).await.expect("started");
         lab.old_sessions.send_replace(0);
         let migration = finished(&manager, &id).await;
-        if matches!(call, "Cutover" | "Release") {
+        if matches!(call, "Capture" | "Cutover" | "Release") {
             assert_eq!(
                 migration.state(),
                 MigrationState::Completed,
@@ -340,10 +462,10 @@ async fn a_broken_drain_stream_is_opened_again_also_when_the_switch_was_away() {
     lab.world().streams_to_break = 3;
     let (manager, id) = draining(&lab).await;
     while lab.called("WatchMigration") < 4 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     lab.unserve("edge").await;
-    tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+    tokio::time::sleep(Duration::from_millis(60)).await;
     lab.serve("edge").await;
     lab.old_sessions.send_replace(0);
     assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
@@ -359,12 +481,12 @@ async fn a_switch_that_comes_back_without_the_cutover_ends_the_migration_at_the_
         let id = manager.start(Some(order())).await.expect("started");
         recorded(&manager, &id, started(Phase::Drain)).await;
         while lab.called("WatchMigration") == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         lab.unserve("edge").await;
         lab.world().streams_to_break = 1;
         while lab.world().streams_to_break > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         lab.world().address = as_configured;
         if !knows_the_address {
@@ -468,7 +590,7 @@ async fn a_passed_deadline_with_a_dead_source_can_be_resumed() {
     lab.assert_destination_is_kept();
     // Still not drained when it is taken up again: its time begins anew.
     manager.resume_failed(&id).await.expect("resumed");
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
     lab.old_sessions.send_replace(0);
     assert_eq!(finished(&manager, &id).await.state(), MigrationState::Completed);
     lab.assert_destination_owns_everything();
@@ -483,7 +605,7 @@ async fn an_abort_after_the_source_was_deleted_is_told_that_it_is_too_late() {
     let id = manager.start(Some(order())).await.expect("started");
     recorded(&manager, &id, started(Phase::Cleanup)).await;
     while lab.called("DeleteGuest") == 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let error = manager.abort(&id).await.expect_err("too late").to_string();
     assert!(error.contains("phase cleanup has begun"), "{error}");

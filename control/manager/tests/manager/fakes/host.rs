@@ -167,6 +167,8 @@ impl Host for FakeHost {
             if let Some(refusal) = world.capture_refusal.clone() {
                 return Err(refusal);
             }
+            let to = (request.transport, request.data_endpoint);
+            world.carriages_asked.push(to);
             let guest = &world.guests[&self.name][&request.guest];
             let spec = guest.spec.clone().expect("spec");
             let file = |region: &Region| RegionFile {
@@ -189,6 +191,7 @@ impl Host for FakeHost {
                 twin_kept_bytes: if request.clone { 262_208 } else { 0 },
                 straight: request.straight,
                 twin_room_bytes: 0,
+                carriage: world.carriage.clone(),
             })
         })
     }
@@ -198,6 +201,9 @@ impl Host for FakeHost {
         request: Request<proto::CaptureRequest>,
     ) -> Result<Response<proto::CaptureReport>, Status> {
         let request = request.into_inner();
+        // It goes on whether or not the caller waits.
+        let over = self.world.lock().expect("world").capture_over();
+        tokio::time::sleep_until(over.into()).await;
         self.act("Capture", |world| {
             world.captured.insert(request.migration_id);
             let to = request.straight.as_ref().map(|straight| straight.data_endpoint.clone());
@@ -253,6 +259,11 @@ impl Host for FakeHost {
                     ..proto::SendProgress::default()
                 })
             };
+            if !world.copies_break_after.is_empty() {
+                let sent_bytes = world.copies_break_after.remove(0);
+                let reset = Status::unavailable("sending: connection reset by peer");
+                return Ok(iter(vec![progress(sent_bytes, false), Err(reset)]));
+            }
             Ok(iter(vec![progress(1000, false), progress(2000, false), progress(3000, true)]))
         })
     }

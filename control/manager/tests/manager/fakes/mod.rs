@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tidegate_api::{
@@ -55,12 +55,16 @@ pub(crate) struct World {
     pub(crate) captured: BTreeSet<String>,
     /// The destination's host is of a version that takes RAM alone.
     pub(crate) takes_straight: bool,
+    pub(crate) capture_takes: Duration,
+    capture_over: Option<Instant>,
     /// Where a capture was told to send RAM.
     pub(crate) straight_to: Vec<Option<String>>,
     /// What SetBandwidth was told.
     pub(crate) bandwidths: Vec<u64>,
     /// How the source's host was told to send: by which call, at most so many Mbit/s, by what.
     pub(crate) sent: Vec<(&'static str, Option<u64>, String)>,
+    /// Copies that break after so many bytes, in order.
+    pub(crate) copies_break_after: Vec<u64>,
     pub(crate) destinations_started: u32,
     /// What destinations have printed.
     pub(crate) console: String,
@@ -69,6 +73,9 @@ pub(crate) struct World {
     pub(crate) twin_free_bytes: u64,
     pub(crate) memory_free_bytes: u64,
     pub(crate) safety: Vec<tidegate_api::host::Safety>,
+    /// What the source's host says of the way to the destination's, and of which it was asked.
+    pub(crate) carriage: Option<tidegate_api::host::Safety>,
+    pub(crate) carriages_asked: Vec<(String, String)>,
     pub(crate) keeps_t0: bool,
     pub(crate) settles: Vec<tidegate_api::host::SettleRequest>,
     /// Whether the source's memory comes to rest.
@@ -121,9 +128,13 @@ pub(crate) const PACE: Pace = Pace {
     retry_first: Duration::from_millis(5),
     retry_longest: Duration::from_millis(20),
     retry_budget: Duration::from_millis(400),
+    capture: Duration::from_secs(1),
+    slowest_bytes_per_s: 64 << 20,
+    capture_budget: Duration::from_millis(400),
     stream_silence: Duration::from_secs(2),
     boot: Duration::from_millis(500),
     link: Duration::from_millis(300),
+    hold_again: Duration::from_millis(50),
     stop_grace: Duration::from_millis(500),
 };
 
@@ -274,6 +285,10 @@ impl World {
     fn kill_source(&mut self) {
         let source = self.guests.get_mut("h1").and_then(|guests| guests.get_mut("vm-a"));
         source.expect("vm-a").set_state(tidegate_api::host::GuestState::Exited);
+    }
+
+    fn capture_over(&mut self) -> Instant {
+        *self.capture_over.get_or_insert_with(|| Instant::now() + self.capture_takes)
     }
 
     /// Note a call; the fault to be shown after acting, if any.
