@@ -106,8 +106,10 @@ impl Inner {
             && order.clone_use == CloneUse::Beside
             && spec.disks.iter().any(|disk| disk.overlay);
         let exact_log = spec.accel == Accel::Kvm;
-        let choice = Choice::new(order.way, clone, freeze_disks, exact_log, &forecast)?;
-        let straight = self.goes_straight(id, order, choice.way, ram_bytes);
+        let straight = self.may_go_straight(id, order, ram_bytes);
+        let cap = straight.as_ref().and_then(|to| self.cap_bytes_per_second(&to.how));
+        let choice = Choice::new(order.way, clone, freeze_disks, exact_log, &forecast, cap)?;
+        let straight = straight.filter(|_| choice.way == Way::Passes);
         let kept_bytes = match &straight {
             Some(_) => {
                 sources.retain(|(kind, _)| *kind != ObjectKind::Ram);

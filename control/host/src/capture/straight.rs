@@ -19,7 +19,7 @@ use tidegate_memory::{
 use tokio::task::JoinHandle;
 use tracing::info;
 
-use super::{Order, Plan, Way};
+use super::{Order, Plan};
 use crate::{
     HostError,
     budget::Keep,
@@ -50,15 +50,14 @@ pub(super) struct Straight {
 }
 
 impl Inner {
-    /// Where RAM goes while it is captured, if that may be and is needed.
-    pub(super) fn goes_straight(
+    /// Where RAM goes if it is captured by passes, if that may be and is needed.
+    pub(super) fn may_go_straight(
         &self,
         id: Option<&str>,
         order: &Order,
-        way: Way,
         ram_bytes: u64,
     ) -> Option<To> {
-        let to = order.straight.as_ref().filter(|_| way == Way::Passes)?;
+        let to = order.straight.as_ref()?;
         let transport = to.how.transport.unwrap_or(self.config.data.transport);
         let is_over = self.what_to_keep(id, ram_bytes).keep == Keep::Hashes;
         (is_over && transport.allows_tcp()).then(|| to.clone())
