@@ -189,14 +189,14 @@ impl Inner {
         });
         let prepared = prepared.await?;
 
-        let _turn = plan.guest.monitor.lock().await;
+        let turn = plan.guest.monitor.lock().await;
         let mut qmp = plan.guest.qmp().await?;
         if state(&mut qmp).await? != State::Running {
             return Err(not_running(plan.guest.name()).into());
         }
         match plan.choice.way {
             Way::Stop => stop::take(id, plan, &dir, prepared, qmp, true).await,
-            Way::Passes => passes::take(self, id, plan, &dir, prepared, qmp).await,
+            Way::Passes => passes::take(self, id, plan, &dir, prepared, (qmp, turn)).await,
         }
     }
 

@@ -220,7 +220,18 @@ async fn a_slow_way_holds_qemu_up_and_not_the_guest() {
 async fn the_pause_does_not_wait_for_a_slow_way() {
     let ((mut a, destination), mut b) = (writing().await, Rig::new("b").await);
     let data = b.prepare(destination, true).await;
-    let report = a.client.capture(order(&data, 128)).await.expect("captured").into_inner();
+    let mut client = a.client.clone();
+    let slowly = order(&data, 128);
+    let capturing = tokio::spawn(async move { client.capture(slowly).await });
+    begun(&a).await;
+    // It has to wait for the last pass, and not until that has left.
+    let pause = api::PauseGuestRequest { name: "web".to_owned() };
+    a.client.pause_guest(pause).await.expect("paused");
+    assert_eq!(a.state("web").await, api::GuestState::Paused);
+    assert!(!capturing.is_finished(), "RAM is still on its way");
+    let request = api::ContinueGuestRequest { name: "web".to_owned() };
+    a.client.continue_guest(request).await.expect("goes on");
+    let report = capturing.await.expect("no panic").expect("captured").into_inner();
     println!("{report:?}");
     // What the guest rewrites would take two seconds.
     let last_pass = *report.pass_bytes.last().expect("a last pass");
