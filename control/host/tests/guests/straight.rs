@@ -111,6 +111,9 @@ async fn what_is_captured_is_at_the_destination_and_hashes_are_kept() {
         assert!(message.contains("has not arrived whole"), "{message}");
         a.stop().await;
         a.restart().await;
+        let hashes = a.config.twin_dir.join("m1/ram.hashes");
+        let file = || fs::metadata(&hashes).expect("hashes").ino();
+        let written = file();
         for first in [true, false] {
             let rest = a.send(&data).await.expect("sent");
             assert!(rest.done && rest.sent_bytes < 8 << 20, "{rest:?}");
@@ -118,6 +121,7 @@ async fn what_is_captured_is_at_the_destination_and_hashes_are_kept() {
                 (rest.resumed_bytes == rest.total_bytes, rest.transport),
                 (!first, "tcp".to_owned())
             );
+            assert_eq!(file(), written, "they are not written anew");
         }
         b.client.start_destination(start(false)).await.expect("started");
         assert_eq!(GUEST.progress(&image), taken);
