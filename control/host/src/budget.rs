@@ -105,7 +105,12 @@ impl Inner {
         if keep == Keep::Bytes {
             return Ok(());
         }
-        match keep_hashes(&self.twin_dir(id), &ObjectKind::Ram, hashes) {
+        let dir = self.twin_dir(id);
+        // As after RAM went straight, or when SendTwin is asked again. Hashes that are damaged are written anew.
+        if finish_keeping_hashes(&dir, &ObjectKind::Ram).unwrap_or(false) {
+            return Ok(());
+        }
+        match keep_hashes(&dir, &ObjectKind::Ram, hashes) {
             Ok(()) => {
                 let (freed_bytes, kept_bytes) = (ram_bytes, hashes_bytes(ram_bytes));
                 info!(migration = id, freed_bytes, kept_bytes, "RAM twin dropped to a hash a page");

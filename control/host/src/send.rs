@@ -160,6 +160,11 @@ impl Inner {
         self.begin_copy(id, data_endpoint, sources, how)?.finish(report)
     }
 
+    /// The most that is sent of a copy, unless SetBandwidth says another.
+    pub(crate) fn cap_bytes_per_second(&self, how: &How) -> Option<u64> {
+        cap_of(how.bandwidth_mbps.unwrap_or(self.config.data.bandwidth_mbps))
+    }
+
     /// Begin a copy to another host. What has no bytes here goes over TCP, and so does the rest then.
     pub(crate) fn begin_copy(
         &self,
@@ -174,8 +179,7 @@ impl Inner {
             )));
         }
         let config = &self.config.data;
-        let cap = cap_of(how.bandwidth_mbps.unwrap_or(config.bandwidth_mbps));
-        let running = self.copies.begin(id, cap);
+        let running = self.copies.begin(id, self.cap_bytes_per_second(how));
         let dial = self.dial(id, data_endpoint)?;
         let only_tcp = sources.iter().any(|source| source.memory.is_none());
         let wanted = how.transport.unwrap_or(config.transport);

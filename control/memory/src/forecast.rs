@@ -116,12 +116,7 @@ fn bytes_per_second(extents: &[Extent]) -> Result<u64, MemoryError> {
 
 /// Look three times at pages that are evenly spread over what is used.
 fn changed(extents: &[Extent], used_bytes: u64) -> Result<[u64; 2], MemoryError> {
-    let every = (used_bytes / PAGES).next_multiple_of(PAGE_BYTES as u64).max(PAGE_BYTES as u64);
-    let pages = extents.iter().flat_map(|extent| {
-        let whole = extent.len_bytes / PAGE_BYTES as u64 * PAGE_BYTES as u64;
-        (0..whole).step_by(every as usize).map(|at| (&extent.source, extent.start + at))
-    });
-    let pages: Vec<_> = pages.collect();
+    let pages = spread(extents, used_bytes);
     let look = || -> Result<Vec<u128>, MemoryError> {
         let mut bytes = [0; PAGE_BYTES];
         let hash = |(source, at): &(&Arc<Mapping>, u64)| {
@@ -139,6 +134,22 @@ fn changed(extents: &[Extent], used_bytes: u64) -> Result<[u64; 2], MemoryError>
         *bytes = used_bytes * differing as u64 / pages.len().max(1) as u64;
     }
     Ok(changed)
+}
+
+/// At most [`PAGES`] pages, at even distances in the extents one behind the other: however they are cut, each has its share.
+fn spread(extents: &[Extent], used_bytes: u64) -> Vec<(&Arc<Mapping>, u64)> {
+    const PAGE: u64 = PAGE_BYTES as u64;
+    let every = used_bytes.div_ceil(PAGES).next_multiple_of(PAGE).max(PAGE);
+    let mut pages = Vec::with_capacity(PAGES as usize);
+    let mut before_bytes = 0_u64;
+    for extent in extents {
+        let whole = extent.len_bytes / PAGE * PAGE;
+        let first = before_bytes.next_multiple_of(every) - before_bytes;
+        let starts = (first..whole).step_by(every as usize);
+        pages.extend(starts.map(|at| (&extent.source, extent.start + at)));
+        before_bytes += whole;
+    }
+    pages
 }
 
 #[cfg(test)]
@@ -162,6 +173,28 @@ mod tests {
         assert_eq!(within([16, 32], 200), 64);
         assert_eq!(within([16, 20], 200), 28);
         assert_eq!(within([100, 200], 10_000), 1000);
+    }
+
+    #[test]
+    fn scattered_pages_weigh_no_more_than_a_large_extent() {
+        const PAGE: u64 = PAGE_BYTES as u64;
+        let dir = tempfile::tempdir().expect("dir");
+        let memory = Mapping::create(&dir.path().join("ram"), 96 * MIB).expect("memory");
+        let source = Arc::new(memory);
+        let extent = |start, len_bytes| Extent { source: source.clone(), start, len_bytes };
+        // Every other page of 64 MiB, and the 32 MiB behind: as much in small extents as in one.
+        let mut extents: Vec<_> = (0..8192).map(|page| extent(page * 2 * PAGE, PAGE)).collect();
+        extents.push(extent(64 * MIB, 32 * MIB));
+        let pages = spread(&extents, 64 * MIB);
+        let (small, large): (Vec<_>, Vec<_>) = pages.iter().partition(|(_, at)| *at < 64 * MIB);
+        assert_eq!((small.len(), large.len()), (2048, 2048));
+        let distances = |pages: &[&(&Arc<Mapping>, u64)], bytes| {
+            pages.windows(2).all(|pair| pair[1].1 - pair[0].1 == bytes)
+        };
+        assert!(distances(&small, 8 * PAGE) && distances(&large, 4 * PAGE));
+        // Where it does not divide evenly there are fewer.
+        extents.push(extent(96 * MIB - PAGE, PAGE));
+        assert!(spread(&extents, 64 * MIB + PAGE).len() <= PAGES as usize);
     }
 
     #[test]

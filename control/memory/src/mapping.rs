@@ -101,8 +101,10 @@ impl Mapping {
     /// Copy bytes in through the file: what a full file system has no room for is an error, and not the end of this process.
     ///
     /// # Errors
-    /// [`MemoryError::NoSpace`], [`MemoryError::File`].
+    /// [`MemoryError::OutOfBounds`], [`MemoryError::NoSpace`], [`MemoryError::File`].
     pub(crate) fn write_through(&self, offset: u64, bytes: &[u8]) -> Result<(), MemoryError> {
+        // Behind its end the file would grow.
+        self.slice(offset, bytes.len() as u64)?;
         self.file().write_all_at(bytes, offset).map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull => no_space(&self.path, bytes.len() as u64),
             _ => MemoryError::file("write", &self.path)(error),
@@ -316,7 +318,12 @@ mod tests {
             let mut buffer = vec![0; len];
             let error = mapping.read(offset, &mut buffer).expect_err("outside");
             assert!(matches!(error, MemoryError::OutOfBounds { .. }), "{error}");
+            let error = mapping.write_through(offset, &buffer).expect_err("outside");
+            assert!(matches!(error, MemoryError::OutOfBounds { .. }), "{error}");
         }
+        assert_eq!(fs::metadata(&path).expect("file").len(), 8192);
+        mapping.write_through(8190, b"ab").expect("written");
+        assert_eq!(&fs::read(&path).expect("file")[8190..], b"ab");
     }
 
     #[test]

@@ -75,13 +75,18 @@ impl Hold {
         self.waiting.is_empty()
     }
 
+    /// Whether so many more have room.
+    pub(crate) fn has_room(&self, more: usize) -> bool {
+        self.waiting.len() + more <= DEPTH
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }
 
     /// Keep a packet behind all others; when there is no room, drop it.
     pub(crate) fn keep(&mut self, mbuf: Mbuf, outcome: Outcome, counters: &ShardCounters) {
-        if self.waiting.len() < DEPTH {
+        if self.has_room(1) {
             self.waiting.push_back((outcome, mbuf));
             self.held += 1;
         } else {

@@ -158,7 +158,7 @@ impl Outbox {
     /// As [`Outbox::flush`], while the port is held.
     #[cold]
     fn flush_held(&mut self, counters: &ShardCounters) {
-        if self.send_kept(counters) {
+        if self.send_kept(counters) || (self.drop_refused(counters) && self.send_kept(counters)) {
             let sent = self.queue.tx_drain(&mut self.burst);
             self.count_first(sent, counters);
         }
@@ -172,6 +172,19 @@ impl Outbox {
         }
         drop(outcomes);
         self.runs.clear();
+    }
+
+    /// Of a hold that has no room for the burst, of which the queue took no more, drop the first packet, as
+    /// [`Outbox::send_without_first`] does: its driver may refuse it for good, and then it is to take the others. Where the queue is
+    /// only full, the oldest makes room for the newest.
+    fn drop_refused(&mut self, counters: &ShardCounters) -> bool {
+        let waiting = self.burst.len();
+        let Some(hold) = self.hold.as_mut().filter(|hold| !hold.has_room(waiting)) else {
+            return false;
+        };
+        drop(hold.next());
+        counters.count_transmit_full(self.port, 1);
+        true
     }
 
     /// Send what is kept; true when nothing is left of it.

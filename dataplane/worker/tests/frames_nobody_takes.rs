@@ -112,6 +112,7 @@ fn frames_nobody_takes() {
     let at_rest = workers.buffers_in_use();
     a_chain_is_dropped_and_what_is_beside_it_goes_on(&mut workers);
     what_a_driver_refuses_costs_no_others(&mut workers);
+    what_a_driver_refuses_does_not_hold_up_a_held_port(&mut workers);
     assert_eq!(workers.buffers_in_use(), at_rest);
 }
 
@@ -140,4 +141,29 @@ fn what_a_driver_refuses_costs_no_others(workers: &mut Workers) {
     // It is the long ones that are missing, not as many others.
     let short = 55 * ping(100).len() as u64;
     assert_eq!(workers.port_stats(TWIN).tx_bytes - bytes, short);
+}
+
+/// It is dropped when what waits behind it fills the hold: until then the port may just be full.
+fn what_a_driver_refuses_does_not_hold_up_a_held_port(workers: &mut Workers) {
+    const BEHIND: u64 = 2048 + 100;
+    let drops = |workers: &Workers| {
+        let ends = [Outcome::TransmitFull, Outcome::HoldFull];
+        ends.map(|outcome| workers.counters(0).outcome(outcome))
+    };
+    let [refused, hold_full] = drops(workers);
+    let sent = workers.port_stats(TWIN).tx_packets;
+    let until = workers.now_ms() + 60_000;
+    workers.hold_port(TWIN, until).expect("held");
+    workers.transmit(TWIN, &ping(1600)).expect("a buffer");
+    for _ in 0..BEHIND {
+        workers.transmit(TWIN, &ping(100)).expect("a buffer");
+    }
+    let started = Instant::now();
+    while workers.port_stats(TWIN).tx_packets < sent + BEHIND {
+        let ended = (drops(workers), workers.port_stats(TWIN).tx_packets - sent);
+        assert!(started.elapsed() < Duration::from_secs(5), "{ended:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(drops(workers), [refused + 1, hold_full]);
+    workers.release_port(TWIN).expect("released");
 }

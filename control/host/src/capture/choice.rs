@@ -64,15 +64,19 @@ impl Way {
 }
 
 impl Choice {
-    /// Choose by what there is to copy and how fast that goes.
+    /// Choose by what there is to copy and how fast that goes. Passes are no faster than `cap`, in bytes per second, while the guest
+    /// runs: RAM goes straight to another host then.
     pub(super) fn new(
         asked: Asked,
         clone: bool,
         freeze_disks: bool,
         exact_log: bool,
         forecast: &Forecast,
+        cap: Option<u64>,
     ) -> Result<Self, HostError> {
-        let (copy, last_pass) = (forecast.copy(), last_pass(forecast, exact_log));
+        let per_second = cap.map_or(PASS_BYTES_PER_SECOND, |cap| cap as f64);
+        let per_second = per_second.min(PASS_BYTES_PER_SECOND);
+        let (copy, last_pass) = (forecast.copy(), last_pass(forecast, exact_log, per_second));
         let copied = format!(
             "{} MiB in use take {} ms to copy",
             forecast.used_bytes >> 20,
@@ -117,21 +121,24 @@ impl Choice {
     }
 }
 
-/// How long the last pass will take. A log that is looked at only while the guest stands allows for one before it.
-fn last_pass(forecast: &Forecast, exact_log: bool) -> Duration {
-    let send = |bytes: u64| Duration::from_secs_f64(bytes as f64 / PASS_BYTES_PER_SECOND);
-    let mut pass = send(forecast.used_bytes);
+/// How long the last pass will take, after others that send so many bytes a second. A log that is looked at only while the guest
+/// stands allows for one before it. What the last one sends is taken in as it comes, whatever the way to another host is.
+fn last_pass(forecast: &Forecast, exact_log: bool, per_second: f64) -> Duration {
+    // A cap may be next to nothing.
+    let takes =
+        |bytes: u64, per_second: f64| Duration::from_secs_f64((bytes as f64 / per_second).min(1e6));
+    let mut left_bytes = forecast.used_bytes;
     for _ in 0..if exact_log { MOST_PASSES } else { 1 } {
-        let next = send(forecast.changed_within(pass));
-        if next >= pass {
+        let changed_bytes = forecast.changed_within(takes(left_bytes, per_second));
+        if changed_bytes >= left_bytes {
             break;
         }
-        pass = next;
-        if pass <= LAST_PASS {
+        left_bytes = changed_bytes;
+        if takes(left_bytes, per_second) <= LAST_PASS {
             break;
         }
     }
-    pass.max(LAST_PASS)
+    takes(left_bytes, PASS_BYTES_PER_SECOND).max(LAST_PASS)
 }
 
 #[cfg(test)]
@@ -143,7 +150,7 @@ mod tests {
 
     fn choose(asked: Asked, clone: bool, used_bytes: u64) -> Choice {
         let forecast = Forecast { used_bytes, bytes_per_second: 4 * GIB, ..Default::default() };
-        Choice::new(asked, clone, false, true, &forecast).expect("chosen")
+        Choice::new(asked, clone, false, true, &forecast, None).expect("chosen")
     }
 
     #[test]
@@ -174,7 +181,7 @@ mod tests {
                 bytes_per_second: 4 * GIB,
                 changed_bytes: changed.map(|mib| mib * MIB),
             };
-            Choice::new(Asked::Auto, true, false, exact_log, &forecast).expect("chosen")
+            Choice::new(Asked::Auto, true, false, exact_log, &forecast, None).expect("chosen")
         };
         // It rewrites 16 MiB, 256 MiB, and ever more of what it has.
         let little = choose([16, 16], false);
@@ -192,9 +199,28 @@ mod tests {
     }
 
     #[test]
+    fn a_cap_leaves_the_guest_more_time_to_change_its_memory() {
+        let choose = |asked, cap| {
+            let forecast = Forecast {
+                used_bytes: GIB,
+                bytes_per_second: 4 * GIB,
+                changed_bytes: [2 * MIB, 4 * MIB],
+            };
+            Choice::new(asked, true, false, false, &forecast, cap).expect("chosen")
+        };
+        // A pass of 1.3 s at QEMU's speed, and of 10.7 s at the cap; what changes meanwhile is taken in at QEMU's.
+        let passes = Asked::Only(Way::Passes);
+        let pause_ms = |cap| choose(passes, cap).predicted_pause.as_millis();
+        assert_eq!([None, Some(1 << 40), Some(100_000_000)].map(pause_ms), [80, 80, 572]);
+        assert!(pause_ms(Some(1)) > 1000, "all of it changes");
+        assert_eq!(choose(Asked::Auto, None).way, Way::Passes);
+        assert_eq!(choose(Asked::Auto, Some(100_000_000)).way, Way::Stop);
+    }
+
+    #[test]
     fn passes_need_ram() {
         let forecast = Forecast::default();
-        let error = Choice::new(Asked::Only(Way::Passes), false, false, true, &forecast)
+        let error = Choice::new(Asked::Only(Way::Passes), false, false, true, &forecast, None)
             .expect_err("refused");
         assert!(error.to_string().starts_with("way: passes"), "{error}");
         assert_eq!(choose(Asked::Only(Way::Passes), true, 1).way, Way::Passes);
@@ -204,10 +230,10 @@ mod tests {
     fn disks_are_frozen_while_the_guest_stands() {
         let forecast =
             Forecast { used_bytes: 64 * GIB, bytes_per_second: 4 * GIB, ..Default::default() };
-        let choice = Choice::new(Asked::Auto, true, true, true, &forecast).expect("chosen");
+        let choice = Choice::new(Asked::Auto, true, true, true, &forecast, None).expect("chosen");
         assert_eq!(choice.way, Way::Stop);
         assert!(choice.why.starts_with("disks are frozen"), "{}", choice.why);
-        let passes = Choice::new(Asked::Only(Way::Passes), true, true, true, &forecast);
+        let passes = Choice::new(Asked::Only(Way::Passes), true, true, true, &forecast, None);
         let error = passes.expect_err("refused").to_string();
         assert!(error.contains("CAPTURE_WAY_STOP"), "{error}");
     }

@@ -106,8 +106,10 @@ impl Inner {
             && order.clone_use == CloneUse::Beside
             && spec.disks.iter().any(|disk| disk.overlay);
         let exact_log = spec.accel == Accel::Kvm;
-        let choice = Choice::new(order.way, clone, freeze_disks, exact_log, &forecast)?;
-        let straight = self.goes_straight(id, order, choice.way, ram_bytes);
+        let straight = self.may_go_straight(id, order, ram_bytes);
+        let cap = straight.as_ref().and_then(|to| self.cap_bytes_per_second(&to.how));
+        let choice = Choice::new(order.way, clone, freeze_disks, exact_log, &forecast, cap)?;
+        let straight = straight.filter(|_| choice.way == Way::Passes);
         let kept_bytes = match &straight {
             Some(_) => {
                 sources.retain(|(kind, _)| *kind != ObjectKind::Ram);
@@ -187,14 +189,14 @@ impl Inner {
         });
         let prepared = prepared.await?;
 
-        let _turn = plan.guest.monitor.lock().await;
+        let turn = plan.guest.monitor.lock().await;
         let mut qmp = plan.guest.qmp().await?;
         if state(&mut qmp).await? != State::Running {
             return Err(not_running(plan.guest.name()).into());
         }
         match plan.choice.way {
             Way::Stop => stop::take(id, plan, &dir, prepared, qmp, true).await,
-            Way::Passes => passes::take(self, id, plan, &dir, prepared, qmp).await,
+            Way::Passes => passes::take(self, id, plan, &dir, prepared, (qmp, turn)).await,
         }
     }
 

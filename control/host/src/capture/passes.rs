@@ -25,6 +25,7 @@ use std::{
 
 use serde_json::json;
 use tidegate_memory::{copy::Window, twin::Prepared};
+use tokio::sync::MutexGuard;
 
 use super::{
     Failed, Plan, Way, audit,
@@ -52,18 +53,23 @@ const LAST_PATIENCE: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(100);
 
+/// The guest's monitor, and the turn on it.
+type Monitor<'a> = (Qmp, MutexGuard<'a, ()>);
+
 pub(super) async fn take(
     inner: &Arc<Inner>,
     id: &str,
     plan: &Plan,
     dir: &Path,
     prepared: Arc<Prepared>,
-    qmp: Qmp,
+    monitor: Monitor<'_>,
 ) -> Result<Taken, Failed> {
-    let Some(to) = &plan.straight else { return pass(id, plan, dir, prepared, qmp, None).await };
+    let Some(to) = &plan.straight else {
+        return pass(id, plan, dir, prepared, monitor, None).await;
+    };
     // The guest has heard of nothing yet.
     let mut straight = Straight::begin(inner, id, plan, to, dir).await?;
-    match pass(id, plan, dir, prepared, qmp, Some(&mut straight)).await {
+    match pass(id, plan, dir, prepared, monitor, Some(&mut straight)).await {
         Err(Failed { error, source_paused }) => {
             Err(Failed { error: straight.abandon().await.unwrap_or(error), source_paused })
         }
@@ -76,7 +82,7 @@ async fn pass(
     plan: &Plan,
     dir: &Path,
     prepared: Arc<Prepared>,
-    mut qmp: Qmp,
+    (mut qmp, turn): Monitor<'_>,
     mut straight: Option<&mut Straight>,
 ) -> Result<Taken, Failed> {
     let guest = &plan.guest;
@@ -120,9 +126,9 @@ async fn pass(
     };
     drop(running);
     let through = go_on(guest, qmp, held).await.map_err(|failed| ended(guest, failed))?;
-    // What the last pass holds may take its time to leave.
-    let _running = Running::new(guest);
     let last_pause = passes.paused_at.map_or(Duration::ZERO, |at| at.elapsed());
+    // What the last pass holds may take its time to leave, and QEMU is not asked for it any more.
+    drop(turn);
     let pause_ns = last_pause.max(first_pause).as_nanos() as u64;
     let state = match through {
         Through::Read(state) => state,

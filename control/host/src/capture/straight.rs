@@ -19,7 +19,7 @@ use tidegate_memory::{
 use tokio::task::JoinHandle;
 use tracing::info;
 
-use super::{Order, Plan, Way};
+use super::{Order, Plan};
 use crate::{
     HostError,
     budget::Keep,
@@ -50,15 +50,14 @@ pub(super) struct Straight {
 }
 
 impl Inner {
-    /// Where RAM goes while it is captured, if that may be and is needed.
-    pub(super) fn goes_straight(
+    /// Where RAM goes if it is captured by passes, if that may be and is needed.
+    pub(super) fn may_go_straight(
         &self,
         id: Option<&str>,
         order: &Order,
-        way: Way,
         ram_bytes: u64,
     ) -> Option<To> {
-        let to = order.straight.as_ref().filter(|_| way == Way::Passes)?;
+        let to = order.straight.as_ref()?;
         let transport = to.how.transport.unwrap_or(self.config.data.transport);
         let is_over = self.what_to_keep(id, ram_bytes).keep == Keep::Hashes;
         (is_over && transport.allows_tcp()).then(|| to.clone())
@@ -126,7 +125,7 @@ impl Straight {
     pub(super) async fn keep(&mut self, dir: &Path) -> Result<Went, HostError> {
         let sent = self.finish().await?;
         let went = Went { sent_bytes: sent.progress.sent_bytes, transport: sent.path.clone() };
-        let (hashes, dir) = (sent.hashes.first().cloned(), dir.to_owned());
+        let (hashes, dir) = (hashes(sent)?, dir.to_owned());
         let most_bytes = self.window.most_bytes();
         let Went { sent_bytes, transport } = &went;
         info!(
@@ -141,10 +140,7 @@ impl Straight {
         let window = self.window.clone();
         blocking(move || {
             window.remove()?;
-            match hashes {
-                Some(hashes) => Ok(keep_hashes(&dir, &ObjectKind::Ram, &hashes)?),
-                None => Err(HostError::Internal("RAM has no hashes".to_owned())),
-            }
+            Ok(keep_hashes(&dir, &ObjectKind::Ram, &hashes)?)
         })
         .await?;
         Ok(went)
@@ -153,15 +149,8 @@ impl Straight {
     /// See that what has arrived is the memory of the guest, which stands.
     pub(super) async fn audit(&mut self, guest: &Guest) -> Result<(), HostError> {
         let sent = self.finish().await?;
-        let (hashes, path) = (sent.hashes.first().cloned(), guest.places.ram());
-        let differing = blocking(move || {
-            let now = PageHashes::of(&Mapping::open(&path)?)?;
-            let was = hashes.as_ref().map_or(&[][..], |hashes| hashes.hashes());
-            let pages = now.hashes().iter().zip(was).enumerate();
-            let mut differing = pages.filter(|(_, (now, was))| now != was).map(|(page, _)| page);
-            let first = differing.next();
-            Ok(first.map(|first| (first, differing.count() + 1)))
-        });
+        let (was, path) = (hashes(sent)?, guest.places.ram());
+        let differing = blocking(move || differing(&PageHashes::of(&Mapping::open(&path)?)?, &was));
         match differing.await? {
             None => Ok(()),
             Some((first, count)) => Err(HostError::Precondition(format!(
@@ -190,9 +179,46 @@ impl Straight {
     }
 }
 
+/// Those of RAM, the only object.
+fn hashes(sent: &Sent) -> Result<Arc<PageHashes>, HostError> {
+    let first = sent.hashes.first().cloned();
+    first.ok_or_else(|| HostError::Internal("RAM has no hashes".to_owned()))
+}
+
+/// The first page that differs, and how many do.
+fn differing(now: &PageHashes, was: &PageHashes) -> Result<Option<(usize, usize)>, HostError> {
+    let (pages, of) = (now.hashes().len(), was.hashes().len());
+    if pages != of {
+        return Err(HostError::Internal(format!("RAM has {pages} pages and {of} hashes")));
+    }
+    let pages = now.hashes().iter().zip(was.hashes()).enumerate();
+    let mut differing = pages.filter(|(_, (now, was))| now != was).map(|(page, _)| page);
+    let first = differing.next();
+    Ok(first.map(|first| (first, differing.count() + 1)))
+}
+
 /// Whoever drops it in the middle leaves nobody who waits for more.
 impl Drop for Straight {
     fn drop(&mut self) {
         self.give_up();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audit_without_hashes_is_an_error() {
+        let of = |hashes: &[u128]| {
+            let size_bytes = (hashes.len() * PAGE_BYTES) as u64;
+            PageHashes::from_hashes(hashes.to_vec(), size_bytes).expect("hashes")
+        };
+        let now = of(&[1, 2, 3, 4]);
+        assert_eq!(differing(&now, &of(&[1, 2, 3, 4])).expect("compared"), None);
+        assert_eq!(differing(&now, &of(&[1, 0, 3, 0])).expect("compared"), Some((1, 2)));
+        for hashes in [&[][..], &[1, 2, 3], &[1, 2, 3, 4, 5]] {
+            differing(&now, &of(hashes)).expect_err("not as many");
+        }
     }
 }

@@ -7,7 +7,9 @@ use tidegate_region::MergeType;
 
 use super::{
     copies::{Daemon, configure},
+    rewriter,
     rig::{COUNTER, format_region, kill_guests, number, spec, write},
+    straight,
 };
 
 /// A daemon that is source and destination, and is killed and started again.
@@ -29,8 +31,16 @@ fn id<T: From<String>>() -> T {
 
 impl Killed {
     async fn start() -> Self {
+        Self::configured("").await
+    }
+
+    /// With these lines in its configuration.
+    async fn configured(lines: &str) -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("dir");
         let memory = configure(dir.path());
+        let path = dir.path().join("hostd.toml");
+        let others = fs::read_to_string(&path).expect("configuration");
+        fs::write(path, format!("{lines}\n{others}")).expect("configuration");
         let daemon = Daemon::start(dir.path()).await;
         Self { dir, memory, daemon }
     }
@@ -64,6 +74,10 @@ impl Killed {
 
     async fn send(&mut self, generation_id: &str) -> api::SendProgress {
         let data_endpoint = self.prepare(generation_id).await;
+        self.send_to(data_endpoint).await
+    }
+
+    async fn send_to(&mut self, data_endpoint: String) -> api::SendProgress {
         let request =
             api::SendTwinRequest { migration_id: id(), data_endpoint, ..Default::default() };
         let mut stream = self.daemon.client.send_twin(request).await.expect("begins").into_inner();
@@ -197,4 +211,35 @@ async fn an_image_is_carried_through() {
     host.daemon.client.continue_guest(request).await.expect("goes on");
     host.kill().await;
     host.forgotten().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_straight_capture_is_undone() {
+    // What it writes would be packed into next to nothing.
+    let lines = "twin_memory_bytes = 0\ndata.compression = 'off'";
+    let mut host = Killed::configured(lines).await;
+    let kernel = host.dir.path().join("rewriter");
+    fs::write(&kernel, straight::GUEST.kernel()).expect("kernel");
+    let request = api::StartGuestRequest { spec: Some(straight::guest(&kernel, "web")) };
+    let source = host.daemon.client.start_guest(request).await.expect("started").into_inner();
+    rewriter::ready(&source.console_path).await;
+    let twin = host.dir.path().join("twin/m1");
+    let destination = straight::guest(&kernel, "web-2");
+    for _ in 0..2 {
+        let data = host.daemon.prepare(destination.clone()).await;
+        let mut client = host.daemon.client.clone();
+        let slowly = straight::order(&data, 64);
+        let capturing = tokio::spawn(async move { client.capture(slowly).await });
+        straight::begun(&twin).await;
+        host.kill().await;
+        capturing.await.expect("no panic").expect_err("its host was killed");
+        assert_eq!(host.guest("web").await, source, "it goes on");
+        assert!(!twin.exists(), "pages that were on their way");
+    }
+    let data = host.daemon.prepare(destination).await;
+    let captured = host.daemon.client.capture(straight::order(&data, 0)).await;
+    assert!(captured.expect("captured").into_inner().straight);
+    assert_eq!(host.guest("web").await, source);
+    straight::GUEST.progress(&host.file("web-2", "ram"));
+    assert!(host.send_to(data).await.done);
 }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::MetadataExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,7 @@ use super::{
     rig::{COUNTER, REGION_BYTES, Rig, format_region, number, refusal, spec, write},
 };
 
-const GUEST: Rewriter = Rewriter { memory_mib: 128, rewritten_mib: 32 };
+pub(crate) const GUEST: Rewriter = Rewriter { memory_mib: 128, rewritten_mib: 32 };
 const RAM_BYTES: u64 = (GUEST.memory_mib as u64) << 20;
 /// Of RAM that was not sent, there may be so much.
 const WINDOW_BYTES: u64 = 8 << 20;
@@ -28,7 +28,7 @@ fn id<T: From<String>>() -> T {
     T::from("m1".to_owned())
 }
 
-fn guest(kernel: &Path, name: &str) -> api::GuestSpec {
+pub(crate) fn guest(kernel: &Path, name: &str) -> api::GuestSpec {
     let kernel = kernel.display().to_string();
     api::GuestSpec { memory_mib: GUEST.memory_mib, kernel, ..spec(name) }
 }
@@ -46,7 +46,7 @@ async fn writing() -> (Rig, api::GuestSpec) {
     (a, destination)
 }
 
-fn order(data_endpoint: &str, bandwidth_mbps: u64) -> api::CaptureRequest {
+pub(crate) fn order(data_endpoint: &str, bandwidth_mbps: u64) -> api::CaptureRequest {
     let data_endpoint = data_endpoint.to_owned();
     let straight = api::Straight { data_endpoint, bandwidth_mbps, ..Default::default() };
     api::CaptureRequest {
@@ -59,22 +59,26 @@ fn order(data_endpoint: &str, bandwidth_mbps: u64) -> api::CaptureRequest {
     }
 }
 
+fn twin(a: &Rig) -> PathBuf {
+    a.config.twin_dir.join("m1")
+}
+
 /// Bytes of all files of the twin.
-fn twin_bytes(a: &Rig) -> u64 {
-    let Ok(files) = fs::read_dir(a.config.twin_dir.join("m1")) else { return 0 };
+fn twin_bytes(twin: &Path) -> u64 {
+    let Ok(files) = fs::read_dir(twin) else { return 0 };
     files.flatten().filter_map(|file| file.metadata().ok()).map(|meta| meta.blocks() * 512).sum()
 }
 
 fn assert_gone(a: &Rig) {
-    assert!(!a.config.twin_dir.join("m1").exists());
+    assert!(!twin(a).exists());
     let record = fs::read_to_string(a.config.state_dir.join("migrations/m1/migration.json"));
     assert!(record.expect("record").contains("\"capture\": null"));
 }
 
 /// Wait until RAM is on its way.
-async fn begun(a: &Rig) {
+pub(crate) async fn begun(twin: &Path) {
     let until = Instant::now() + Duration::from_secs(20);
-    while twin_bytes(a) < WINDOW_BYTES / 2 {
+    while twin_bytes(twin) < WINDOW_BYTES / 2 {
         assert!(Instant::now() < until, "nothing is put into the window");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -92,7 +96,7 @@ async fn what_is_captured_is_at_the_destination_and_hashes_are_kept() {
         assert_eq!((report.ram_bytes, &*report.transport), (RAM_BYTES, "tcp"));
         assert!(report.sent_bytes > 100 << 20, "the guest has written to all its memory");
         assert_eq!(a.state("web").await, api::GuestState::Running);
-        let kept = twin_bytes(&a);
+        let kept = twin_bytes(&twin(&a));
         assert!(kept < RAM_BYTES / 200 + REGION_BYTES + (2 << 20), "{kept} bytes are kept");
         // Of one instant; with an audit, it was compared with the source's memory.
         let image = b.memory("web-2", "ram");
@@ -111,6 +115,9 @@ async fn what_is_captured_is_at_the_destination_and_hashes_are_kept() {
         assert!(message.contains("has not arrived whole"), "{message}");
         a.stop().await;
         a.restart().await;
+        let hashes = twin(&a).join("ram.hashes");
+        let file = || fs::metadata(&hashes).expect("hashes").ino();
+        let written = file();
         for first in [true, false] {
             let rest = a.send(&data).await.expect("sent");
             assert!(rest.done && rest.sent_bytes < 8 << 20, "{rest:?}");
@@ -118,6 +125,7 @@ async fn what_is_captured_is_at_the_destination_and_hashes_are_kept() {
                 (rest.resumed_bytes == rest.total_bytes, rest.transport),
                 (!first, "tcp".to_owned())
             );
+            assert_eq!(file(), written, "they are not written anew");
         }
         b.client.start_destination(start(false)).await.expect("started");
         assert_eq!(GUEST.progress(&image), taken);
@@ -198,10 +206,10 @@ async fn a_slow_way_holds_qemu_up_and_not_the_guest() {
     let slowly = order(&data, 64);
     let began = Instant::now();
     let capturing = tokio::spawn(async move { client.capture(slowly).await });
-    begun(&a).await;
+    begun(&twin(&a)).await;
     let mut most = 0;
     while began.elapsed() < Duration::from_secs(3) {
-        most = most.max(twin_bytes(&a));
+        most = most.max(twin_bytes(&twin(&a)));
         assert_eq!(a.state("web").await, api::GuestState::Running);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -220,7 +228,18 @@ async fn a_slow_way_holds_qemu_up_and_not_the_guest() {
 async fn the_pause_does_not_wait_for_a_slow_way() {
     let ((mut a, destination), mut b) = (writing().await, Rig::new("b").await);
     let data = b.prepare(destination, true).await;
-    let report = a.client.capture(order(&data, 128)).await.expect("captured").into_inner();
+    let mut client = a.client.clone();
+    let slowly = order(&data, 128);
+    let capturing = tokio::spawn(async move { client.capture(slowly).await });
+    begun(&twin(&a)).await;
+    // It has to wait for the last pass, and not until that has left.
+    let pause = api::PauseGuestRequest { name: "web".to_owned() };
+    a.client.pause_guest(pause).await.expect("paused");
+    assert_eq!(a.state("web").await, api::GuestState::Paused);
+    assert!(!capturing.is_finished(), "RAM is still on its way");
+    let request = api::ContinueGuestRequest { name: "web".to_owned() };
+    a.client.continue_guest(request).await.expect("goes on");
+    let report = capturing.await.expect("no panic").expect("captured").into_inner();
     println!("{report:?}");
     // What the guest rewrites would take two seconds.
     let last_pass = *report.pass_bytes.last().expect("a last pass");
@@ -241,7 +260,7 @@ async fn a_receiver_that_is_killed_costs_the_source_nothing() {
     let mut client = a.client.clone();
     let slowly = order(&data, 64);
     let capturing = tokio::spawn(async move { client.capture(slowly).await });
-    begun(&a).await;
+    begun(&twin(&a)).await;
     b.process.kill().expect("killed");
     let asked = Instant::now();
     let (code, message) = refusal(capturing.await.expect("no panic"));
@@ -271,7 +290,7 @@ async fn whoever_gives_up_or_stops_need_not_wait() {
         let mut client = a.client.clone();
         let slowly = order(&data, 32);
         let capturing = tokio::spawn(async move { client.capture(slowly).await });
-        begun(&a).await;
+        begun(&twin(&a)).await;
         let asked = Instant::now();
         if stops {
             a.stop().await;
@@ -289,7 +308,7 @@ async fn whoever_gives_up_or_stops_need_not_wait() {
         } else {
             b.prepare(destination.clone(), true).await;
         }
-        assert!(!a.config.twin_dir.join("m1").exists());
+        assert!(!twin(&a).exists());
         assert_eq!(a.state("web").await, api::GuestState::Running);
     }
     let report = a.client.capture(order(&data, 0)).await.expect("captured").into_inner();
@@ -360,7 +379,7 @@ async fn what_goes_straight_is_foretold() {
         let request = api::CaptureRequest { way: way.into(), straight, ..order(&data, 0) };
         let report = a.client.capture(request).await.expect("captured").into_inner();
         assert!(!report.straight && report.transport.is_empty(), "{report:?}");
-        assert!(a.config.twin_dir.join("m1/ram").exists());
+        assert!(twin(&a).join("ram").exists());
         a.client.forget(api::ForgetRequest { migration_id: id() }).await.expect("forgotten");
     }
     let nobody = order("127.0.0.1:1", 0);

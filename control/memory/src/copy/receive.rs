@@ -145,24 +145,24 @@ impl<'a> Conversation<'a> {
         let layout = proposal.layout;
         let here = |name: &String| receiver.paths.iter().find(|path| path.name() == *name);
         let numbered = proposal.paths.iter().enumerate();
-        let chosen = numbered.filter_map(|(index, name)| Some((index, here(name)?))).next();
-        let (path, transport) = chosen.ok_or_else(|| {
+        let common: Vec<_> =
+            numbered.filter_map(|(index, name)| Some((index, &**here(name)?))).collect();
+        if common.is_empty() {
             let have: Vec<_> = receiver.paths.iter().map(|path| path.name()).collect();
-            MemoryError::Refused(format!(
+            return Err(MemoryError::Refused(format!(
                 "no common data path: {} asked for, {} here",
                 proposal.paths.join(", "),
                 have.join(", ")
-            ))
-        })?;
+            )));
+        }
         let place = landing.place(&migration, layout.objects()).map_err(MemoryError::Refused)?;
         let (ground, ledger) = break_ground(&layout, &place)?;
         let ground = Arc::new(ground);
-        let arrivals = transport.accept(&ground)?;
+        let (path, name, arrivals) = accept(&common, &ground)?;
         let committed = (0..layout.sections()).map(|number| ledger.digest(number).is_some());
         let plan = Plan { path, offer: arrivals.offer(), committed: committed.collect() };
         write_message(control, Kind::Plan, &plan.encode())?;
-        let path = transport.name();
-        Ok(Self { control, landing, migration, path, ground, ledger, arrivals })
+        Ok(Self { control, landing, migration, path: name, ground, ledger, arrivals })
     }
 
     fn converse(mut self) -> Result<Received, MemoryError> {
@@ -268,6 +268,24 @@ impl<'a> Conversation<'a> {
         write_message(self.control, Kind::Confirm, digest.as_bytes())?;
         Ok(received)
     }
+}
+
+/// Be ready by the first data path that this host can take: its index among those asked for, its name, and its end. Memory that
+/// a fabric cannot register still goes over TCP.
+fn accept(
+    common: &[(usize, &dyn Transport)],
+    ground: &Arc<Ground>,
+) -> Result<(usize, String, Box<dyn Arrivals>), MemoryError> {
+    let mut reasons = Vec::new();
+    for (index, transport) in common {
+        let name = transport.name();
+        match transport.accept(ground) {
+            Ok(arrivals) => return Ok((*index, name, arrivals)),
+            Err(error) => reasons.push(format!("{name}: {error}")),
+        }
+    }
+    let reasons = reasons.join("; ");
+    Err(MemoryError::Refused(format!("none of the data paths can be taken: {reasons}")))
 }
 
 /// Go on where an earlier attempt broke off, if its ledger and its files are there; else begin anew. Files of objects that are new

@@ -241,10 +241,9 @@ impl Sending {
         write_message(control, Kind::Barrier, &encode_barrier(&marks))?;
         self.asked_at = Instant::now();
         let passed = answer(control, Kind::Passed, "waiting for a barrier to be passed");
-        match passed {
-            Err(error @ MemoryError::Connection { .. }) => Err(explained(control, error)),
-            passed => passed.map(drop),
-        }
+        let mut conversation =
+            Conversation { control, shared: &self.shared, asked_at: self.asked_at };
+        passed.map(drop).map_err(|error| conversation.parted(error))
     }
 
     /// Commit all sections, after bringing them up to date. The receiver has the copy when this returns.
@@ -379,7 +378,11 @@ impl Conversation<'_> {
                 let _ = write_message(self.control, Kind::Cancel, reason_bytes(&reason));
                 MemoryError::Cancelled(reason)
             }
-            error @ MemoryError::Connection { .. } => explained(self.control, error),
+            // Who gives a copy up may cut its streams as well, and a lane notices that first.
+            error @ MemoryError::Connection { .. } => match self.shared.controls.check() {
+                Err(cancelled) => cancelled,
+                Ok(()) => explained(self.control, error),
+            },
             error => error,
         }
     }

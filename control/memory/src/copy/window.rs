@@ -109,7 +109,7 @@ impl Window {
     /// Put a page, in place of what was put or sent for it before. A page that was never put is zeros. Waits while there is no room.
     ///
     /// # Errors
-    /// [`MemoryError::NoSpace`], [`MemoryError::File`]; [`MemoryError::Cancelled`] when nothing is brought over any more, of which
+    /// [`MemoryError::OutOfBounds`], [`MemoryError::NoSpace`], [`MemoryError::File`]; [`MemoryError::Cancelled`] when nothing is brought over any more, of which
     /// [`Self::forward`] has said why.
     pub fn put(&self, offset: u64, page: &[u8]) -> Result<(), MemoryError> {
         let mut state = locked(&self.state);

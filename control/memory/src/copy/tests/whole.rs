@@ -5,7 +5,8 @@ use std::{net::TcpListener, sync::Arc, thread, time::Instant};
 use super::*;
 use crate::{
     PageHashes,
-    transport::{DialPlain, DialTls, Plain, TlsIdentity, tls::TlsFiles},
+    copy::ground::Ground,
+    transport::{Arrivals, DialPlain, DialTls, Lane, Plain, TlsIdentity, tls::TlsFiles},
 };
 
 /// Serve what connects to a port of this machine.
@@ -50,6 +51,65 @@ fn objects_arrive_as_they_were_and_zeros_stay_at_home() {
         assert!(sent.progress.sent_bytes >= pages, "{sent:?}");
         assert!(sent.progress.sent_bytes <= pages + 8 * 24, "{sent:?}");
         assert_eq!(host.shelf.taken.lock().expect("lock").len(), 1);
+    }
+}
+
+/// A data path that both hosts have, and that cannot be taken.
+struct Unable(&'static str);
+
+impl Transport for Unable {
+    fn name(&self) -> String {
+        self.0.to_owned()
+    }
+
+    fn is_encrypted(&self) -> bool {
+        false
+    }
+
+    fn connect(
+        &self,
+        _: &[u8],
+        _: &[Option<Arc<Mapping>>],
+    ) -> Result<Vec<Box<dyn Lane>>, MemoryError> {
+        panic!("{} was not offered", self.0);
+    }
+
+    fn accept(&self, _: &Arc<Ground>) -> Result<Box<dyn Arrivals>, MemoryError> {
+        Err(MemoryError::Refused(format!("{} cannot lock memory", self.0)))
+    }
+}
+
+#[test]
+fn the_next_path_is_taken_when_one_cannot_be() {
+    let dir = tempfile::tempdir().expect("dir");
+    let unable = ["a", "b"].map(|name| -> Arc<dyn Transport> { Arc::new(Unable(name)) });
+    let mut host = Host::new(dir.path());
+    host.receiver = Arc::new(Receiver::new(false, unable.to_vec()));
+    let host = Arc::new(host);
+    let dial: Arc<dyn Dial> = Arc::new(DialPlain(listen(&host, None)));
+    let send = |with_tcp: bool| {
+        let controls = Arc::new(Controls::new(None));
+        let tcp = TcpSender {
+            dial: dial.clone(),
+            streams: 2,
+            compression: Compression::Off,
+            controls: controls.clone(),
+        };
+        let mut transports = unable.to_vec();
+        if with_tcp {
+            transports.push(Arc::new(tcp));
+        }
+        Sending::begin(&*dial, "m1", sources(dir.path()), &transports, controls)?
+            .finish(&mut |_| {})
+    };
+    assert_eq!(send(true).expect("sent").path, "tcp");
+    assert_eq!(host.outcome().expect("received").path, "tcp");
+    assert_arrived(dir.path(), &host.shelf, 3);
+    let error = send(false).expect_err("refused").to_string();
+    for reason in
+        ["none of the data paths can be taken", "a cannot lock memory", "b cannot lock memory"]
+    {
+        assert!(error.contains(reason), "`{reason}` in {error}");
     }
 }
 
