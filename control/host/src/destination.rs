@@ -89,7 +89,9 @@ impl Inner {
             merge_paused: None,
             merge_pause_ns: None,
             keep_t0,
+            awaits_image: false,
             image_arrived: false,
+            image_bytes: 0,
             image_applied: None,
         };
         if clone {
@@ -159,7 +161,9 @@ impl Inner {
         }
         let guest = self.boot(receive.spec, places, Start::Incoming).await?;
         if how == Beginning::AwaitImage {
-            self.migrations.update_receive(id, |receive| receive.started = true)?;
+            let waits =
+                |receive: &mut Receive| (receive.started, receive.awaits_image) = (true, true);
+            self.migrations.update_receive(id, waits)?;
             info!(migration = id, guest = name, "waiting to become the source's image");
             return Ok(guest);
         }

@@ -1,27 +1,25 @@
 //! What a diff and a merge would do now: nothing changes, and both guests may run meanwhile.
 
-use std::{fs, io, path::PathBuf, sync::Arc, time::Instant};
+use std::{fs, io, sync::Arc, time::Instant};
 
 use tidegate_api::host as api;
 use tidegate_memory::{
-    Mapping, Object, ObjectKind, diff::Diff, image_diff, kept::Kept, merge, scan::Compared,
+    Mapping, ObjectKind,
+    diff::Diff,
+    image_diff::{Figures, packed_bytes},
+    kept::Kept,
+    merge,
 };
 
 use crate::{
     HostError,
+    beside::{self, Beside},
     destination::{describe_conflict, describe_range},
     guest::State,
     inner::{Inner, blocking},
     migration::{Receive, Side},
     send::How,
 };
-
-/// Memory and its twin.
-struct BesideT0 {
-    kind: ObjectKind,
-    twin: Kept,
-    now: Mapping,
-}
 
 impl Inner {
     /// Source: compare with the twin, and send the regions' diff if the other host's endpoint is given.
@@ -45,19 +43,14 @@ impl Inner {
             for name in &capture.regions {
                 memory.push((ObjectKind::Region(name.clone()), guest.places.region(name)));
             }
-            let dir = inner.twin_dir(&id);
-            let open = |(kind, path): (ObjectKind, PathBuf)| {
-                let twin = Kept::open(&dir, &kind)?;
-                Ok(BesideT0 { kind, twin, now: Mapping::open(&path)? })
-            };
-            let memory = memory.into_iter().map(open).collect::<Result<Vec<_>, HostError>>()?;
+            let memory = beside::open(&inner.twin_dir(&id), memory)?;
             let begun = Instant::now();
             let mut sent = None;
             if let Some(data_endpoint) = data_endpoint {
                 let bytes = inner.send_dry_run(&id, &data_endpoint, &memory, &how)?;
                 sent = Some((bytes, begun.elapsed()));
             }
-            let figures = survey(&memory)?;
+            let figures = describe_changes(&memory)?;
             // A merge's source is not compared a second time, nor its RAM at all.
             let (sent_bytes, pause) = sent.unwrap_or_else(|| (0, begun.elapsed()));
             Ok(api::DryRunDiffReport {
@@ -75,11 +68,11 @@ impl Inner {
         &self,
         id: &str,
         data_endpoint: &str,
-        memory: &[BesideT0],
+        memory: &[Beside],
         how: &How,
     ) -> Result<u64, HostError> {
         let mut diff = Diff::default();
-        for BesideT0 { kind, twin, now } in memory {
+        for Beside { kind, twin, now } in memory {
             // Regions are kept whole.
             if let (ObjectKind::Region(name), Kept::Bytes(twin)) = (kind, twin) {
                 diff.compare(name, twin, now)?;
@@ -140,15 +133,8 @@ impl Inner {
     }
 }
 
-/// What changed in each object: an image diff is made of it, and thrown away.
-fn survey(memory: &[BesideT0]) -> Result<Vec<api::Compared>, HostError> {
-    let mut compared = Vec::new();
-    for BesideT0 { kind, twin, now } in memory {
-        let object = Object { kind: kind.clone(), size_bytes: now.size_bytes() };
-        compared.push(Compared { object, twin: twin.twin(), now });
-    }
-    let figures = image_diff::write(io::sink(), &compared)?;
-    let describe = |(it, figures): (&BesideT0, &image_diff::Figures)| api::Compared {
+fn describe_changes(memory: &[Beside]) -> Result<Vec<api::Compared>, HostError> {
+    let describe = |(it, figures): (&Beside, &Figures)| api::Compared {
         region: match &it.kind {
             ObjectKind::Region(name) => name.clone(),
             _ => String::new(),
@@ -157,7 +143,7 @@ fn survey(memory: &[BesideT0]) -> Result<Vec<api::Compared>, HostError> {
         dirty_pages: figures.dirty_pages,
         changed_bytes: figures.changed_bytes,
         runs: figures.runs,
-        packed_bytes: image_diff::packed_bytes(figures),
+        packed_bytes: packed_bytes(figures),
     };
-    Ok(memory.iter().zip(&figures).map(describe).collect())
+    Ok(memory.iter().zip(&beside::survey(memory)?).map(describe).collect())
 }

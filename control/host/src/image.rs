@@ -1,20 +1,16 @@
 //! Source: what makes a destination its image, all that changed since T0 and the final device state.
 
-use std::{
-    fs::{self, File},
-    io::BufWriter,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use serde_json::json;
 use tidegate_api::host as api;
 use tidegate_memory::{
-    Mapping, Object, ObjectKind, image_diff, image_digest, kept::Kept, scan::Compared,
+    Mapping, ObjectKind, copy::image::Outgoing, image_diff::Figures, image_digest,
 };
+use tokio::sync::oneshot;
 
 use crate::{
-    HostError,
+    HostError, beside,
     capture::outgoing::save_device_state,
     disks,
     guest::{Guest, State, state},
@@ -22,7 +18,7 @@ use crate::{
     migration::Side,
     qemu::Places,
     safety::CloneUse,
-    send::How,
+    send::{How, unreachable_at},
     spec::{Disk, GuestSpec},
 };
 
@@ -45,14 +41,19 @@ pub(crate) fn borrowed(memory: &[(ObjectKind, Mapping)]) -> Vec<(ObjectKind, &Ma
     memory.iter().map(|(kind, mapping)| (kind.clone(), mapping)).collect()
 }
 
-/// What a comparison found.
-struct Found {
-    compared_bytes: u64,
-    changed_bytes: u64,
-}
-
 impl Inner {
-    /// Save the paused source's device state, compare its memory with the twin, send both.
+    /// The source of an image, which is of all memory.
+    pub(crate) fn source_of_image(&self, id: &str) -> Result<Arc<Guest>, HostError> {
+        let (capture, _) = self.migrations.capture(id)?;
+        if !capture.clone {
+            return Err(HostError::Precondition(format!(
+                "migration `{id}` captured regions only; an image needs all of a clone's memory, capture it as a clone"
+            )));
+        }
+        self.guest(&capture.guest)
+    }
+
+    /// Send what the paused source has changed and its device state, which is saved meanwhile.
     pub(crate) async fn send_image(
         self: &Arc<Self>,
         id: String,
@@ -61,61 +62,71 @@ impl Inner {
     ) -> Result<api::ImageReport, HostError> {
         let turns = [Side::Source, Side::DryRun].map(|side| self.migrations.turn(&id, side));
         let _turns = (turns[0].lock().await, turns[1].lock().await);
-        let (capture, _) = self.migrations.capture(&id)?;
-        if !capture.clone {
-            return Err(HostError::Precondition(format!(
-                "migration `{id}` captured regions only; an image needs all of a clone's memory, capture it as a clone"
-            )));
+        let guest = self.source_of_image(&id)?;
+        if guest.state().await? != State::Paused {
+            return Err(not_paused(&guest));
         }
-        let guest = self.guest(&capture.guest)?;
-        let dir = self.twin_dir(&id);
-        let (device_state, diff) = (dir.join("final-device-state"), dir.join("image"));
-        // The devices are saved while memory is compared: both stand still, and neither changes the other.
-        let save = save_final(&guest, device_state.clone());
-        let compare = compare(guest.clone(), dir, diff.clone());
-        let (saved, found) = tokio::join!(save, compare);
-        let (device_state_bytes, found) = (saved?, found?);
-        let files = vec![(diff, ObjectKind::Diff), (device_state, ObjectKind::DeviceState)];
-        let inner = self.clone();
-        let send =
-            blocking(move || inner.send_files(&id, &data_endpoint, files, &how, &mut |_, _| {}));
-        // The digest is of what stands still, and asked for by whoever applies the diff.
-        let (sent, digest) = tokio::join!(send, digest(guest.clone()));
-        let (sent, digest) = (sent?, digest?);
+        let device_state = self.twin_dir(&id).join("final-device-state");
+        let (saved, awaited) = oneshot::channel();
+        let save = async {
+            let length = save_final(&guest, device_state.clone()).await?;
+            // Nobody waits any more when the connection has failed.
+            let _ = saved.send(device_state.clone());
+            Ok::<_, HostError>(length)
+        };
+        let send = self.send_changed(id, data_endpoint, how, guest.clone(), awaited);
+        // All of it stands still, and none of these changes what another looks at.
+        let (length, sent, digest) = tokio::join!(save, send, digest(guest.clone()));
+        // Without a device state the sending fails, too, and does not say why.
+        let (device_state_bytes, sent, digest) = (length?, sent?, digest?);
         Ok(api::ImageReport {
-            compared_bytes: found.compared_bytes,
-            changed_bytes: found.changed_bytes,
-            sent_bytes: sent.progress.sent_bytes,
+            compared_bytes: sent.figures.iter().map(|each| each.compared_bytes).sum(),
+            changed_bytes: sent.figures.iter().map(|each| each.changed_bytes).sum(),
+            sent_bytes: sent.sent_bytes,
             device_state_bytes,
             digest,
             disks: disks::of_clone(&guest, CloneUse::Instead).iter().map(Disk::to_proto).collect(),
         })
     }
+
+    async fn send_changed(
+        self: &Arc<Self>,
+        id: String,
+        data_endpoint: String,
+        how: How,
+        guest: Arc<Guest>,
+        device_state: oneshot::Receiver<PathBuf>,
+    ) -> Result<SentImage, HostError> {
+        let inner = self.clone();
+        blocking(move || {
+            let dir = inner.twin_dir(&id);
+            let memory = beside::open(&dir, memory_files(&guest.record.spec, &guest.places))?;
+            let ahead = beside::ahead(&dir, &memory, false)?;
+            let running = inner.copies.begin(&id, inner.cap_bytes_per_second(&how));
+            let dial = inner.dial(&id, &data_endpoint)?;
+            let outgoing = Outgoing::begin(&*dial, &id, true, running.controls.clone());
+            let mut outgoing = outgoing.map_err(unreachable_at(&data_endpoint))?;
+            let figures = outgoing.memory(&beside::compared(&memory), &ahead)?;
+            let missing = |_| HostError::Internal("no device state was saved".to_owned());
+            let path = device_state.blocking_recv().map_err(missing)?;
+            let devices = fs::read(&path).map_err(HostError::file("read", &path))?;
+            Ok(SentImage { figures, sent_bytes: outgoing.finish(&devices)? })
+        })
+        .await
+    }
 }
 
-/// Write what changed to a file.
-async fn compare(guest: Arc<Guest>, dir: PathBuf, diff: PathBuf) -> Result<Found, HostError> {
-    blocking(move || {
-        let files = memory_files(&guest.record.spec, &guest.places);
-        let now = mapped(files.clone())?;
-        let then = files.iter().map(|(kind, _)| Kept::open(&dir, kind));
-        let then = then.collect::<Result<Vec<_>, _>>()?;
-        let pairs = now.iter().zip(&then);
-        let compared: Vec<_> = pairs
-            .map(|((kind, now), then)| Compared {
-                object: Object { kind: kind.clone(), size_bytes: now.size_bytes() },
-                twin: then.twin(),
-                now,
-            })
-            .collect();
-        let out = File::create(&diff).map_err(HostError::file("create", &diff))?;
-        let figures = image_diff::write(BufWriter::new(out), &compared)?;
-        Ok(Found {
-            compared_bytes: figures.iter().map(|each| each.compared_bytes).sum(),
-            changed_bytes: figures.iter().map(|each| each.changed_bytes).sum(),
-        })
-    })
-    .await
+/// What went with an image.
+struct SentImage {
+    figures: Vec<Figures>,
+    sent_bytes: u64,
+}
+
+fn not_paused(guest: &Guest) -> HostError {
+    HostError::Precondition(format!(
+        "guest `{}` is not paused, its memory still changes; pause it first",
+        guest.name()
+    ))
 }
 
 /// Digest what is there.
@@ -129,10 +140,7 @@ async fn save_final(guest: &Guest, path: PathBuf) -> Result<u64, HostError> {
     let _turn = guest.monitor.lock().await;
     let mut qmp = guest.qmp().await?;
     if state(&mut qmp).await? != State::Paused {
-        return Err(HostError::Precondition(format!(
-            "guest `{}` is not paused, its memory still changes; pause it first",
-            guest.name()
-        )));
+        return Err(not_paused(guest));
     }
     let length = |path: &PathBuf| fs::metadata(path).map_or(0, |meta| meta.len());
     let status = qmp.execute("query-status", json!({})).await?;

@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod ahead;
+mod beside;
 mod budget;
 mod capture;
 mod carriage;

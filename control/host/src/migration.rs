@@ -80,9 +80,15 @@ pub(crate) struct Receive {
     /// T0 is kept beside what the clone runs on. Records of earlier versions have none of these.
     #[serde(default)]
     pub(crate) keep_t0: bool,
-    /// The source's changes since T0 and its final device state are there.
+    /// It was started to become the source's image.
+    #[serde(default)]
+    pub(crate) awaits_image: bool,
+    /// Memory is the source's, whose final device state is there.
     #[serde(default)]
     pub(crate) image_arrived: bool,
+    /// Bytes of memory that were written for it.
+    #[serde(default)]
+    pub(crate) image_bytes: u64,
     /// The destination is the source's image.
     #[serde(default)]
     pub(crate) image_applied: Option<Applied>,

@@ -1,14 +1,9 @@
 //! Destination: it becomes the source's image.
 
-use std::{
-    fs::{self, File},
-    io::BufReader,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use tidegate_memory::{ObjectKind, image_diff, image_digest, twin};
+use tidegate_memory::{ObjectKind, image_digest, twin};
 use tracing::info;
 
 use crate::{
@@ -65,7 +60,12 @@ impl Inner {
             let dir = t0_dir(&places);
             // Its room was reserved until now.
             records::remove_dir(&dir)?;
-            Ok(twin::Prepared::new(&dir, &memory_files(&spec, &places), 0)?.fill()?)
+            twin::Prepared::new(&dir, &memory_files(&spec, &places), 0)?.fill()?;
+            // The image is written into it.
+            for (kind, _) in &memory_files(&spec, &places) {
+                twin::reserve(&twin::path_of(&dir, kind))?;
+            }
+            Ok(())
         })
         .await
     }
@@ -105,8 +105,7 @@ impl Inner {
             self.delete_guest(&name, false).await?;
         }
         let spec = receive.spec.clone();
-        let diff = Receive::diff(&dir);
-        let applied = blocking(move || apply(&places, &spec, &diff)).await?;
+        blocking(move || restore_t0(&places, &spec)).await?;
         let guest = match waiting {
             Some(guest) => guest,
             None => {
@@ -125,7 +124,7 @@ impl Inner {
             self.delete_guest(&name, false).await?;
             return Err(error);
         }
-        let applied = Applied { applied_bytes: applied, digest: digest.to_owned() };
+        let applied = Applied { applied_bytes: receive.image_bytes, digest: digest.to_owned() };
         self.migrations.update_receive(id, |receive| {
             receive.image_applied = Some(applied.clone());
         })?;
@@ -155,18 +154,27 @@ fn reserve(places: &Places, spec: &GuestSpec, keep_t0: bool) -> Result<(), HostE
     Ok(())
 }
 
-/// Bring memory to T0 where a clone has changed it, and from there to the image. Doing it again changes nothing.
-fn apply(places: &Places, spec: &GuestSpec, diff: &Path) -> Result<u64, HostError> {
-    let files = memory_files(spec, places);
-    for (kind, path) in &files {
+/// The files of the memory that becomes the source's: T0's, where it is kept beside what a clone runs on.
+pub(crate) fn becoming(spec: &GuestSpec, places: &Places) -> Vec<(ObjectKind, PathBuf)> {
+    let mut files = memory_files(spec, places);
+    for (kind, path) in &mut files {
+        let t0 = twin::path_of(&t0_dir(places), kind);
+        if t0.exists() {
+            *path = t0;
+        }
+    }
+    files
+}
+
+/// Put what was kept beside what a clone ran on, and has become the source's since, in its place. Doing it again changes nothing.
+fn restore_t0(places: &Places, spec: &GuestSpec) -> Result<(), HostError> {
+    for (kind, path) in &memory_files(spec, places) {
         let t0 = twin::path_of(&t0_dir(places), kind);
         if t0.exists() {
             fs::rename(&t0, path).map_err(HostError::file("restore", path))?;
         }
     }
-    let memory = mapped(files)?;
-    let input = File::open(diff).map_err(HostError::file("read", diff))?;
-    Ok(image_diff::apply(BufReader::new(input), &borrowed(&memory))?.bytes)
+    Ok(())
 }
 
 /// See that a guest's memory, to which nothing more will be written before it runs, is what it should be.

@@ -9,7 +9,8 @@ use std::{
 
 use tidegate_memory::{
     Object, ObjectKind,
-    copy::{Landing, Place, Received},
+    copy::{Landing, Place, Received, image::Becoming},
+    image_diff::Applied,
     merge, twin,
 };
 use tokio::{net::TcpListener, sync::watch};
@@ -20,6 +21,7 @@ use crate::{
     connections::Listed,
     inner::Inner,
     migration::{Receive, Side},
+    mirror,
     spec::GuestSpec,
 };
 
@@ -116,18 +118,6 @@ impl Landing for Host<'_> {
             let (file, ledger) = (aside(&Receive::diff(&dir)), dir.join("diff.ledger"));
             return Ok(Place { files: vec![file], ledger, zeros: false });
         }
-        if let [
-            Object { kind: ObjectKind::Diff, .. },
-            Object { kind: ObjectKind::DeviceState, .. },
-        ] = objects
-        {
-            check_image(&receive, objects)?;
-            // What arrived before is void.
-            let begin = |receive: &mut Receive| receive.image_arrived = false;
-            migrations.update_receive(migration, begin).map_err(text)?;
-            let files = vec![Receive::diff(&dir), Receive::final_device_state(&dir)];
-            return Ok(Place { files, ledger: dir.join("image.ledger"), zeros: false });
-        }
         check_twin(&receive, objects)?;
         // Until all of it is confirmed again.
         let begin = |receive: &mut Receive| (receive.arrived, receive.begun) = (None, true);
@@ -152,15 +142,41 @@ impl Landing for Host<'_> {
         self.listed.is_through();
         kept
     }
+
+    fn becoming(&self, migration: &str, _last: bool) -> Result<Becoming, String> {
+        let text = |error: HostError| error.to_string();
+        let migrations = &self.inner.migrations;
+        let turn = migrations.turn(migration, Side::Destination);
+        let Ok(_turn) = turn.try_lock() else {
+            return Err(format!("the destination of migration `{migration}` is being worked on"));
+        };
+        let receive = migrations.receive(migration).map_err(text)?;
+        check_becoming(&receive)?;
+        // What arrived before is void.
+        let begin = |receive: &mut Receive| receive.image_arrived = false;
+        migrations.update_receive(migration, begin).map_err(text)?;
+        let places = self.inner.places_of(&receive.spec.name);
+        let device_state = Receive::final_device_state(&migrations.dir(migration));
+        Ok(Becoming { memory: mirror::becoming(&receive.spec, &places), device_state })
+    }
+
+    fn became(&self, migration: &str, last: bool, applied: &Applied) -> Result<(), String> {
+        if last {
+            let arrived = |receive: &mut Receive| {
+                (receive.image_arrived, receive.image_bytes) = (true, applied.bytes);
+            };
+            let migrations = &self.inner.migrations;
+            migrations.update_receive(migration, arrived).map_err(|error| error.to_string())?;
+        }
+        self.listed.is_through();
+        Ok(())
+    }
 }
 
 impl Host<'_> {
     fn keep(&self, received: &Received) -> Result<(), HostError> {
         let (id, migrations) = (&received.migration, &self.inner.migrations);
         let dir = migrations.dir(id);
-        if received.objects.iter().map(|object| &object.kind).eq(IMAGE) {
-            return migrations.update_receive(id, |receive| receive.image_arrived = true);
-        }
         let keep =
             |path: PathBuf| fs::rename(aside(&path), &path).map_err(HostError::file("keep", &path));
         if received.objects.iter().any(|object| object.kind == ObjectKind::DryRun) {
@@ -187,24 +203,16 @@ impl Host<'_> {
     }
 }
 
-/// What makes a destination its source's image.
-const IMAGE: [&ObjectKind; 2] = [&ObjectKind::Diff, &ObjectKind::DeviceState];
-
-fn check_image(receive: &Receive, objects: &[Object]) -> Result<(), String> {
+/// Whether a destination's memory may become its source's.
+fn check_becoming(receive: &Receive) -> Result<(), String> {
     let name = &receive.spec.name;
-    let memory_bytes = receive.spec.ram_bytes().saturating_add(receive.spec.region_bytes());
-    // Its densest form is twice what it describes.
-    let most = [memory_bytes.saturating_mul(2).saturating_add(64 * 1024), MAX_DEVICE_STATE_BYTES];
-    for (object, most) in objects.iter().zip(most) {
-        if object.size_bytes > most {
-            let (kind, size) = (&object.kind, object.size_bytes);
-            return Err(format!(
-                "{kind} of {size} bytes is more than `{name}` can have, {most} bytes"
-            ));
-        }
-    }
     if !receive.clone || !receive.started {
         return Err(format!("the destination `{name}` is no clone that was started"));
+    }
+    if !receive.keep_t0 && !receive.awaits_image {
+        return Err(format!(
+            "the destination `{name}` neither awaits an image nor is T0 kept beside what it runs on; start it with await_image"
+        ));
     }
     if receive.image_applied.is_some() {
         return Err(format!("the destination `{name}` is the source's image already"));

@@ -95,7 +95,7 @@ impl Inner {
         .await
     }
 
-    fn dial(&self, id: &str, data_endpoint: &str) -> Result<Arc<dyn Dial>, HostError> {
+    pub(crate) fn dial(&self, id: &str, data_endpoint: &str) -> Result<Arc<dyn Dial>, HostError> {
         Ok(Arc::new(ListedDial {
             dial: self.data.dial(data_endpoint)?,
             connections: self.connections.clone(),
@@ -249,7 +249,7 @@ fn source(kind: ObjectKind, kept: Kept) -> Source {
 }
 
 /// A host that could not be connected to is that, and not a copy that broke.
-fn unreachable_at(data_endpoint: &str) -> impl FnOnce(MemoryError) -> HostError {
+pub(crate) fn unreachable_at(data_endpoint: &str) -> impl FnOnce(MemoryError) -> HostError {
     move |error| match error {
         MemoryError::Connection { during: CONNECTING | CONNECTING_TLS, source } => {
             HostError::Unreachable { address: data_endpoint.to_owned(), source }

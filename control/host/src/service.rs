@@ -15,6 +15,7 @@ use tracing::info;
 
 use crate::{
     HostError,
+    ahead::WentAhead,
     capture::{Asked, Order, To, Way},
     data::{Choice, cap_of},
     destination::Beginning,
@@ -465,6 +466,38 @@ impl host_server::Host for Service {
             });
             let last = last.map(|seen| describe_settling(seen, true)).map_err(Status::from);
             let _ = answers.blocking_send(last);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    type SendAheadStream = Pin<Box<dyn Stream<Item = Result<api::AheadProgress, Status>> + Send>>;
+
+    async fn send_ahead(
+        &self,
+        request: Request<api::SendAheadRequest>,
+    ) -> Answer<Self::SendAheadStream> {
+        let api::SendAheadRequest { migration_id, data_endpoint, bandwidth_mbps } =
+            request.into_inner();
+        let id = checked_migration(&migration_id)?;
+        let data_endpoint = endpoint(data_endpoint)?;
+        let how = How { bandwidth_mbps, transport: None };
+        let (answers, stream) = mpsc::channel(REPORTS_WAITING);
+        let (inner, progress) = (self.0.clone(), answers.clone());
+        tokio::spawn(async move {
+            let report = |sent_bytes| {
+                // A slow listener misses some.
+                let _ =
+                    progress.try_send(Ok(api::AheadProgress { sent_bytes, ..Default::default() }));
+            };
+            let went = inner.send_ahead(id, data_endpoint, how, report).await;
+            let last = went.map(|WentAhead { pass_bytes, why }| api::AheadProgress {
+                sent_bytes: pass_bytes.iter().sum(),
+                done: true,
+                pass_bytes,
+                why,
+            });
+            // Nobody may be listening any more.
+            let _ = answers.send(last.map_err(Status::from)).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }

@@ -88,6 +88,21 @@ pub fn keep_hashes(dir: &Path, kind: &ObjectKind, hashes: &PageHashes) -> Result
     remove_bytes(dir, kind)
 }
 
+/// Change some of the hashes that are kept: a page's index and its hash.
+pub(crate) fn rehash(
+    dir: &Path,
+    kind: &ObjectKind,
+    mut hashes: PageHashes,
+    changed: &[(usize, u128)],
+) -> Result<(), MemoryError> {
+    for (page, hash) in changed {
+        if let Some(place) = hashes.hashes_mut().get_mut(*page) {
+            *place = *hash;
+        }
+    }
+    save(&hashes_path(dir, kind), &hashes)
+}
+
 /// Remove bytes whose hashes are there: what [`keep_hashes`] does last, if it was interrupted before. Whether only hashes
 /// are left.
 ///

@@ -9,6 +9,7 @@
 //! Everything here blocks; callers run it on threads that may.
 #![forbid(unsafe_code)]
 
+pub mod ahead;
 pub mod copy;
 pub mod diff;
 pub mod error;

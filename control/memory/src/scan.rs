@@ -198,6 +198,23 @@ impl Scanner {
         Ok(())
     }
 
+    /// Call `found` for all of a piece, whatever its twin says.
+    pub(crate) fn whole_piece(
+        &mut self,
+        compared: &Compared<'_>,
+        piece: &Piece,
+        found: &mut dyn FnMut(&Group<'_>),
+    ) -> Result<(), MemoryError> {
+        self.dirty_pages = piece.len_bytes.div_ceil(PAGE_BYTES as u64);
+        let end = piece.start + piece.len_bytes;
+        for start in (piece.start..end).step_by(GROUP_BYTES) {
+            let theirs = &mut self.theirs[..(end - start).min(GROUP_BYTES as u64) as usize];
+            Self::read_now(compared, piece, start, theirs)?;
+            found(&Group { start, base: None, theirs });
+        }
+        Ok(())
+    }
+
     /// Figures of the latest piece that its groups do not tell.
     pub(crate) fn looked_at(&self, piece: &Piece) -> Figures {
         Figures {

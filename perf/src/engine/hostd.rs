@@ -14,8 +14,9 @@ use tidegate_api::{
     host::{
         ApplyImageRequest, CaptureReport, CaptureRequest, CaptureWay, CheckCaptureRequest,
         CloneUse, ContinueGuestRequest, DeleteGuestRequest, ForgetRequest, GuestSpec,
-        PauseGuestRequest, PrepareReceiveRequest, SendImageRequest, SendTwinRequest,
-        StartDestinationRequest, StartGuestRequest, Straight, host_client::HostClient,
+        PauseGuestRequest, PrepareReceiveRequest, SendAheadRequest, SendImageRequest,
+        SendTwinRequest, StartDestinationRequest, StartGuestRequest, Straight,
+        host_client::HostClient,
     },
 };
 use tidegate_guest_service::REWRITING;
@@ -207,12 +208,14 @@ pub struct Moved {
     pub t0_pause_ms: f64,
     /// How long neither ran at the end: from asking the source to pause until the destination had been continued.
     pub final_pause_ms: f64,
+    /// Of that: pausing, the image on its way, its device state loaded and all memory digested, and the continuing.
+    pub stops_ms: [f64; 4],
 }
 
 /// How long each step took, given when each was through.
-fn step_ms(ends: &[Duration]) -> [f64; 3] {
+fn step_ms<const N: usize>(ends: &[Duration]) -> [f64; N] {
     let mut began = Duration::ZERO;
-    let mut took = [0.0; 3];
+    let mut took = [0.0; N];
     for (took, end) in took.iter_mut().zip(ends) {
         *took = (*end - began).as_secs_f64() * 1e3;
         began = *end;
@@ -274,21 +277,26 @@ impl Hosts {
         runtime.block_on(client.start_destination(start))?;
         // Pre-copy's QEMU is there before its time begins.
         let started = starting.elapsed();
+        let ahead_bytes = self.ahead(&data_endpoint)?;
 
         let paused = Instant::now();
         self.source.pause()?;
-        let image_bytes = self.image(data_endpoint, generation_id)?;
+        let mut stops = vec![paused.elapsed()];
+        let image_bytes =
+            self.image(data_endpoint, generation_id, || stops.push(paused.elapsed()))?;
         self.destination.go_on(DESTINATION)?;
         let (total, stood) = (began.elapsed() - started, paused.elapsed());
+        stops.push(stood);
         self.source.delete(SOURCE)?;
         self.destination.delete(DESTINATION)?;
         drop(self.place);
         Ok(Moved {
-            bytes: (taken.sent_bytes + copied_bytes + image_bytes) as f64,
+            bytes: (taken.sent_bytes + copied_bytes + ahead_bytes + image_bytes) as f64,
             total_ms: total.as_secs_f64() * 1e3,
             steps_ms: step_ms(&steps),
             t0_pause_ms: taken.pause_ns as f64 / 1e6,
             final_pause_ms: stood.as_secs_f64() * 1e3,
+            stops_ms: step_ms(&stops),
         })
     }
 
@@ -342,8 +350,34 @@ impl Hosts {
         Ok(last.sent_bytes)
     }
 
-    /// Send what changed since, and make the destination the source; bytes sent.
-    fn image(&mut self, data_endpoint: String, generation_id: String) -> anyhow::Result<u64> {
+    /// Send what changed while the guest runs, as far as the host finds it worth it; bytes sent.
+    fn ahead(&mut self, data_endpoint: &str) -> anyhow::Result<u64> {
+        let request = SendAheadRequest {
+            migration_id: MIGRATION.to_owned(),
+            data_endpoint: data_endpoint.to_owned(),
+            ..Default::default()
+        };
+        let Hostd { runtime, client, .. } = &mut self.source;
+        let last = runtime.block_on(async {
+            let mut progress = client.send_ahead(request).await?.into_inner();
+            let mut last = None;
+            while let Some(message) = progress.message().await? {
+                last = Some(message);
+            }
+            anyhow::Ok(last)
+        })?;
+        let last = last.filter(|last| last.done).context("it ended before it was done")?;
+        eprintln!("    ahead: {:?}: {}", last.pass_bytes, last.why);
+        Ok(last.sent_bytes)
+    }
+
+    /// Send what changed since, and make the destination the source; bytes sent. `step` is called behind each but the last.
+    fn image(
+        &mut self,
+        data_endpoint: String,
+        generation_id: String,
+        mut step: impl FnMut(),
+    ) -> anyhow::Result<u64> {
         let migration_id = MIGRATION.to_owned();
         let request = SendImageRequest {
             migration_id: migration_id.clone(),
@@ -354,6 +388,7 @@ impl Hosts {
         };
         let Hostd { runtime, client, .. } = &mut self.source;
         let sent = runtime.block_on(client.send_image(request))?.into_inner();
+        step();
         let request = ApplyImageRequest {
             migration_id,
             digest: sent.digest,
@@ -363,6 +398,7 @@ impl Hosts {
         };
         let Hostd { runtime, client, .. } = &mut self.destination;
         runtime.block_on(client.apply_image(request))?;
+        step();
         Ok(sent.sent_bytes)
     }
 }

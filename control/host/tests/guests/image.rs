@@ -70,6 +70,20 @@ pub(crate) async fn sent(a: &mut Rig, b: &mut Rig) -> api::ImageReport {
     a.client.send_image(request).await.expect("sent").into_inner()
 }
 
+/// Send what changed until now, while the source runs; the last that is said of it.
+async fn goes_ahead(a: &mut Rig, b: &mut Rig) -> Result<api::AheadProgress, tonic::Status> {
+    let status = b.client.get_status(api::GetStatusRequest {}).await.expect("status").into_inner();
+    let data_endpoint = status.data_endpoint;
+    let request = api::SendAheadRequest { migration_id: id(), data_endpoint, ..Default::default() };
+    let mut stream = a.client.send_ahead(request).await.expect("asked").into_inner();
+    let mut last = api::AheadProgress::default();
+    while let Some(progress) = stream.message().await? {
+        last = progress;
+    }
+    assert!(last.done, "{last:?}");
+    Ok(last)
+}
+
 pub(crate) fn apply(sent: &api::ImageReport, generation_id: &str) -> api::ApplyImageRequest {
     api::ApplyImageRequest {
         migration_id: id(),
@@ -138,6 +152,53 @@ async fn nothing_is_left_of_a_clone_that_served_meanwhile() {
     same(&region, &b.memory("web-2", "region-counts"));
     assert_eq!(b.state("web-2").await, api::GuestState::Paused);
     goes_on(&mut b).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_went_ahead_while_the_source_ran_is_not_sent_in_the_pause() {
+    for (waits, limit) in [(true, None), (false, None), (true, Some(0))] {
+        let (mut a, mut b) = (Rig::keeping("a", limit).await, Rig::new("b").await);
+        a.start_guest(spec("web")).await;
+        let ram = a.memory("web", "ram");
+        let generation = cloned(&mut a, &mut b, spec("web-2"), waits).await;
+        if !waits {
+            write(&b.memory("web-2", "ram"), 25 << 20, b"the clone's own");
+        }
+        write(&ram, 16 << 20, &noise(10 << 20));
+        let ahead = goes_ahead(&mut a, &mut b).await.expect("went");
+        let [sent_bytes] = ahead.pass_bytes[..] else { panic!("{ahead:?}") };
+        assert!((10 << 20..11 << 20).contains(&sent_bytes), "{ahead:?}");
+        assert!(ahead.why.ends_with("differ, which is little"), "{ahead:?}");
+        let again = goes_ahead(&mut a, &mut b).await.expect("nothing to do");
+        assert_eq!(again.pass_bytes, [0_u64; 0]);
+        // One page more, and one as it was at T0.
+        write(&ram, 30 << 20, b"later");
+        write(&ram, 16 << 20, &[0; 4096]);
+        // Nothing of it is in memory: what the twin says must be on its disk.
+        a.stop().await;
+        a.restart().await;
+        let sent = sent(&mut a, &mut b).await;
+        assert!(sent.changed_bytes < 1 << 20, "{sent:?}");
+        assert!(sent.sent_bytes < 3 << 20, "{sent:?}");
+        b.client.apply_image(apply(&sent, &generation)).await.expect("applied");
+        same(&ram, &b.memory("web-2", "ram"));
+        goes_on(&mut b).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_written_to_the_memory_of_a_clone_that_runs_on_it() {
+    let (mut a, mut b) = (Rig::new("a").await, Rig::new("b").await);
+    a.start_guest(spec("web")).await;
+    b.prepare(spec("web-2"), true).await;
+    a.capture("web", true).await.expect("captured");
+    let status = b.client.get_status(api::GetStatusRequest {}).await.expect("status").into_inner();
+    a.send(&status.data_endpoint).await.expect("sent");
+    let request = api::StartDestinationRequest { migration_id: id(), ..Default::default() };
+    b.client.start_destination(request).await.expect("started");
+    write(&a.memory("web", "ram"), 16 << 20, &noise(10 << 20));
+    let refused = goes_ahead(&mut a, &mut b).await.expect_err("refused");
+    assert!(refused.message().contains("`web-2` neither awaits an image nor"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

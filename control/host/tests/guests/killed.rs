@@ -8,7 +8,7 @@ use tidegate_region::MergeType;
 use super::{
     copies::{Daemon, configure},
     rewriter,
-    rig::{COUNTER, format_region, kill_guests, number, spec, write},
+    rig::{COUNTER, format_region, kill_guests, noise, number, spec, write},
     straight,
 };
 
@@ -135,14 +135,31 @@ impl Killed {
         generation
     }
 
+    async fn data_endpoint(&mut self) -> String {
+        let status = self.daemon.client.get_status(api::GetStatusRequest {}).await;
+        status.expect("status").into_inner().data_endpoint
+    }
+
+    /// The daemon is killed in the middle of what goes ahead of an image.
+    async fn killed_while_it_goes_ahead(&mut self) {
+        let request = api::SendAheadRequest {
+            migration_id: id(),
+            data_endpoint: self.data_endpoint().await,
+            bandwidth_mbps: Some(16),
+        };
+        let mut stream = self.daemon.client.send_ahead(request).await.expect("begins").into_inner();
+        let progress = stream.message().await.expect("goes on").expect("goes on");
+        assert!(!progress.done && progress.sent_bytes > 0, "{progress:?}");
+        self.kill().await;
+    }
+
     /// Pause the source; where its host takes memory.
     async fn paused(&mut self) -> String {
         let request = api::PauseGuestRequest { name: "web".into() };
         self.daemon.client.pause_guest(request).await.expect("paused");
         self.kill().await;
         assert_eq!(self.guest("web").await.state(), api::GuestState::Paused);
-        let status = self.daemon.client.get_status(api::GetStatusRequest {}).await;
-        status.expect("status").into_inner().data_endpoint
+        self.data_endpoint().await
     }
 
     /// Forget the migration: nothing of it is left, and the destination runs.
@@ -188,6 +205,10 @@ async fn a_merge_is_carried_through() {
 async fn an_image_is_carried_through() {
     let mut host = Killed::start().await;
     let generation_id = host.cloned(true).await;
+    write(&host.file("web", "ram"), 10 << 20, &noise(10 << 20));
+    host.killed_while_it_goes_ahead().await;
+    // What has arrived of it, or not, is as it was again.
+    write(&host.file("web", "ram"), 10 << 20, &vec![0; 10 << 20]);
     write(&host.file("web", "ram"), 20 << 20, b"after T0");
     let data_endpoint = host.paused().await;
     let request = api::SendImageRequest { migration_id: id(), data_endpoint, ..Default::default() };

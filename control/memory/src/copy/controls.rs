@@ -23,6 +23,8 @@ pub struct Controls {
 #[derive(Debug)]
 struct State {
     cap_bytes_per_s: Option<u64>,
+    /// Bytes that have gone out.
+    spent_bytes: u64,
     /// Bytes that may go now; below zero, what has gone already must be waited for.
     balance: f64,
     filled_at: Instant,
@@ -33,8 +35,13 @@ impl Controls {
     /// With a cap in bytes per second, or none.
     #[must_use]
     pub fn new(cap_bytes_per_s: Option<u64>) -> Self {
-        let state =
-            State { cap_bytes_per_s, balance: 0.0, filled_at: Instant::now(), cancelled: None };
+        let state = State {
+            cap_bytes_per_s,
+            spent_bytes: 0,
+            balance: 0.0,
+            filled_at: Instant::now(),
+            cancelled: None,
+        };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -42,6 +49,12 @@ impl Controls {
     #[must_use]
     pub fn cap_bytes_per_s(&self) -> Option<u64> {
         self.state().cap_bytes_per_s
+    }
+
+    /// Bytes that have gone out.
+    #[must_use]
+    pub fn spent_bytes(&self) -> u64 {
+        self.state().spent_bytes
     }
 
     /// Change the cap. It holds at once, for those who are waiting too; what was owed to the old one is not.
@@ -75,6 +88,7 @@ impl Controls {
         let mut state = self.state();
         state.fill();
         state.balance -= bytes as f64;
+        state.spent_bytes += bytes;
         loop {
             state.check()?;
             // Relaxed: whoever halts says nothing else by it.

@@ -48,10 +48,11 @@ pub enum Kind {
     Chunk = 17,
     Packed = 18,
     Zero = 19,
+    Image = 20,
 }
 
 /// All of them in the order of their codes, which begin at 1.
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 20] = [
     Kind::Hello,
     Kind::Welcome,
     Kind::Refuse,
@@ -71,6 +72,7 @@ const KINDS: [Kind; 19] = [
     Kind::Chunk,
     Kind::Packed,
     Kind::Zero,
+    Kind::Image,
 ];
 
 impl Kind {
@@ -96,6 +98,7 @@ impl Kind {
             Self::Join => (16 + TOKEN_BYTES, 16 + TOKEN_BYTES),
             Self::Chunk | Self::Packed => CHUNK,
             Self::Zero => (CHUNK_HEAD_BYTES + 8, CHUNK_HEAD_BYTES + 8),
+            Self::Image => (1, 1),
         }
     }
 }

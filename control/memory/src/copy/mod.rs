@@ -1,4 +1,4 @@
-//! The copy protocol: how one host sends pieces of a guest to another, version 2.
+//! The copy protocol: how one host sends pieces of a guest to another, version 3.
 //!
 //! A copy belongs to one migration, of which the receiver must have been told before. It has one *control stream*
 //! and a *data path* ([`crate::transport`]): with TCP, further streams that are joined to it by a token. All streams
@@ -29,6 +29,7 @@
 //! |---|---|---|---|
 //! | waiting | HELLO | asks whether this migration may arrive; WELCOME | greeted |
 //! | greeted | LAYOUT | opens or makes the files, reads the ledger; PLAN | open |
+//! | greeted | IMAGE | opens the memory that becomes the image; WELCOME; applies what comes; PASSED | through |
 //! | open | BARRIER, SECTION, PING | answers | open |
 //! | open | COMMIT | looks that nothing is missing; CONFIRM | through |
 //! | open | CANCEL | keeps what is committed | closed |
@@ -57,6 +58,27 @@
 //! *Growing.* LAYOUT may have more objects than the one before, behind those: what is committed of these stays. So RAM may come alone,
 //! while it is taken, and the device state, which there is only then, later.
 //!
+//! # Image
+//! What makes a destination's memory its source's ([`image`]) goes over the control stream itself. It is no copy: only what changed since the
+//! twin was taken, and it has no sections, no ledger and nothing to resume; after a break it is sent anew from its beginning.
+//!
+//! ```text
+//! sender                                        receiver
+//!   HELLO (version, migration)           ──▶
+//!                                        ◀──    WELCOME
+//!   IMAGE (ahead or last)                ──▶    opens the destination's memory
+//!                                        ◀──    WELCOME
+//!   image diff, to its END               ──▶    applies piece by piece, each by its own hash
+//!   device state's length (8), bytes,    ──▶
+//!   BLAKE3 of them (32)
+//!                                        ◀──    PASSED
+//! ```
+//!
+//! What goes *ahead* is sent while the source runs, and has a device state of no bytes; the *last* image has one. These bytes have no heads
+//! of messages around them: the [image diff](crate::image_diff) says itself where it ends. A REFUSE may come instead of PASSED
+//! at any time, and the stream's end.
+//!
+//! # Messages
 //! All numbers are little-endian. Every message begins with a head of 8 bytes:
 //!
 //! | offset | bytes | what |
@@ -85,6 +107,7 @@
 //! | 17 | CHUNK | 17 to 16 + 1 MiB | object's index (4), zero (4), offset (8), bytes |
 //! | 18 | PACKED | 17 to 16 + 1 MiB | object's index (4), length of the bytes, 1 to 1 MiB (4), offset (8), LZ4 block of them |
 //! | 19 | ZERO | 24 | object's index (4), zero (4), offset (8), length, 1 to 1 MiB (8) |
+//! | 20 | IMAGE | 1 | 0 ahead or 1 last |
 //!
 //! HELLO's and VERSIONS' layouts are the same in all versions. Types 16 to 19 go over data streams only, the others
 //! over the control stream, WELCOME and REFUSE over both.
@@ -96,6 +119,7 @@
 
 pub mod controls;
 pub mod ground;
+pub mod image;
 pub mod layout;
 mod ledger;
 pub mod message;
@@ -112,7 +136,7 @@ pub use send::{Progress, Sending, Sent, Source, Stretch};
 pub use window::Window;
 
 /// The only version there is.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Longest migration id.
 pub const MAX_ID_BYTES: usize = 126;
 /// A peer that says nothing for this long is gone.

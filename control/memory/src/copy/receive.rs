@@ -12,14 +12,16 @@ use crate::{
     copy::{
         Layout, PING_EVERY, SILENCE, Section, VERSION,
         ground::Ground,
+        image::{self, Becoming},
         ledger::Ledger,
         message::{
-            Commitment, Head, Join, Kind, Plan, Verdict, connection, encode_versions, expect,
+            Commitment, Head, Join, Kind, Plan, Verdict, connection, encode_versions,
             parse_barrier, parse_digest, parse_hello, parse_layout, read_body, read_head,
             read_message, reason_bytes, write_message,
         },
         send::digest_of_copy,
     },
+    image_diff::Applied,
     page_hashes::Digest,
     transport::{Arrivals, Joins, Stream, TcpReceiver, Transport},
 };
@@ -47,6 +49,22 @@ pub trait Landing {
     /// # Errors
     /// The reason why it is not taken after all.
     fn arrived(&self, received: &Received) -> Result<(), String>;
+
+    /// Which memory becomes an image, the last or what goes ahead of it.
+    ///
+    /// # Errors
+    /// The reason why it is refused.
+    fn becoming(&self, migration: &str, _last: bool) -> Result<Becoming, String> {
+        Err(format!("nothing of `{migration}` becomes an image here"))
+    }
+
+    /// All of an image was applied. It counts when this returns.
+    ///
+    /// # Errors
+    /// The reason why it is not taken after all.
+    fn became(&self, _migration: &str, _last: bool, _applied: &Applied) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Where the objects of a copy go to.
@@ -89,7 +107,7 @@ impl Receiver {
         Self { joins, paths }
     }
 
-    /// Take what a stream carries: a whole copy, which is the answer, or some of another stream's.
+    /// Take what a stream carries: a whole copy, which is the answer, some of another stream's, or an image.
     ///
     /// # Errors
     /// What the peer did wrong, or the connection; the peer was told.
@@ -119,7 +137,16 @@ impl Receiver {
         let migration = parse_hello(&body)?;
         landing.admit(&migration).map_err(MemoryError::Refused)?;
         write_message(stream, Kind::Welcome, &[])?;
-        Conversation::open(self, stream, landing, migration)?.converse().map(Some)
+        match read_message(stream, "waiting for LAYOUT or IMAGE")? {
+            (Kind::Layout, body) => {
+                Conversation::open(self, stream, landing, migration, &body)?.converse().map(Some)
+            }
+            (Kind::Image, body) => image::take(stream, landing, &migration, &body).map(|()| None),
+            (other, _) => {
+                let waiting = "waiting for LAYOUT or IMAGE";
+                Err(MemoryError::Protocol(format!("{other:?} came while {waiting}")))
+            }
+        }
     }
 }
 
@@ -140,8 +167,9 @@ impl<'a> Conversation<'a> {
         control: &'a mut dyn Stream,
         landing: &'a dyn Landing,
         migration: String,
+        layout: &[u8],
     ) -> Result<Self, MemoryError> {
-        let proposal = parse_layout(&expect(control, Kind::Layout, "waiting for LAYOUT")?)?;
+        let proposal = parse_layout(layout)?;
         let layout = proposal.layout;
         let here = |name: &String| receiver.paths.iter().find(|path| path.name() == *name);
         let numbered = proposal.paths.iter().enumerate();

@@ -423,7 +423,7 @@ fn propose(
 }
 
 /// Whatever broke the sending, the receiver may have said why before it closed.
-fn explained(control: &mut dyn Stream, error: MemoryError) -> MemoryError {
+pub(super) fn explained(control: &mut dyn Stream, error: MemoryError) -> MemoryError {
     // Failing at any of these only costs the reason.
     let _ = control.set_patience(Some(PARTING));
     let _ = write_message(control, Kind::Ping, &[]);

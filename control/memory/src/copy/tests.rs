@@ -6,6 +6,7 @@ mod broken;
 mod doubles;
 mod faults;
 mod hostile;
+mod image;
 mod passes;
 mod whole;
 mod window;
@@ -22,8 +23,9 @@ use crate::{
     Mapping, MemoryError, Object, ObjectKind,
     copy::{
         Controls, Landing, Place, Progress, Received, Receiver, SECTION_BYTES, Sending, Sent,
-        Source,
+        Source, image::Becoming,
     },
+    image_diff::Applied,
     transport::{Compression, Dial, Stream, TcpSender, Transport},
 };
 
@@ -31,11 +33,13 @@ use crate::{
 pub(super) struct Shelf {
     pub(super) dir: PathBuf,
     pub(super) taken: Mutex<Vec<Received>>,
+    /// Images that were applied: the last or ahead of it.
+    pub(super) became: Mutex<Vec<bool>>,
 }
 
 impl Shelf {
     pub(super) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), taken: Mutex::default() }
+        Self { dir: dir.to_owned(), taken: Mutex::default(), became: Mutex::default() }
     }
 
     pub(super) fn path(&self, index: usize) -> PathBuf {
@@ -62,6 +66,19 @@ impl Landing for Shelf {
 
     fn arrived(&self, received: &Received) -> Result<(), String> {
         self.taken.lock().expect("lock").push(received.clone());
+        Ok(())
+    }
+
+    fn becoming(&self, migration: &str, _: bool) -> Result<Becoming, String> {
+        let ram = self.path(0);
+        if !ram.exists() {
+            return Err(format!("nothing of `{migration}` becomes an image here"));
+        }
+        Ok(Becoming { memory: vec![(ObjectKind::Ram, ram)], device_state: self.path(9) })
+    }
+
+    fn became(&self, _: &str, last: bool, _: &Applied) -> Result<(), String> {
+        self.became.lock().expect("lock").push(last);
         Ok(())
     }
 }

@@ -45,7 +45,7 @@ mod read;
 mod write;
 
 pub use read::{Applied, apply};
-pub use write::write;
+pub use write::{write, write_beside};
 
 pub use crate::scan::Figures;
 use crate::{

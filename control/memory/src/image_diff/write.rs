@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     MemoryError,
+    ahead::Ahead,
     parallel::in_parallel_with,
-    scan::{Compared, Figures, Piece, Scanner},
+    scan::{Compared, Figures, Group, Piece, Scanner},
     wire::Writer,
 };
 
@@ -26,6 +27,19 @@ use crate::{
 pub fn write<W: Write + Send>(
     out: W,
     compared: &[Compared<'_>],
+) -> Result<Vec<Figures>, MemoryError> {
+    write_beside(out, compared, &[])
+}
+
+/// As [`write`], of objects of which something went ahead or goes now: for each object, or for none, what is known of that. Of a diff
+/// that goes ahead the guest may run: what is found, what the twin takes over and what is written are the same bytes.
+///
+/// # Errors
+/// As [`write`]; [`MemoryError::NoSpace`] when a twin has no room for what it takes over.
+pub fn write_beside<W: Write + Send>(
+    out: W,
+    compared: &[Compared<'_>],
+    ahead: &[Ahead],
 ) -> Result<Vec<Figures>, MemoryError> {
     for each in compared {
         each.check()?;
@@ -41,7 +55,7 @@ pub fn write<W: Write + Send>(
     let stream = Mutex::new(stream);
     let mut found = Vec::with_capacity(compared.len());
     for (index, each) in compared.iter().enumerate() {
-        found.push(write_object(&stream, index as u32, each)?);
+        found.push(write_object(&stream, index as u32, each, ahead.get(index))?);
     }
     stream.into_inner().unwrap_or_else(PoisonError::into_inner).end()?;
     Ok(found)
@@ -51,17 +65,29 @@ fn write_object<W: Write + Send>(
     stream: &Mutex<Stream<W>>,
     object: u32,
     compared: &Compared<'_>,
+    ahead: Option<&Ahead>,
 ) -> Result<Figures, MemoryError> {
     let total = Mutex::new(Figures::default());
     let make = || (Scanner::default(), Packer::default());
     in_parallel_with(&compared.pieces()?, make, |(scanner, packer), piece| {
         packer.begin(piece);
-        scanner.piece(compared, piece, &mut |group| {
+        let mut taken_over = Ok(());
+        let mut found = |group: &Group<'_>| {
             let in_piece = (group.start - piece.start) as u32;
             packer.figures.changed_bytes += group.runs(GAP_WORDS, |run| {
                 packer.run(in_piece + run.start as u32, &group.theirs[run]);
             });
-        })?;
+            if let (Some(ahead), Ok(())) = (ahead, &taken_over) {
+                taken_over = ahead.take_over(compared.twin, group.start, group.theirs);
+            }
+        };
+        match ahead {
+            Some(ahead) if ahead.doubts(piece) => {
+                scanner.whole_piece(compared, piece, &mut found)?
+            }
+            _ => scanner.piece(compared, piece, &mut found)?,
+        }
+        taken_over?;
         let mut figures = scanner.looked_at(piece);
         figures += packer.figures;
         *total.lock().unwrap_or_else(PoisonError::into_inner) += figures;

@@ -59,7 +59,7 @@ fn a_receiver_that_goes_away_or_lies_is_an_error() {
         (vec![encode(Kind::Pong, &[])], "Pong came while waiting to be admitted"),
         (
             vec![encode(Kind::Versions, &encode_versions(&[7, 9]))],
-            "version 2 was asked for, 7, 9 is spoken",
+            "version 3 was asked for, 7, 9 is spoken",
         ),
         (vec![encode(Kind::Versions, &[0, 0, 0, 0])], "VERSIONS is malformed"),
         (vec![welcome()], "closed the connection"),

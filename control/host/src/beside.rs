@@ -1,0 +1,53 @@
+//! A source's memory beside what the destination has of it.
+
+use std::path::{Path, PathBuf};
+
+use tidegate_memory::{
+    Mapping, MemoryError, Object, ObjectKind,
+    ahead::Ahead,
+    image_diff::{self, Figures},
+    kept::Kept,
+    scan::Compared,
+};
+
+/// One object of it.
+pub(crate) struct Beside {
+    pub(crate) kind: ObjectKind,
+    /// As it is.
+    pub(crate) now: Mapping,
+    /// As of T0, or as it went ahead since.
+    pub(crate) twin: Kept,
+}
+
+/// Map files and what the twin's directory has of them.
+pub(crate) fn open(
+    dir: &Path,
+    files: Vec<(ObjectKind, PathBuf)>,
+) -> Result<Vec<Beside>, MemoryError> {
+    let open = |(kind, path): (ObjectKind, PathBuf)| {
+        let twin = Kept::open(dir, &kind)?;
+        Ok(Beside { kind, now: Mapping::open(&path)?, twin })
+    };
+    files.into_iter().map(open).collect()
+}
+
+/// As comparisons take it.
+pub(crate) fn compared(memory: &[Beside]) -> Vec<Compared<'_>> {
+    let compared = memory.iter().map(|Beside { kind, now, twin }| Compared {
+        object: Object { kind: kind.clone(), size_bytes: now.size_bytes() },
+        twin: twin.twin(),
+        now,
+    });
+    compared.collect()
+}
+
+/// What of each object is to go ahead, or went.
+pub(crate) fn ahead(dir: &Path, memory: &[Beside], moves: bool) -> Result<Vec<Ahead>, MemoryError> {
+    let open = |it: &Beside| Ahead::open(dir, &it.kind, it.now.size_bytes(), moves);
+    memory.iter().map(open).collect()
+}
+
+/// What changed in each object: an image diff is made of it, and thrown away.
+pub(crate) fn survey(memory: &[Beside]) -> Result<Vec<Figures>, MemoryError> {
+    image_diff::write(std::io::sink(), &compared(memory))
+}

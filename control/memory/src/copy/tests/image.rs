@@ -1,0 +1,136 @@
+//! Images over a control stream: whole, cut at each message, damaged, capped, given up, refused.
+
+use std::sync::atomic::AtomicUsize;
+
+use super::{
+    doubles::{DialDouble, Fault},
+    *,
+};
+use crate::{
+    copy::image::Outgoing,
+    scan::{Compared, Twin},
+};
+
+const SIZE: u64 = (5 << 20) + 8192;
+
+/// A source, its twin, and a host whose memory is as the twin.
+struct Rig {
+    dir: tempfile::TempDir,
+    now: Mapping,
+    twin: Mapping,
+    host: Arc<Host>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("dir");
+        let host = Arc::new(Host::new(dir.path()));
+        let make = |path: &Path| Mapping::create(path, SIZE).expect("created");
+        let (now, twin) = (make(&dir.path().join("now")), make(&dir.path().join("twin")));
+        make(&host.shelf.path(0));
+        for at in [0, (1 << 20) + 5, SIZE - 100] {
+            now.write(at, b"the source's").expect("written");
+        }
+        now.write(2 << 20, &[7; 2 << 20]).expect("written");
+        Self { dir, now, twin, host }
+    }
+
+    fn send(&self, fault: Fault, last: bool, controls: &Arc<Controls>) -> Result<u64, MemoryError> {
+        let dial = DialDouble::to(&self.host, fault);
+        let mut outgoing = Outgoing::begin(&*dial, "m1", last, controls.clone())?;
+        let object = Object { kind: ObjectKind::Ram, size_bytes: SIZE };
+        let twin = Twin::Bytes(&self.twin);
+        outgoing.memory(&[Compared { object, twin, now: &self.now }], &[])?;
+        outgoing.finish(if last { b"devices" } else { b"" })
+    }
+
+    fn is_there(&self) -> bool {
+        let there = Mapping::open(&self.host.shelf.path(0)).expect("mapped");
+        !self.now.differs(0, SIZE, &there).expect("compared")
+    }
+
+    fn became(&self) -> Vec<bool> {
+        self.host.shelf.became.lock().expect("lock").clone()
+    }
+}
+
+fn free() -> Arc<Controls> {
+    Arc::new(Controls::new(None))
+}
+
+#[test]
+fn what_changed_is_in_the_receivers_memory() {
+    let rig = Rig::new();
+    let ahead = rig.send(Fault::default(), false, &free()).expect("sent");
+    assert!(rig.is_there());
+    assert!((2 << 20..(2 << 20) + 1000).contains(&ahead), "{ahead}");
+    assert!(!rig.host.shelf.path(9).exists());
+    rig.now.write(12_288, b"later").expect("written");
+    let last = rig.send(Fault::default(), true, &free()).expect("sent");
+    assert!(rig.is_there() && last > ahead);
+    assert_eq!(fs::read(rig.host.shelf.path(9)).expect("there"), b"devices");
+    assert_eq!(rig.became(), [false, true]);
+}
+
+#[test]
+fn one_that_is_cut_anywhere_has_not_arrived_and_is_sent_anew() {
+    for messages in 0.. {
+        let rig = Rig::new();
+        let left = Arc::new(AtomicUsize::new(messages));
+        let fault = Fault { messages_left: Some(left), ..Fault::default() };
+        match rig.send(fault, true, &free()) {
+            Ok(_) => {
+                assert!(messages > 30, "cut at {messages}");
+                break;
+            }
+            Err(error) => {
+                assert!(matches!(error, MemoryError::Connection { .. }), "{messages}: {error}");
+                assert!(rig.became().is_empty(), "cut at {messages}");
+            }
+        }
+        rig.send(Fault::default(), true, &free()).expect("sent anew");
+        assert!(rig.is_there(), "cut at {messages}");
+        assert_eq!(rig.became(), [true]);
+    }
+}
+
+#[test]
+fn its_bandwidth_is_capped_and_it_can_be_given_up() {
+    let rig = Rig::new();
+    let slow = Arc::new(Controls::new(Some(4 << 20)));
+    let began = std::time::Instant::now();
+    rig.send(Fault::default(), true, &slow).expect("sent");
+    assert!(began.elapsed() > Duration::from_millis(350), "{:?}", began.elapsed());
+    slow.set_cap(Some(1));
+    let giving_up = slow.clone();
+    let waiting = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(100));
+        giving_up.cancel("enough");
+    });
+    let error = rig.send(Fault::default(), true, &slow).expect_err("given up");
+    assert!(matches!(error, MemoryError::Cancelled(_)), "{error}");
+    waiting.join().expect("no panic");
+}
+
+#[test]
+fn the_receivers_reason_is_heard() {
+    let rig = Rig::new();
+    fs::remove_file(rig.host.shelf.path(0)).expect("removed");
+    let error = rig.send(Fault::default(), true, &free()).expect_err("refused").to_string();
+    assert_eq!(error, "the other host refused: nothing of `m1` becomes an image here");
+    // Memory of another size.
+    Mapping::create(&rig.host.shelf.path(0), 4096).expect("created");
+    let error = rig.send(Fault::default(), true, &free()).expect_err("refused").to_string();
+    assert!(error.contains("5251072 bytes at the source, 4096 here"), "{error}");
+    // What goes ahead has no devices.
+    let rig = Rig::new();
+    let dial = DialDouble::to(&rig.host, Fault::default());
+    let mut outgoing = Outgoing::begin(&*dial, "m1", false, free()).expect("begun");
+    let object = Object { kind: ObjectKind::Ram, size_bytes: SIZE };
+    let twin = Twin::Bytes(&rig.twin);
+    outgoing.memory(&[Compared { object, twin, now: &rig.now }], &[]).expect("sent");
+    let error = outgoing.finish(b"devices").expect_err("refused").to_string();
+    assert!(error.contains("a device state of 7 bytes"), "{error}");
+    assert!(rig.became().is_empty());
+    assert!(rig.dir.path().exists());
+}
