@@ -162,6 +162,10 @@ impl<'a> Show<'a> {
             ]);
             if migration.spec.finish == "mirror" {
                 rows.extend([
+                    (
+                        "sent ahead of the image",
+                        HumanBytes(figures.ahead_bytes.iter().sum()).to_string(),
+                    ),
                     ("guest paused for its image", ms(figures.image_pause_ns)),
                     ("digest of the image", figures.image_digest.clone()),
                     ("sessions that went on", figures.kept_sessions.to_string()),

@@ -506,11 +506,11 @@ impl host_server::Host for Service {
         &self,
         request: Request<api::SendImageRequest>,
     ) -> Answer<api::ImageReport> {
-        let api::SendImageRequest { migration_id, data_endpoint, bandwidth_mbps, transport } =
+        let api::SendImageRequest { migration_id, data_endpoint, bandwidth_mbps } =
             request.into_inner();
         let id = checked_migration(&migration_id)?;
         let data_endpoint = endpoint(data_endpoint)?;
-        let how = how(bandwidth_mbps, &transport)?;
+        let how = How { bandwidth_mbps, transport: None };
         self.detached(|inner| async move { inner.send_image(id, data_endpoint, how).await }).await
     }
 

@@ -83,6 +83,7 @@ fn figures(progress: &Progress) -> proto::Figures {
             Outcome::Diff { changed_bytes, .. } | Outcome::Image { changed_bytes, .. } => {
                 figures.diff_bytes = *changed_bytes;
             }
+            Outcome::Ahead { pass_bytes, .. } => figures.ahead_bytes.clone_from(pass_bytes),
             Outcome::Merge { merged_bytes, pause_ns, conflicts } => {
                 figures.merged_bytes = *merged_bytes;
                 figures.destination_pause_ns = *pause_ns;

@@ -156,11 +156,11 @@ fn a_mirror_that_holds_sessions_neither_cuts_over_nor_drains() {
     };
     assert_eq!(
         phases(finish, settle),
-        "preflight takeover capture copy destination settle quiesce diff mirror continue release cleanup"
+        "preflight takeover capture copy destination ahead settle quiesce diff mirror continue release cleanup"
     );
     assert_eq!(
         phases(FinishMode::Mirror(NewSessions::Cut), Quiesce::Stop),
-        "preflight takeover capture copy destination cutover drain quiesce diff mirror continue release cleanup"
+        "preflight takeover capture copy destination cutover drain ahead quiesce diff mirror continue release cleanup"
     );
 }
 

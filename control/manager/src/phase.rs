@@ -25,6 +25,8 @@ pub enum Phase {
     Cutover,
     /// Until the last old session has closed.
     Drain,
+    /// What the source changed since T0 goes to the destination's host while the source runs on.
+    Ahead,
     /// The source's memory is watched until it stops changing.
     Settle,
     /// The source is paused for good.
@@ -44,7 +46,7 @@ pub enum Phase {
 }
 
 /// All phases in order.
-pub const ALL: [Phase; 15] = [
+pub const ALL: [Phase; 16] = [
     Phase::Preflight,
     Phase::Takeover,
     Phase::Capture,
@@ -52,6 +54,7 @@ pub const ALL: [Phase; 15] = [
     Phase::Destination,
     Phase::Cutover,
     Phase::Drain,
+    Phase::Ahead,
     Phase::Settle,
     Phase::Quiesce,
     Phase::Diff,
@@ -77,7 +80,7 @@ impl Phase {
             Self::Settle => quiesce != Quiesce::Stop,
             Self::Diff => mirrors || finish == FinishMode::Merge,
             Self::Merge => finish == FinishMode::Merge,
-            Self::Mirror | Self::Continue => mirrors,
+            Self::Ahead | Self::Mirror | Self::Continue => mirrors,
             _ => true,
         }
     }
@@ -95,7 +98,7 @@ impl Phase {
 
     /// Whether a transient error is waited out rather than giving up: from the cutover on, giving up costs sessions.
     /// Not in `mirror` until the destination goes on: there the source only has to be continued, and the longer it stands
-    /// still, the more sessions are lost.
+    /// still, the more sessions are lost. What goes ahead of that is waited for, while the source runs.
     #[must_use]
     pub fn is_worth_waiting(self, finish: FinishMode) -> bool {
         let patient_from = match finish {
@@ -103,7 +106,7 @@ impl Phase {
             FinishMode::Merge | FinishMode::None => Self::Cutover,
         };
         // A drain waits by itself.
-        self >= patient_from && self != Self::Drain
+        self == Self::Ahead || self >= patient_from && self != Self::Drain
     }
 
     /// Whether all memory goes over in it while the source runs: giving up costs no session, but what has taken long.
@@ -124,6 +127,7 @@ impl Phase {
                 | Self::Copy
                 | Self::Destination
                 | Self::Drain
+                | Self::Ahead
                 | Self::Settle
         )
     }
@@ -139,6 +143,7 @@ impl Phase {
             Self::Destination => "destination",
             Self::Cutover => "cutover",
             Self::Drain => "drain",
+            Self::Ahead => "ahead",
             Self::Settle => "settle",
             Self::Quiesce => "quiesce",
             Self::Diff => "diff",
@@ -161,6 +166,7 @@ impl Phase {
             Self::Destination => proto::Phase::Destination,
             Self::Cutover => proto::Phase::Cutover,
             Self::Drain => proto::Phase::Drain,
+            Self::Ahead => proto::Phase::Ahead,
             Self::Settle => proto::Phase::Settle,
             Self::Quiesce => proto::Phase::Quiesce,
             Self::Diff => proto::Phase::Diff,

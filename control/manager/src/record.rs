@@ -281,6 +281,13 @@ pub enum Outcome {
         /// Runs of differing bytes.
         runs: u64,
     },
+    /// What the source had changed is at the destination, or will be with the image.
+    Ahead {
+        /// Sent each time.
+        pass_bytes: Vec<u64>,
+        /// Why not once more.
+        why: String,
+    },
     /// What makes the destination the source's image has arrived.
     Image {
         /// Compared.
@@ -418,6 +425,10 @@ impl Outcome {
             }
             Self::Diff { changed_bytes, compared_bytes, runs, .. } => {
                 format!("{changed_bytes} of {compared_bytes} bytes changed, {runs} run(s)")
+            }
+            Self::Ahead { pass_bytes, why } => {
+                let sent_bytes: u64 = pass_bytes.iter().sum();
+                format!("{sent_bytes} bytes sent in {} pass(es); {why}", pass_bytes.len())
             }
             Self::Image { changed_bytes, compared_bytes, sent_bytes, .. } => format!(
                 "{changed_bytes} of {compared_bytes} bytes changed, {sent_bytes} sent with the device state"

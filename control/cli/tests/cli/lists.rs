@@ -415,6 +415,7 @@ fn guest() -> Guest {
 impl Host for FakeHost {
     type SendTwinStream = Stream<host::SendProgress>;
     type SettleStream = Stream<host::SettleProgress>;
+    type SendAheadStream = Stream<host::AheadProgress>;
     type ListSocketsStream = Stream<host::Socket>;
 
     async fn list_sockets(
@@ -514,6 +515,13 @@ impl Host for FakeHost {
         &self,
         _: Request<host::SettleRequest>,
     ) -> Result<Response<Self::SettleStream>, Status> {
+        unscripted()
+    }
+
+    async fn send_ahead(
+        &self,
+        _: Request<host::SendAheadRequest>,
+    ) -> Result<Response<Self::SendAheadStream>, Status> {
         unscripted()
     }
 

@@ -179,7 +179,7 @@ async fn every_event_is_an_object_and_the_last_is_the_migration() {
                 "session_list_missing": "2 refused: the table is full",
                 "capture_way": "passes", "capture_why": "1024 MiB in use take 250 ms to copy",
                 "pass_bytes": [4096, 0], "held_packets": 17,
-                "image_pause_ns": 0, "image_digest": "", "kept_sessions": 0, "cut_sessions": 0,
+                "ahead_bytes": [], "image_pause_ns": 0, "image_digest": "", "kept_sessions": 0, "cut_sessions": 0,
             },
         })
     );

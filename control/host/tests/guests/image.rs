@@ -220,24 +220,20 @@ async fn a_byte_that_is_not_the_sources_keeps_the_destination_from_going_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_image_is_sent_as_fast_and_by_what_was_said() {
+async fn an_image_is_sent_as_fast_as_was_said() {
     let (mut a, mut b) = (Rig::new("a").await, Rig::new("b").await);
     a.start_guest(spec("web")).await;
     cloned(&mut a, &mut b, spec("web-2"), true).await;
     a.client.pause_guest(api::PauseGuestRequest { name: "web".into() }).await.expect("paused");
     write(&a.memory("web", "ram"), 20 << 20, &noise(4 << 20));
     let status = b.client.get_status(api::GetStatusRequest {}).await.expect("status").into_inner();
-    let request = |bandwidth_mbps, transport: &str| api::SendImageRequest {
+    let slow = api::SendImageRequest {
         migration_id: id(),
-        data_endpoint: status.data_endpoint.clone(),
-        bandwidth_mbps: Some(bandwidth_mbps),
-        transport: transport.to_owned(),
+        data_endpoint: status.data_endpoint,
+        bandwidth_mbps: Some(1),
     };
-    let (code, message) = refusal(a.client.send_image(request(0, "pigeon")).await);
-    assert_eq!(code, Code::InvalidArgument);
-    assert!(message.contains("transport: `pigeon` is no transport"), "{message}");
     // Half a minute.
-    let (mut client, slow) = (a.client.clone(), request(1, "tcp"));
+    let mut client = a.client.clone();
     let sending = tokio::spawn(async move { client.send_image(slow).await });
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(!sending.is_finished());

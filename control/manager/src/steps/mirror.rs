@@ -1,17 +1,50 @@
 //! Steps that make the destination the source's image, and have it go on as the source.
 
 use tidegate_api::host::{self as proto, GuestState};
+use tokio::time::timeout;
 
 use super::{Work, guests::find};
 use crate::{
     error::Error,
     guest::Disk,
     journal::unix_us,
-    pace::{CALL, MEMORY_CALL},
+    pace::{CALL, COPY_SILENCE, MEMORY_CALL},
     phase::Phase,
     preflight::state_word,
     record::Outcome,
 };
+
+/// Send what the source changed since T0 while it runs, so that less is left for the time in which neither side runs.
+pub(super) async fn ahead(work: &Work) -> Result<Outcome, Error> {
+    const ASKED: &str = "SendAhead";
+    let data_endpoint = work.data_endpoint().await?;
+    let (peer, mut host) = work.source_host().await?;
+    let request = proto::SendAheadRequest {
+        migration_id: work.id.to_string(),
+        data_endpoint,
+        bandwidth_mbps: work.progress.spec.carriage.bandwidth_mbps,
+    };
+    let mut stream = peer.answer(ASKED, CALL, host.send_ahead(request)).await?;
+    loop {
+        let message = timeout(COPY_SILENCE, stream.message()).await;
+        let timed_out =
+            |_| Error::TimedOut { peer: peer.title().clone(), call: ASKED, after: COPY_SILENCE };
+        let message = message.map_err(timed_out)?.map_err(|status| peer.refusal(ASKED, &status))?;
+        match message {
+            Some(proto::AheadProgress { done: true, pass_bytes, why, .. }) => {
+                return Ok(Outcome::Ahead { pass_bytes, why });
+            }
+            Some(_) => {}
+            None => {
+                return Err(Error::Broken {
+                    peer: peer.title().clone(),
+                    call: ASKED,
+                    reason: "it ended before everything was sent".to_owned(),
+                });
+            }
+        }
+    }
+}
 
 /// Send what the source changed since T0, and its final device state.
 pub(super) async fn diff(work: &Work) -> Result<Outcome, Error> {
@@ -22,7 +55,6 @@ pub(super) async fn diff(work: &Work) -> Result<Outcome, Error> {
         migration_id: work.id.to_string(),
         data_endpoint,
         bandwidth_mbps: carriage.last_mbps(),
-        transport: carriage.transport_name(),
     };
     let report = peer.answer("SendImage", MEMORY_CALL, host.send_image(request)).await?;
     Ok(Outcome::Image {

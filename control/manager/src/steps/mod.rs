@@ -64,6 +64,7 @@ pub async fn run(work: &Work, phase: Phase) -> Result<Outcome, Error> {
         Phase::Destination => guests::destination(work).await,
         Phase::Cutover => addresses::cutover(work).await,
         Phase::Drain => drain::drain(work).await,
+        Phase::Ahead => mirror::ahead(work).await,
         Phase::Settle => settle::settle(work).await,
         Phase::Quiesce => guests::quiesce(work).await,
         Phase::Diff => match work.progress.spec.finish {

@@ -41,21 +41,32 @@ async fn each_copy_goes_as_the_order_says() {
     let expected = [("SendTwin", Some(800), by.clone()), ("SendDiff", Some(800), by.clone())];
     assert_eq!(sent(capped()).await, expected);
     let mirror = MigrationSpec { finish: FinishMode::Mirror.into(), ..capped() };
-    let expected = [("SendTwin", Some(800), by.clone()), ("SendImage", Some(800), by)];
+    // An image has a stream of its own.
+    let own = String::new;
+    let expected = [
+        ("SendTwin", Some(800), by),
+        ("SendAhead", Some(800), own()),
+        ("SendImage", Some(800), own()),
+    ];
     assert_eq!(sent(mirror).await, expected);
 }
 
 #[tokio::test]
 async fn what_is_sent_while_the_guest_stands_has_a_bandwidth_of_its_own() {
     let by = "fabric:tcp;ofi_rxm".to_owned();
-    for finish in [FinishMode::Merge, FinishMode::Mirror] {
-        let last = if finish == FinishMode::Merge { "SendDiff" } else { "SendImage" };
-        for mbps in [0, 8000] {
-            let finish = finish.into();
-            let spec = MigrationSpec { finish, final_bandwidth_mbps: Some(mbps), ..capped() };
-            let expected = [("SendTwin", Some(800), by.clone()), (last, Some(mbps), by.clone())];
-            assert_eq!(sent(spec).await, expected);
-        }
+    for mbps in [0, 8000] {
+        let spec = |finish: FinishMode| MigrationSpec {
+            finish: finish.into(),
+            final_bandwidth_mbps: Some(mbps),
+            ..capped()
+        };
+        let copied = ("SendTwin", Some(800), by.clone());
+        let expected = [copied.clone(), ("SendDiff", Some(mbps), by.clone())];
+        assert_eq!(sent(spec(FinishMode::Merge)).await, expected);
+        // What goes ahead goes while the guest runs.
+        let [ahead, last] = [("SendAhead", 800), ("SendImage", mbps)]
+            .map(|(call, mbps)| (call, Some(mbps), String::new()));
+        assert_eq!(sent(spec(FinishMode::Mirror)).await, [copied, ahead, last]);
     }
 }
 

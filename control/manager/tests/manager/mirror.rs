@@ -61,6 +61,7 @@ async fn with_sessions_held_nothing_is_cut_over_and_nothing_drains() {
         "Capture",
         "SendTwin",
         "StartDestination",
+        "SendAhead",
         "PauseGuest",
         "SendImage",
         "ApplyImage",
@@ -79,6 +80,7 @@ async fn with_sessions_held_nothing_is_cut_over_and_nothing_drains() {
     let figures = migration.figures.expect("figures");
     assert_eq!((figures.kept_sessions, figures.cut_sessions), (7, 3));
     assert_eq!((figures.diff_bytes, figures.merged_bytes), (8192, 8192));
+    assert_eq!(figures.ahead_bytes, [4096, 512]);
     assert_eq!(figures.image_digest, "d2");
     assert!(figures.image_pause_ns > 0 && figures.image_pause_ns < 20_000_000_000);
     let told: Vec<_> = manager
@@ -88,6 +90,8 @@ async fn with_sessions_held_nothing_is_cut_over_and_nothing_drains() {
         .iter()
         .map(|record| record.fact.to_string())
         .collect();
+    let ahead = told.iter().find(|line| line.starts_with("ahead finished")).expect("told");
+    assert!(ahead.contains("4608 bytes sent in 2 pass(es); 0 MiB differ"), "{ahead}");
     let release = told.iter().find(|line| line.starts_with("release finished")).expect("told");
     for part in ["7 session(s) of the source go on", "3 session(s) of the destination are cut"] {
         assert!(release.contains(part), "{release}");
@@ -163,6 +167,7 @@ async fn a_step_that_fails_before_the_destination_goes_on_gives_everything_back(
             "Capture",
             "SendTwin",
             "StartDestination",
+            "SendAhead",
             "PauseGuest",
             "SendImage",
             "ApplyImage",
@@ -174,7 +179,7 @@ async fn a_step_that_fails_before_the_destination_goes_on_gives_everything_back(
                 Fault::Refuse(Status::unavailable("a bad day")),
             ] {
                 let passes = matches!(&fault, Fault::Refuse(it) if it.code() == Code::Unavailable);
-                if passes && matches!(call, "Capture" | "SendTwin") {
+                if passes && matches!(call, "Capture" | "SendTwin" | "SendAhead") {
                     // The source runs.
                     continue;
                 }
@@ -188,6 +193,16 @@ async fn a_step_that_fails_before_the_destination_goes_on_gives_everything_back(
             }
         }
     }
+}
+
+#[tokio::test]
+async fn what_goes_ahead_is_waited_for_while_the_source_runs() {
+    let lab = Lab::new().await;
+    let away = Fault::Refuse(Status::unavailable("a bad day"));
+    lab.fail("SendAhead", [away.clone(), away]);
+    let (migration, _) = run(&lab, hold()).await;
+    assert_eq!(migration.state(), MigrationState::Completed, "{}", migration.message);
+    assert_eq!((lab.called("SendAhead"), lab.called("PauseGuest")), (3, 1));
 }
 
 #[tokio::test]
@@ -242,7 +257,7 @@ async fn a_destination_host_that_is_away_when_it_is_to_go_on_gives_everything_ba
 
 #[tokio::test]
 async fn an_abort_is_possible_until_the_destination_goes_on() {
-    for phase in [Phase::Destination, Phase::Quiesce, Phase::Diff, Phase::Mirror] {
+    for phase in [Phase::Destination, Phase::Ahead, Phase::Quiesce, Phase::Diff, Phase::Mirror] {
         let lab = Lab::new().await;
         let manager = lab.manager().await;
         let id = manager.start(Some(hold())).await.expect("started");

@@ -119,7 +119,8 @@ impl Outgoing {
 /// What is written goes out under the cap.
 impl Write for Outgoing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let slice = &bytes[..bytes.len().min(SLICE_BYTES)];
+        let is_capped = self.controls.cap_bytes_per_s().is_some();
+        let slice = if is_capped { &bytes[..bytes.len().min(SLICE_BYTES)] } else { bytes };
         self.controls.check().map_err(io::Error::other)?;
         self.control.send(slice)?;
         self.sent_bytes += slice.len() as u64;

@@ -16,6 +16,9 @@ use crate::{
     scan::PIECE_BYTES,
 };
 
+/// Runs of at least so many bytes are written by the kernel: that takes less than the faults of a mapping that is new.
+const THROUGH_BYTES: usize = 4096;
+
 /// What applying a diff wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -273,7 +276,11 @@ fn apply_piece(head: &Head, bytes: &[u8], memory: &Mapping) -> Result<(), Memory
     }
     for (offset, len) in runs() {
         let (run, rest) = data.split_at(len as usize);
-        memory.write(head.start + offset, run)?;
+        if run.len() >= THROUGH_BYTES {
+            memory.write_through(head.start + offset, run)?;
+        } else {
+            memory.write(head.start + offset, run)?;
+        }
         data = rest;
     }
     Ok(())

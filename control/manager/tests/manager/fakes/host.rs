@@ -79,6 +79,7 @@ fn no_guest(name: &str) -> Status {
 impl Host for FakeHost {
     type SendTwinStream = Iter<std::vec::IntoIter<Result<proto::SendProgress, Status>>>;
     type ListSocketsStream = Iter<std::vec::IntoIter<Result<proto::Socket, Status>>>;
+    type SendAheadStream = Iter<std::vec::IntoIter<Result<proto::AheadProgress, Status>>>;
     type SettleStream = Iter<std::vec::IntoIter<Result<proto::SettleProgress, Status>>>;
 
     async fn list_sockets(
@@ -397,6 +398,27 @@ impl Host for FakeHost {
         })
     }
 
+    async fn send_ahead(
+        &self,
+        request: Request<proto::SendAheadRequest>,
+    ) -> Result<Response<Self::SendAheadStream>, Status> {
+        let request = request.into_inner();
+        let id = request.migration_id;
+        self.act("SendAhead", |world| {
+            world.sent.push(("SendAhead", request.bandwidth_mbps, String::new()));
+            assert!(world.captured.contains(&id), "what changed is told by the twin");
+            let source = &world.guests["h1"]["vm-a"];
+            assert_eq!(source.state(), GuestState::Running, "it goes while the source runs");
+            let far = Ok(proto::AheadProgress { sent_bytes: 100, ..Default::default() });
+            let why = "0 MiB differ, which is little".to_owned();
+            let pass_bytes = vec![4096, 512];
+            Ok(iter(vec![
+                far,
+                Ok(proto::AheadProgress { sent_bytes: 4608, done: true, pass_bytes, why }),
+            ]))
+        })
+    }
+
     async fn send_image(
         &self,
         request: Request<proto::SendImageRequest>,
@@ -404,7 +426,7 @@ impl Host for FakeHost {
         let request = request.into_inner();
         let id = request.migration_id;
         self.act("SendImage", |world| {
-            world.sent.push(("SendImage", request.bandwidth_mbps, request.transport));
+            world.sent.push(("SendImage", request.bandwidth_mbps, String::new()));
             assert!(world.captured.contains(&id), "an image needs the twin");
             let source = &world.guests[&self.name]["vm-a"];
             assert_eq!(source.state(), GuestState::Paused, "an image of a source that runs");
