@@ -10,14 +10,17 @@ use std::{
 };
 
 use tidegate_memory::{
-    Mapping, MemoryError, Object,
+    Mapping, MemoryError, Object, ObjectKind,
     copy::{
         Landing, MAX_LANES, Place, Received, Receiver, VERSION,
+        image::Becoming,
         message::{HEAD_BYTES, Kind, Plan, encode, parse_head},
     },
     transport::{Cut, Stream},
 };
 
+/// Of the memory that becomes an image.
+const RAM_BYTES: u64 = (1 << 20) + 4096;
 /// Most bytes of an object that is taken.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -69,6 +72,15 @@ impl Landing for Shelf {
 
     fn arrived(&self, _: &Received) -> Result<(), String> {
         Ok(())
+    }
+
+    fn becoming(&self, _: &str, _: bool) -> Result<Becoming, String> {
+        let ram = self.0.join("ram");
+        if !ram.exists() {
+            Mapping::create(&ram, RAM_BYTES).map_err(|error| error.to_string())?;
+        }
+        let device_state = self.0.join("device-state");
+        Ok(Becoming { memory: vec![(ObjectKind::Ram, ram)], device_state })
     }
 }
 
