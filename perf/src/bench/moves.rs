@@ -35,12 +35,19 @@ struct Figures {
     /// Ours alone.
     final_pause_ms: Samples,
     longest_pause_ms: Samples,
+    /// The longest time in which nothing was heard of the guest; ours until it stood for its image.
+    t0_silence_ms: Samples,
+    silence_ms: Samples,
+    lost_ms: Samples,
 }
 
 pub(super) fn busy(context: &Context) -> anyhow::Result<Outcome> {
     let [ours, theirs] = measure(context, &Workload::BUSY, Some(CAP))?;
     let ms = |name, ours: Samples| {
         Metric::beside(name, "ms", ours, VERSUS, theirs.pause_ms.clone()).peer_first()
+    };
+    let heard = |name, ours: Samples, theirs: &Samples| {
+        Metric::beside(name, "ms", ours, VERSUS, theirs.clone()).peer_first()
     };
     Ok(Outcome {
         metrics: vec![
@@ -61,7 +68,13 @@ pub(super) fn busy(context: &Context) -> anyhow::Result<Outcome> {
             ms("precopy_downtime_vs_our_t0_pause", ours.pause_ms)
                 .note("the source stands while T0 is taken, by the way that the host chooses: stop-and-copy where the guest changes so much that its last pass would be longer"),
             ms("precopy_downtime_vs_mirror_stop", ours.final_pause_ms)
-                .note("neither runs: device state, image diff, its copy without a cap, apply, digest of all RAM"),
+                .note("neither runs: image diff on its way without a cap, device state, digest of all RAM"),
+            heard("precopy_silence_vs_our_t0_silence", ours.t0_silence_ms, &theirs.silence_ms)
+                .note("the longest time in which nothing was heard of the guest, a brake's included; ours until it stood for its image: all there is by `none` and `merge`"),
+            heard("precopy_silence_vs_ours", ours.silence_ms, &theirs.silence_ms)
+                .note("the same, ours to the end of `mirror`"),
+            heard("precopy_lost_time_vs_ours", ours.lost_ms, &theirs.lost_ms)
+                .note("all time in which nothing was heard of the guest for more than 20 ms; it says something every 5 ms"),
         ],
         curves: Vec::new(),
     })
@@ -99,6 +112,8 @@ fn measure(
             theirs.bytes.push(moved.bytes);
             theirs.total_ms.push(moved.total_ms);
             theirs.pause_ms.push(moved.downtime_ms);
+            theirs.silence_ms.push(moved.silence_ms);
+            theirs.lost_ms.push(moved.lost_ms);
             let moved = Hosts::start(workload, Limits { cap, ..Limits::default() })?
                 .mirror(CaptureWay::Unspecified)?;
             eprintln!("  run {run}/{runs}: {moved:?}");
@@ -107,6 +122,10 @@ fn measure(
             ours.pause_ms.push(moved.t0_pause_ms);
             ours.final_pause_ms.push(moved.final_pause_ms);
             ours.longest_pause_ms.push(moved.t0_pause_ms.max(moved.final_pause_ms));
+            let [until_then, in_all] = moved.silences_ms;
+            ours.t0_silence_ms.push(until_then);
+            ours.silence_ms.push(in_all);
+            ours.lost_ms.push(moved.lost_ms);
         }
         Ok([ours, theirs])
     })

@@ -13,7 +13,7 @@ use tidegate_api::{
     endpoint::{Endpoint, connect},
     host::{
         ApplyImageRequest, CaptureReport, CaptureRequest, CaptureWay, CheckCaptureRequest,
-        CloneUse, ContinueGuestRequest, DeleteGuestRequest, ForgetRequest, GuestSpec,
+        CloneUse, ContinueGuestRequest, DeleteGuestRequest, ForgetRequest, Guest, GuestSpec,
         PauseGuestRequest, PrepareReceiveRequest, SendAheadRequest, SendImageRequest,
         SendTwinRequest, StartDestinationRequest, StartGuestRequest, Straight,
         host_client::HostClient,
@@ -27,6 +27,7 @@ use super::{
     Place,
     footprint::Watched,
     guest::{Image, Workload},
+    silence::Listening,
 };
 
 const READY: Duration = Duration::from_secs(20);
@@ -110,7 +111,7 @@ compression = "off"
     ///
     /// # Errors
     /// When it does not.
-    pub fn start_guest(&mut self, workload: &Workload) -> anyhow::Result<GuestSpec> {
+    pub fn start_guest(&mut self, workload: &Workload) -> anyhow::Result<Guest> {
         let image = Image::find()?;
         let spec = GuestSpec {
             name: SOURCE.to_owned(),
@@ -123,13 +124,13 @@ compression = "off"
             cmdline: workload.cmdline(),
             ..Default::default()
         };
-        let request = StartGuestRequest { spec: Some(spec.clone()) };
+        let request = StartGuestRequest { spec: Some(spec) };
         let guest = self.runtime.block_on(self.client.start_guest(request))?.into_inner();
         wait_until("the guest rewrites its memory", BOOT, || {
             let printed = fs::read_to_string(&guest.console_path).unwrap_or_default();
             Ok(printed.contains(REWRITING).then_some(()))
         })?;
-        Ok(spec)
+        Ok(guest)
     }
 
     /// Capture T0 of all of its guest, by a way or as the host chooses.
@@ -210,6 +211,10 @@ pub struct Moved {
     pub final_pause_ms: f64,
     /// Of that: pausing, the image on its way, its device state loaded and all memory digested, and the continuing.
     pub stops_ms: [f64; 4],
+    /// The longest time in which nothing was heard of the guest, until it stood for its image and in all.
+    pub silences_ms: [f64; 2],
+    /// All time in which the guest was kept from running.
+    pub lost_ms: f64,
 }
 
 /// How long each step took, given when each was through.
@@ -227,7 +232,7 @@ fn step_ms<const N: usize>(ends: &[Duration]) -> [f64; N] {
 pub struct Hosts {
     source: Hostd,
     destination: Hostd,
-    spec: GuestSpec,
+    guest: Guest,
     place: Place,
 }
 
@@ -240,8 +245,8 @@ impl Hosts {
         let place = Place::new("hosts")?;
         let mut source = Hostd::start("a", place.dir(), limits)?;
         let destination = Hostd::start("b", place.dir(), limits)?;
-        let spec = source.start_guest(workload)?;
-        Ok(Self { source, destination, spec, place })
+        let guest = source.start_guest(workload)?;
+        Ok(Self { source, destination, guest, place })
     }
 
     /// Where each of them can be watched.
@@ -257,6 +262,7 @@ impl Hosts {
     /// When it is not moved.
     pub fn mirror(mut self, way: CaptureWay) -> anyhow::Result<Moved> {
         let generation_id = self.generation_id()?;
+        let listening = Listening::to(self.guest.console_path.clone().into());
         let began = Instant::now();
         let mut steps = Vec::new();
         let data_endpoint = self.prepare(&generation_id)?;
@@ -274,7 +280,8 @@ impl Hosts {
         };
         let Hostd { runtime, client, .. } = &mut self.destination;
         let starting = Instant::now();
-        runtime.block_on(client.start_destination(start))?;
+        let waiting = runtime.block_on(client.start_destination(start))?.into_inner();
+        listening.and_to(waiting.console_path.into());
         // Pre-copy's QEMU is there before its time begins.
         let started = starting.elapsed();
         let ahead_bytes = self.ahead(&data_endpoint)?;
@@ -287,6 +294,7 @@ impl Hosts {
         self.destination.go_on(DESTINATION)?;
         let (total, stood) = (began.elapsed() - started, paused.elapsed());
         stops.push(stood);
+        let heard = listening.end();
         self.source.delete(SOURCE)?;
         self.destination.delete(DESTINATION)?;
         drop(self.place);
@@ -297,6 +305,8 @@ impl Hosts {
             t0_pause_ms: taken.pause_ns as f64 / 1e6,
             final_pause_ms: stood.as_secs_f64() * 1e3,
             stops_ms: step_ms(&stops),
+            silences_ms: [heard.longest_ms(Some(paused)), heard.longest_ms(None)],
+            lost_ms: heard.lost_ms(),
         })
     }
 
@@ -318,7 +328,7 @@ impl Hosts {
             name: DESTINATION.to_owned(),
             generation_id: generation_id.to_owned(),
             identity: SOURCE.to_owned(),
-            ..self.spec.clone()
+            ..self.guest.spec.clone().unwrap_or_default()
         };
         let request = PrepareReceiveRequest {
             migration_id: MIGRATION.to_owned(),
@@ -384,7 +394,6 @@ impl Hosts {
             data_endpoint,
             // As QEMU does it: no cap while the guest stands.
             bandwidth_mbps: Some(0),
-            ..Default::default()
         };
         let Hostd { runtime, client, .. } = &mut self.source;
         let sent = runtime.block_on(client.send_image(request))?.into_inner();

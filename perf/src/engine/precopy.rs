@@ -16,6 +16,7 @@ use super::{
     Place,
     guest::{Image, Workload},
     qmp::Qmp,
+    silence::Listening,
 };
 use crate::subject::peer::QEMU;
 
@@ -38,6 +39,10 @@ pub struct Moved {
     pub downtime_ms: f64,
     /// The strongest brake auto-converge put on the guest.
     pub throttle_percent: u64,
+    /// The longest time in which nothing was heard of the guest.
+    pub silence_ms: f64,
+    /// All time in which the guest was kept from running.
+    pub lost_ms: f64,
 }
 
 struct Qemu {
@@ -109,14 +114,18 @@ pub fn migrate(workload: &Workload, cap: Option<u64>) -> anyhow::Result<Moved> {
     source
         .monitor
         .execute("migrate-set-parameters", &json!({ "max-bandwidth": cap.unwrap_or(NO_CAP) }))?;
+    let listening = Listening::to(source.console.clone());
+    listening.and_to(destination.console.clone());
     source.monitor.execute("migrate", &json!({ "uri": uri }))?;
-    let moved = completed(&mut source.monitor)?;
+    let moved = completed(&mut source.monitor);
+    let heard = listening.end();
+    let moved = moved?;
     let (left, reached) = (source.state()?, destination.state()?);
     anyhow::ensure!(
         left == "postmigrate" && reached == "running",
         "QEMU says it moved the guest, but the source is `{left}`, the destination `{reached}`"
     );
-    Ok(moved)
+    Ok(Moved { silence_ms: heard.longest_ms(None), lost_ms: heard.lost_ms(), ..moved })
 }
 
 fn completed(monitor: &mut Qmp) -> anyhow::Result<Moved> {
@@ -146,6 +155,8 @@ fn moved(answer: &Value, throttle_percent: u64) -> anyhow::Result<Moved> {
         total_ms: number(answer, "total-time")?,
         downtime_ms: number(answer, "downtime")?,
         throttle_percent,
+        silence_ms: 0.0,
+        lost_ms: 0.0,
     })
 }
 

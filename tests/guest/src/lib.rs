@@ -16,6 +16,8 @@ pub mod server;
 pub const READY: &str = "tidegate-guest: ready";
 /// What a guest that rewrites its memory instead prints when it has begun.
 pub const REWRITING: &str = "tidegate-guest: rewriting";
+/// How often it says something from then on.
+pub const BEAT: std::time::Duration = std::time::Duration::from_millis(5);
 /// TCP port of the service.
 pub const PORT: u16 = 7000;
 /// Sessions are numbered from 0 up to this, exclusive.

@@ -2,12 +2,20 @@
 //!
 //! What the memory benches' guests do. Every byte of a buffer of so many MiB is changed, in order, to something that
 //! cannot be told beforehand and does not compress; then the program rests for so many milliseconds, and begins again. Other
-//! MiB are filled once, so that the guest's memory is not mostly zeros.
+//! MiB are filled once, so that the guest's memory is not mostly zeros. Meanwhile it says something on its console every few milliseconds,
+//! so that it can be heard when it is kept from running.
 #![forbid(unsafe_code)]
 
-use std::{env, hint::black_box, process::ExitCode, thread, time::Duration};
+use std::{
+    env,
+    hint::black_box,
+    io::{self, Write as _},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
 
-use tidegate_guest_service::REWRITING;
+use tidegate_guest_service::{BEAT, REWRITING};
 
 const WORDS_PER_MIB: usize = (1 << 20) / size_of::<u64>();
 
@@ -20,6 +28,7 @@ fn main() -> ExitCode {
     let still = filled(filled_mib as usize, 1);
     let mut words = filled(rewritten_mib as usize, 2);
     println!("{REWRITING}: {rewritten_mib} MiB, resting {rest_ms} ms; {filled_mib} MiB filled");
+    thread::spawn(beat);
     loop {
         for word in &mut words {
             *word = next(*word);
@@ -27,6 +36,14 @@ fn main() -> ExitCode {
         // Nobody reads them here.
         black_box((&mut words, &still));
         thread::sleep(Duration::from_millis(rest_ms));
+    }
+}
+
+fn beat() {
+    loop {
+        thread::sleep(BEAT);
+        // A console that is gone hears nothing.
+        let _ = io::stdout().write_all(b".").and_then(|()| io::stdout().flush());
     }
 }
 

@@ -83,7 +83,7 @@ fn write_object<W: Write + Send>(
         };
         match ahead {
             Some(ahead) if ahead.doubts(piece) => {
-                scanner.whole_piece(compared, piece, &mut found)?
+                scanner.whole_piece(compared, piece, &mut found)?;
             }
             _ => scanner.piece(compared, piece, &mut found)?,
         }
