@@ -2,8 +2,8 @@
 //!
 //! The law of this file: guest memory changes while we look at it, so there is never a reference into it.
 //! Bytes are copied out into our own buffers, copied in, or moved between the mapping and a file
-//! descriptor by the kernel, or compared where they are by `tidegate-guestmem`. vm-memory's slices are volatile, bounds-checked and tied to the mapping's life,
-//! so nothing here needs `unsafe`.
+//! descriptor by the kernel, or compared and hashed where they are by `tidegate-guestmem`. vm-memory's slices are volatile,
+//! bounds-checked and tied to the mapping's life, so nothing here needs `unsafe`.
 //!
 //! A mapped file must not shrink while it is mapped: the files are this host's own.
 

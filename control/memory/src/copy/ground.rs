@@ -7,7 +7,7 @@ use crate::{
     copy::{Layout, Section},
     locked,
     mapping::PAGE_BYTES,
-    page_hashes::{Digest, PageHashes, Scratch},
+    page_hashes::{Digest, PageHashes},
     transport::Piece,
 };
 
@@ -60,7 +60,6 @@ impl Ground {
     pub fn land(
         &self,
         piece: Piece,
-        scratch: &mut Scratch,
         mut fill: impl FnMut(&Mapping, u64, u64) -> Result<(), MemoryError>,
     ) -> Result<(), MemoryError> {
         let (section, file) = self.open(piece)?;
@@ -72,7 +71,7 @@ impl Ground {
             let len = (end - at).min(STRIDE_BYTES);
             fill(file, at, len)?;
             let start = at - section.offset;
-            self.plot(section).hashes.update(file, section.offset, start..start + len, scratch)?;
+            self.plot(section).hashes.update(file, section.offset, start..start + len)?;
             at += len;
         }
         Ok(())
@@ -98,7 +97,7 @@ impl Ground {
         if unseen {
             let file = &self.files[section.object];
             let all = 0..section.len_bytes;
-            plot.hashes.update(file, section.offset, all, &mut Scratch::default())?;
+            plot.hashes.update(file, section.offset, all)?;
         }
         Ok(plot.hashes.digest())
     }

@@ -10,7 +10,7 @@ use crate::{
     },
     locked,
     mapping::PAGE_BYTES,
-    page_hashes::{Digest, Scratch, ZERO_PAGE, digest_of, hash_pages},
+    page_hashes::{Digest, ZERO_PAGE, digest_of, hash_pages},
     transport::{Lane, MAX_PIECE_BYTES, Piece},
     twin::next_extent,
 };
@@ -86,7 +86,6 @@ impl Shared {
         &self,
         work: &Work,
         lane: &mut dyn Lane,
-        scratch: &mut Scratch,
     ) -> Result<Option<Digest>, MemoryError> {
         let Work { section, range, .. } = work;
         let mut known = locked(&self.known[section.number as usize]);
@@ -101,7 +100,7 @@ impl Shared {
             let now = &mut now[..(end - at).div_ceil(PAGE) as usize];
             let known = &mut known[first..first + now.len()];
             let in_object = section.offset + at..section.offset + end;
-            self.hash(section.object, in_object, known, now, &mut data, scratch)?;
+            self.hash(section.object, in_object, known, now, &mut data)?;
             if !work.resumed {
                 let place = Place {
                     section: *section,
@@ -125,7 +124,6 @@ impl Shared {
         known: &[u128],
         into: &mut [u128],
         data: &mut Data,
-        scratch: &mut Scratch,
     ) -> Result<(), MemoryError> {
         let source = &self.sources[object];
         match (&source.hashes, &source.memory) {
@@ -139,7 +137,7 @@ impl Shared {
                 into.copy_from_slice(given);
                 Ok(())
             }
-            (None, Some(memory)) => data.hash(memory, range, into, scratch),
+            (None, Some(memory)) => data.hash(memory, range, into),
             (None, None) => {
                 into.copy_from_slice(known);
                 Ok(())
@@ -181,7 +179,6 @@ impl Data {
         memory: &Mapping,
         range: Range<u64>,
         into: &mut [u128],
-        scratch: &mut Scratch,
     ) -> Result<(), MemoryError> {
         into.fill(ZERO_PAGE);
         let mut at = range.start;
@@ -198,7 +195,7 @@ impl Data {
             let first = ((start - range.start) / PAGE) as usize;
             // A file system whose blocks are smaller may end data in the middle of a page.
             let end = end.next_multiple_of(PAGE).min(range.end);
-            hash_pages(memory, start..end, &mut into[first..], scratch)?;
+            hash_pages(memory, start..end, &mut into[first..])?;
             at = end;
         }
         Ok(())
@@ -239,12 +236,12 @@ mod tests {
         }
         let blocks = || memory.file().metadata().expect("there").blocks();
         let before = blocks();
-        let (mut data, mut scratch) = (Data::default(), Scratch::default());
+        let mut data = Data::default();
         let mut found = Vec::new();
         for start in (0..size).step_by(MAX_PIECE_BYTES as usize) {
             let end = size.min(start + MAX_PIECE_BYTES);
             let mut into = vec![7; (end - start).div_ceil(PAGE) as usize];
-            data.hash(&memory, start..end, &mut into, &mut scratch).expect("hashed");
+            data.hash(&memory, start..end, &mut into).expect("hashed");
             found.extend(into);
         }
         assert_eq!(blocks(), before, "holes were filled");
