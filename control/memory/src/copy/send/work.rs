@@ -1,6 +1,6 @@
 //! What lanes do: a stretch of one section is brought up to date.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Mutex};
 
 use crate::{
     Mapping, MemoryError,
@@ -91,7 +91,7 @@ impl Shared {
         let mut known = locked(&self.known[section.number as usize]);
         let known = known.hashes_mut();
         let mut now = [ZERO_PAGE; PIECE_PAGES];
-        let mut data = Data::default();
+        let mut data = Data::new(&self.data[section.object]);
         let mut at = range.start;
         while at < range.end {
             self.check()?;
@@ -123,7 +123,7 @@ impl Shared {
         range: Range<u64>,
         known: &[u128],
         into: &mut [u128],
-        data: &mut Data,
+        data: &mut Data<'_>,
     ) -> Result<(), MemoryError> {
         let source = &self.sources[object];
         match (&source.hashes, &source.memory) {
@@ -170,10 +170,30 @@ impl Shared {
 }
 
 /// Where memory has data, looked up as a copy comes to it. Its holes are not looked at: that would fill them.
-#[derive(Default)]
-struct Data(Range<u64>);
+///
+/// To look up where data ends, the kernel looks at each of its pages. So one lane does that for the others.
+struct Data<'a> {
+    here: Range<u64>,
+    /// The latest that any lane has looked up.
+    latest: &'a Mutex<Range<u64>>,
+}
 
-impl Data {
+impl<'a> Data<'a> {
+    fn new(latest: &'a Mutex<Range<u64>>) -> Self {
+        Self { here: 0..0, latest }
+    }
+
+    /// The next stretch of data that ends behind `at`.
+    fn look_up(&mut self, memory: &Mapping, at: u64) -> Result<(), MemoryError> {
+        let mut latest = locked(self.latest);
+        if !latest.contains(&at) {
+            let next = next_extent(memory.file(), memory.path(), at)?;
+            *latest = next.unwrap_or(u64::MAX..u64::MAX);
+        }
+        self.here = latest.clone();
+        Ok(())
+    }
+
     fn hash(
         &mut self,
         memory: &Mapping,
@@ -183,12 +203,11 @@ impl Data {
         into.fill(ZERO_PAGE);
         let mut at = range.start;
         while at < range.end {
-            if at >= self.0.end {
-                let next = next_extent(memory.file(), memory.path(), at)?;
-                self.0 = next.unwrap_or(u64::MAX..u64::MAX);
+            if at >= self.here.end {
+                self.look_up(memory, at)?;
             }
-            let start = self.0.start.max(at) / PAGE * PAGE;
-            let end = self.0.end.min(range.end);
+            let start = self.here.start.max(at) / PAGE * PAGE;
+            let end = self.here.end.min(range.end);
             if start >= end {
                 break;
             }
@@ -236,7 +255,8 @@ mod tests {
         }
         let blocks = || memory.file().metadata().expect("there").blocks();
         let before = blocks();
-        let mut data = Data::default();
+        let latest = Mutex::default();
+        let mut data = Data::new(&latest);
         let mut found = Vec::new();
         for start in (0..size).step_by(MAX_PIECE_BYTES as usize) {
             let end = size.min(start + MAX_PIECE_BYTES);
