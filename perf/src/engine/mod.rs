@@ -12,6 +12,7 @@ pub mod memory;
 pub mod precopy;
 pub mod qmp;
 pub mod rma;
+pub mod streams;
 
 use std::{
     env, fs,
