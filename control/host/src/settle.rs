@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidegate_memory::{Mapping, ObjectKind, PageHashes, page_hashes::Scratch};
+use tidegate_memory::{Mapping, ObjectKind, PageHashes};
 
 use crate::{HostError, guest::Guest, image::memory_files};
 
@@ -57,18 +57,17 @@ impl Watch {
     ) -> Result<Seen, HostError> {
         let began = Instant::now();
         let mut watched = self.open(guest)?;
-        let mut scratch = Scratch::default();
         let pages = |it: &Watched| it.last.hashes().len() as u64;
         let watched_pages = watched.iter().map(pages).sum();
         let mut seen = Seen { watched_pages, ..Seen::default() };
         // Compared with nothing: what it saw may have changed while it looked.
-        look(&mut watched, &mut scratch)?;
+        look(&mut watched)?;
         let mut changed_at = Instant::now();
         loop {
             // As often as needed to be sure in time, and no more: looking takes a processor.
             thread::sleep(LOOK_EVERY.min(self.settle / 4));
             let looked_at = Instant::now();
-            seen.changed_pages = look(&mut watched, &mut scratch)?;
+            seen.changed_pages = look(&mut watched)?;
             if seen.changed_pages > 0 {
                 changed_at = Instant::now();
             }
@@ -114,10 +113,10 @@ impl Watch {
 }
 
 /// Hash every page; how many are not as in the look before.
-fn look(watched: &mut [Watched], scratch: &mut Scratch) -> Result<u64, HostError> {
+fn look(watched: &mut [Watched]) -> Result<u64, HostError> {
     let mut changed = 0;
     for it in watched {
-        it.next.update(&it.memory, 0, 0..it.memory.size_bytes(), scratch)?;
+        it.next.update(&it.memory, 0, 0..it.memory.size_bytes())?;
         let pairs = it.last.hashes().iter().zip(it.next.hashes());
         changed += pairs.filter(|(last, next)| last != next).count() as u64;
         std::mem::swap(&mut it.last, &mut it.next);

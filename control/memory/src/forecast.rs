@@ -13,7 +13,7 @@ use std::{
 use crate::{
     Mapping, MemoryError, ObjectKind,
     mapping::PAGE_BYTES,
-    page_hashes::hash_page,
+    page_hashes::hash_page_in,
     parallel::{self, in_parallel},
     twin::data_extents,
 };
@@ -118,11 +118,8 @@ fn bytes_per_second(extents: &[Extent]) -> Result<u64, MemoryError> {
 fn changed(extents: &[Extent], used_bytes: u64) -> Result<[u64; 2], MemoryError> {
     let pages = spread(extents, used_bytes);
     let look = || -> Result<Vec<u128>, MemoryError> {
-        let mut bytes = [0; PAGE_BYTES];
-        let hash = |(source, at): &(&Arc<Mapping>, u64)| {
-            source.read(*at, &mut bytes)?;
-            Ok(hash_page(&bytes))
-        };
+        let hash =
+            |(source, at): &(&Arc<Mapping>, u64)| hash_page_in(source, *at, PAGE_BYTES as u64);
         pages.iter().map(hash).collect()
     };
     let first = look()?;

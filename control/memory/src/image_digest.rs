@@ -6,11 +6,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::{
-    Mapping, MemoryError, ObjectKind, PageHashes,
-    page_hashes::{Digest, Scratch},
-    parallel::in_parallel_with,
-    twin::data_extents,
-    wire::Writer,
+    Mapping, MemoryError, ObjectKind, PageHashes, page_hashes::Digest, parallel::in_parallel,
+    twin::data_extents, wire::Writer,
 };
 
 /// What one thread hashes at a time.
@@ -29,7 +26,7 @@ pub fn digest(memory: &[(ObjectKind, &Mapping)]) -> Result<String, MemoryError> 
     }
     let found = Mutex::new(vec![Digest::default(); windows.len()]);
     let numbered: Vec<_> = windows.iter().enumerate().collect();
-    in_parallel_with(&numbered, Scratch::default, |scratch, (number, (index, start))| {
+    in_parallel(&numbered, |(number, (index, start))| {
         let mapping = memory[*index].1;
         let len = WINDOW_BYTES.min(mapping.size_bytes() - start);
         let mut hashes = PageHashes::zeros(len);
@@ -37,7 +34,7 @@ pub fn digest(memory: &[(ObjectKind, &Mapping)]) -> Result<String, MemoryError> 
         for (data, bytes) in &extents[*index] {
             let (from, to) = ((*data).max(*start), (data + bytes).min(start + len));
             if from < to {
-                hashes.update(mapping, *start, from - start..to - start, scratch)?;
+                hashes.update(mapping, *start, from - start..to - start)?;
             }
         }
         found.lock().unwrap_or_else(PoisonError::into_inner)[*number] = hashes.digest();

@@ -2,15 +2,15 @@
 //!
 //! The law of this file: guest memory changes while we look at it, so there is never a reference into it.
 //! Bytes are copied out into our own buffers, copied in, or moved between the mapping and a file
-//! descriptor by the kernel, or compared where they are by `tidegate-guestmem`. vm-memory's slices are volatile, bounds-checked and tied to the mapping's life,
-//! so nothing here needs `unsafe`.
+//! descriptor by the kernel, or compared and hashed where they are by `tidegate-guestmem`. vm-memory's slices are volatile,
+//! bounds-checked and tied to the mapping's life, so nothing here needs `unsafe`.
 //!
 //! A mapped file must not shrink while it is mapped: the files are this host's own.
 
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -22,6 +22,9 @@ use vm_memory::{
 };
 
 use crate::MemoryError;
+
+/// What a file's blocks are counted in (stat(2)).
+const BLOCK_BYTES: u64 = 512;
 
 /// Bytes of a page on every machine this runs on.
 pub const PAGE_BYTES: usize = 4096;
@@ -194,6 +197,16 @@ impl Mapping {
     #[must_use]
     pub fn file(&self) -> &File {
         self.file.file()
+    }
+
+    /// Whether the file has fewer blocks than bytes. Without, it may be taken to be data all over, by one question instead of one
+    /// for each page.
+    ///
+    /// # Errors
+    /// [`MemoryError::File`].
+    pub(crate) fn has_holes(&self) -> Result<bool, MemoryError> {
+        let meta = self.file().metadata().map_err(MemoryError::file("look at", &self.path))?;
+        Ok(meta.blocks() * BLOCK_BYTES < meta.len())
     }
 
     /// Allocate the file's blocks in a range, which keeps its bytes.

@@ -20,9 +20,8 @@ use crate::{Mapping, MemoryError, mapping::PAGE_BYTES};
 pub const ZERO_PAGE: u128 = 0;
 /// Bytes of a digest.
 pub const DIGEST_BYTES: usize = 32;
-/// Copied out of the mapping and hashed at once: small enough to stay in the nearest caches.
-const PIECE_BYTES: usize = 64 * 1024;
-const PIECE_PAGES: usize = PIECE_BYTES / PAGE_BYTES;
+/// Hashes that are digested at once.
+const GROUP: usize = 16;
 
 /// BLAKE3 over page hashes.
 pub type Digest = [u8; DIGEST_BYTES];
@@ -42,17 +41,7 @@ impl fmt::Debug for PageHashes {
     }
 }
 
-/// Where memory is copied to for hashing; one for each thread, used again and again.
-#[derive(Debug)]
-pub struct Scratch(Box<[u8; PIECE_BYTES]>);
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self(Box::new([0; PIECE_BYTES]))
-    }
-}
-
-/// The hash of one page, of at most [`PAGE_BYTES`].
+/// The hash of one page of our own, of at most [`PAGE_BYTES`].
 #[must_use]
 pub fn hash_page(bytes: &[u8]) -> u128 {
     let Ok(page) = <&[u8; PAGE_BYTES]>::try_from(bytes) else {
@@ -84,20 +73,25 @@ pub fn hash_pages(
     memory: &Mapping,
     range: Range<u64>,
     into: &mut [u128],
-    scratch: &mut Scratch,
 ) -> Result<(), MemoryError> {
-    let mut hashes = into.iter_mut();
-    let mut at = range.start;
-    while at < range.end {
-        let len = (range.end - at).min(PIECE_BYTES as u64) as usize;
-        let bytes = &mut scratch.0[..len];
-        memory.read(at, bytes)?;
-        for (page, hash) in bytes.chunks(PAGE_BYTES).zip(&mut hashes) {
-            *hash = hash_page(page);
-        }
-        at += len as u64;
+    for (at, hash) in range.clone().step_by(PAGE_BYTES).zip(into) {
+        *hash = hash_page_in(memory, at, (range.end - at).min(PAGE_BYTES as u64))?;
     }
     Ok(())
+}
+
+/// The hash of the page at `at` as it is now, where it lies. It has `len_bytes`: fewer than [`PAGE_BYTES`] at the memory's end.
+///
+/// # Errors
+/// [`MemoryError::OutOfBounds`].
+pub(crate) fn hash_page_in(memory: &Mapping, at: u64, len_bytes: u64) -> Result<u128, MemoryError> {
+    if let Some(hash) = tidegate_guestmem::hash_page(&memory.slice(at, len_bytes)?) {
+        return Ok(hash);
+    }
+    let mut short = [0; PAGE_BYTES];
+    let short = &mut short[..len_bytes as usize];
+    memory.read(at, short)?;
+    Ok(hash_page(short))
 }
 
 impl PageHashes {
@@ -114,7 +108,7 @@ impl PageHashes {
     /// None that a mapping of its own size has.
     pub fn of(memory: &Mapping) -> Result<Self, MemoryError> {
         let mut hashes = Self::zeros(memory.size_bytes());
-        hashes.update(memory, 0, 0..memory.size_bytes(), &mut Scratch::default())?;
+        hashes.update(memory, 0, 0..memory.size_bytes())?;
         Ok(hashes)
     }
 
@@ -160,7 +154,6 @@ impl PageHashes {
         memory: &Mapping,
         base: u64,
         range: Range<u64>,
-        scratch: &mut Scratch,
     ) -> Result<(), MemoryError> {
         if range.end > self.size_bytes {
             return Err(MemoryError::OutOfBounds {
@@ -172,7 +165,7 @@ impl PageHashes {
         }
         let first = (range.start / PAGE_BYTES as u64) as usize;
         let range = base + range.start..base + range.end;
-        hash_pages(memory, range, &mut self.hashes[first..], scratch)?;
+        hash_pages(memory, range, &mut self.hashes[first..])?;
         Ok(())
     }
 
@@ -187,8 +180,8 @@ impl PageHashes {
 #[must_use]
 pub fn digest_of(hashes: &[u128]) -> Digest {
     let mut digest = blake3::Hasher::new();
-    let mut bytes = [0; PIECE_PAGES * 16];
-    for piece in hashes.chunks(PIECE_PAGES) {
+    let mut bytes = [0; GROUP * 16];
+    for piece in hashes.chunks(GROUP) {
         for (place, hash) in bytes.chunks_exact_mut(16).zip(piece) {
             place.copy_from_slice(&hash.to_le_bytes());
         }
@@ -218,24 +211,23 @@ mod tests {
     #[test]
     fn what_is_updated_is_as_if_hashed_anew() {
         let dir = tempfile::tempdir().expect("dir");
-        let size = 3 * PIECE_BYTES as u64 + 5000;
+        let size = 48 * PAGE_BYTES as u64 + 5000;
         let memory = Mapping::create(&dir.path().join("m"), size).expect("create");
         let mut hashes = PageHashes::of(&memory).expect("hash");
         assert_eq!(hashes, PageHashes::zeros(size));
         let zeros = hashes.digest();
         memory.write(70_000, &[7; 9000]).expect("write");
         memory.write(size - 1, b"x").expect("write");
-        let mut scratch = Scratch::default();
-        hashes.update(&memory, 0, 17 * 4096..20 * 4096, &mut scratch).expect("update");
+        hashes.update(&memory, 0, 17 * 4096..20 * 4096).expect("update");
         assert_ne!(hashes, PageHashes::of(&memory).expect("hash"));
-        hashes.update(&memory, 0, 49 * 4096..size, &mut scratch).expect("update");
+        hashes.update(&memory, 0, 49 * 4096..size).expect("update");
         assert_eq!(hashes, PageHashes::of(&memory).expect("hash"));
         assert_ne!(hashes.digest(), zeros);
-        assert!(hashes.update(&memory, 0, 0..size + 1, &mut scratch).is_err());
+        assert!(hashes.update(&memory, 0, 0..size + 1).is_err());
 
         // A window into the memory.
         let mut window = PageHashes::zeros(8192);
-        window.update(&memory, 17 * 4096, 0..8192, &mut scratch).expect("update");
+        window.update(&memory, 17 * 4096, 0..8192).expect("update");
         assert_eq!(window.hashes(), &hashes.hashes()[17..19]);
         assert!(PageHashes::from_hashes(vec![0; 3], 8192).is_err());
     }

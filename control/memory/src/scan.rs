@@ -9,7 +9,7 @@ use std::{fs::File, ops::AddAssign};
 use crate::{
     Mapping, MemoryError, Object,
     mapping::PAGE_BYTES,
-    page_hashes::{PageHashes, hash_page},
+    page_hashes::{PageHashes, ZERO_PAGE, hash_page_in},
     runs::pack,
     twin::next_data,
 };
@@ -255,10 +255,14 @@ impl Scanner {
                 Ok(self.base[..len] != [0; PAGE_BYTES][..len])
             }
             Twin::Hashes(hashes) => {
-                Self::read_now(compared, piece, at, &mut self.theirs[..len])?;
                 // In bounds: the sizes were compared.
                 let was = hashes.hashes()[(at / PAGE_BYTES as u64) as usize];
-                Ok(was != hash_page(&self.theirs[..len]))
+                let now = if piece.hole {
+                    ZERO_PAGE
+                } else {
+                    hash_page_in(compared.now, at, len as u64)?
+                };
+                Ok(was != now)
             }
         }
     }

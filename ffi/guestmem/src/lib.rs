@@ -1,12 +1,13 @@
-//! Comparing guest memory at the speed of memory.
+//! Comparing and hashing guest memory at the speed of memory.
 //!
-//! The law of this file: guest memory changes while it is read, so it is never behind a Rust reference. It is read
+//! The law of this crate: guest memory changes while it is read, so it is never behind a Rust reference. It is read
 //! through the pointer of a [`VolatileSlice`] by volatile loads only, each load once, and what was loaded is a value of
 //! our own from then on. A slice's pointer is good for its length and its lifetime; that is the only thing relied upon,
 //! and every offset below is checked against the length.
 //!
 //! Why not with vm-memory alone: it copies out, which costs a store and a second load for each byte, or loads a word at a
-//! time behind a bounds check. Here a load is as wide as the machine's registers, which is what `memcmp` does.
+//! time behind a bounds check. Here a load is as wide as the machine's registers, which is what `memcmp` does. A hash of
+//! bytes that were copied out first takes a third longer.
 
 use std::{
     ffi::{c_int, c_void},
@@ -14,6 +15,10 @@ use std::{
 };
 
 use vm_memory::VolatileSlice;
+
+mod hash;
+
+pub use hash::hash_page;
 
 /// Bytes that are folded before a branch looks at them.
 const STRIDE_BYTES: usize = 256;

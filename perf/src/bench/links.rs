@@ -12,6 +12,7 @@ use crate::{
         Place, authority,
         copies::{Copying, Way},
         iperf3, memory,
+        streams::Streams,
     },
     machine::on_all_cpus,
     result::Metric,
@@ -70,9 +71,13 @@ fn measure(context: &Context) -> anyhow::Result<Outcome> {
         begin("fabric-tcp", Way::Fabric(Provider::Tcp))?,
         begin("fabric-shm", Way::Fabric(Provider::Shm))?,
     ];
-    let mut theirs = Samples::default();
+    let mut bare = Streams::begin(&place.dir().join("bare"), &source, STREAMS)?;
+    // Into memory that was not there.
+    bare.pass()?;
+    let (mut transport, mut theirs) = (Samples::default(), Samples::default());
     for run in 1..=context.runs {
         theirs.push(iperf3::rate(STREAMS, context.window)?);
+        transport.push(bare.pass()?);
         for way in &mut ways {
             // Every page has to be sent again.
             memory::touch(&source, run as u64)?;
@@ -80,11 +85,11 @@ fn measure(context: &Context) -> anyhow::Result<Outcome> {
         }
     }
     let rates = ways.into_iter().map(Measured::end).collect::<anyhow::Result<Vec<_>>>()?;
-    let metrics = metrics(&rates, &theirs).context("a way is missing")?;
+    let metrics = metrics(&rates, &transport, &theirs).context("a way is missing")?;
     Ok(Outcome { metrics, curves: Vec::new() })
 }
 
-fn metrics(rates: &[Rates], theirs: &Samples) -> Option<Vec<Metric>> {
+fn metrics(rates: &[Rates], transport: &Samples, theirs: &Samples) -> Option<Vec<Metric>> {
     let [tcp, tls, fabric, shm] = rates else { return None };
     let unit = "bytes of memory per second";
     let iperf3 = "iperf3 -P 4";
@@ -95,6 +100,9 @@ fn metrics(rates: &[Rates], theirs: &Samples) -> Option<Vec<Metric>> {
         beside("tcp_vs_iperf3", &tcp.passes, iperf3, theirs).note(
             "a pass of the copy protocol over 1 GiB of changed pages, 4 streams, both ends' page hashes and the barrier included; \
              iperf3 looks at no byte",
+        ),
+        beside("tcp_transport_vs_iperf3", transport, iperf3, theirs).note(
+            "the same memory over as many bare streams, sent and received in the same pieces, and no page hashed",
         ),
         beside("tcp_fresh_vs_iperf3", &tcp.first, iperf3, theirs)
             .note("the first pass, into a file whose pages the kernel has yet to find and to clear"),

@@ -237,6 +237,7 @@ pub const BENCHES: &[Bench] = &[
         about: "the copy over TCP beside iperf3, over TLS and libfabric beside TCP",
         metrics: &[
             "tcp_vs_iperf3",
+            "tcp_transport_vs_iperf3",
             "tcp_fresh_vs_iperf3",
             "tls_vs_plain",
             "fabric_vs_tcp",

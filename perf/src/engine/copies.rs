@@ -4,7 +4,9 @@
 //! sent to memory that is there already. The receiving end is this program once more ([`receive`]).
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     net::{IpAddr, Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
@@ -27,8 +29,10 @@ use tidegate_memory::{
     },
 };
 
+use super::streams;
+
 const MIGRATION: &str = "bench";
-const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub(super) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const READY: Duration = Duration::from_secs(10);
 const LISTENING: &str = "listening on ";
 
@@ -56,7 +60,10 @@ impl Copying {
     /// When the two ends do not come to terms.
     pub fn begin(dir: &Path, memory: &Arc<Mapping>, way: &Way) -> anyhow::Result<Self> {
         let files = if let Way::Tcp(_, files) = way { files.as_ref() } else { None };
-        let (process, address) = start(dir, files)?;
+        let options = files.map_or(Vec::new(), |TlsFiles { certificate, key, ca }| {
+            [&PathBuf::from("--tls"), certificate, key, ca].map(Clone::clone).into()
+        });
+        let (process, address) = start(dir, &options)?;
         let dial: Arc<dyn Dial> = match files {
             None => Arc::new(DialPlain(address)),
             Some(files) => Arc::new(DialTls { address, identity: TlsIdentity::load(files)? }),
@@ -99,19 +106,25 @@ impl Copying {
 }
 
 /// This program as receiver, and where it listens.
-fn start(dir: &Path, files: Option<&TlsFiles>) -> anyhow::Result<(Process, String)> {
+pub(super) fn start(
+    dir: &Path,
+    options: &[impl AsRef<OsStr>],
+) -> anyhow::Result<(Process, String)> {
     fs::create_dir_all(dir)?;
     let mut command = Command::new(env::current_exe()?);
-    command.arg("receive").arg(dir);
-    if let Some(TlsFiles { certificate, key, ca }) = files {
-        command.arg("--tls").args([certificate, key, ca]);
-    }
+    command.arg("receive").arg(dir).args(options);
     let mut process = Process::start("receiver", &mut command, dir)?;
     process.wait_for("\n", READY)?;
     let printed = process.printed();
     let address = printed.lines().find_map(|line| line.strip_prefix(LISTENING));
     let address = address.with_context(|| format!("the receiver says: {printed}"))?;
     Ok((process, address.to_owned()))
+}
+
+/// Tell [`start`] where to reach this one.
+pub(super) fn announce(listener: &TcpListener) -> anyhow::Result<()> {
+    println!("{LISTENING}{}", listener.local_addr()?);
+    Ok(())
 }
 
 /// The receiving end.
@@ -122,6 +135,9 @@ pub struct Receiving {
     /// Files of certificate, key and authority.
     #[arg(long, num_args = 3)]
     tls: Vec<PathBuf>,
+    /// Not copies, but bare streams into so many bytes.
+    #[arg(long, conflicts_with = "tls")]
+    bare: Option<u64>,
 }
 
 struct Shelf(PathBuf);
@@ -146,6 +162,9 @@ impl Landing for Shelf {
 /// # Errors
 /// When it cannot listen.
 pub fn receive(options: &Receiving) -> anyhow::Result<()> {
+    if let Some(size_bytes) = options.bare {
+        return streams::receive(&options.dir, size_bytes);
+    }
     let identity = match &options.tls[..] {
         [certificate, key, ca] => {
             let [certificate, key, ca] = [certificate, key, ca].map(Clone::clone);
@@ -156,7 +175,7 @@ pub fn receive(options: &Receiving) -> anyhow::Result<()> {
     let receiver = Receiver::new(identity.is_some(), receivers(LOOPBACK));
     let shared = Arc::new((receiver, identity, Shelf(options.dir.clone())));
     let listener = TcpListener::bind((LOOPBACK, 0))?;
-    println!("{LISTENING}{}", listener.local_addr()?);
+    announce(&listener)?;
     for stream in listener.incoming() {
         let (stream, shared) = (stream?, Arc::clone(&shared));
         thread::spawn(move || {

@@ -13,6 +13,7 @@ pub mod precopy;
 pub mod qmp;
 pub mod rma;
 pub mod silence;
+pub mod streams;
 
 use std::{
     env, fs,

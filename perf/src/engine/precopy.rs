@@ -119,7 +119,15 @@ pub fn migrate(workload: &Workload, cap: Option<u64>) -> anyhow::Result<Moved> {
     source.monitor.execute("migrate", &json!({ "uri": uri }))?;
     let moved = completed(&mut source.monitor);
     let heard = listening.end();
-    let moved = moved?;
+    let moved = moved.with_context(|| {
+        let said = |qemu: &Qemu| {
+            let printed = std::fs::read_to_string(&qemu.console).unwrap_or_default();
+            let tail: String = printed.chars().rev().take(600).collect();
+            let tail: String = tail.chars().rev().collect();
+            format!("{}; console: {tail}", qemu.process.printed())
+        };
+        format!("source: {}\ndestination: {}", said(&source), said(&destination))
+    })?;
     let (left, reached) = (source.state()?, destination.state()?);
     anyhow::ensure!(
         left == "postmigrate" && reached == "running",

@@ -1,13 +1,16 @@
 //! Where a copy lands: the destination's files and the hashes of what is in them.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 use crate::{
     Mapping, MemoryError,
     copy::{Layout, Section},
     locked,
     mapping::PAGE_BYTES,
-    page_hashes::{Digest, PageHashes, Scratch},
+    page_hashes::{Digest, PageHashes, ZERO_PAGE},
     transport::Piece,
 };
 
@@ -27,6 +30,19 @@ pub struct Ground {
 struct Plot {
     hashes: PageHashes,
     committed: bool,
+}
+
+impl Plot {
+    /// Whether bytes have landed in all pages of a range since it was a hole: the file has its blocks.
+    fn has_room(&self, start: u64, len_bytes: u64) -> bool {
+        self.hashes.hashes()[pages(start, len_bytes)].iter().all(|hash| *hash != ZERO_PAGE)
+    }
+}
+
+/// The pages of a range that starts at one.
+fn pages(start: u64, len_bytes: u64) -> Range<usize> {
+    let page = PAGE_BYTES as u64;
+    (start / page) as usize..(start + len_bytes).div_ceil(page) as usize
 }
 
 impl Ground {
@@ -60,19 +76,20 @@ impl Ground {
     pub fn land(
         &self,
         piece: Piece,
-        scratch: &mut Scratch,
         mut fill: impl FnMut(&Mapping, u64, u64) -> Result<(), MemoryError>,
     ) -> Result<(), MemoryError> {
         let (section, file) = self.open(piece)?;
         // A write into a hole of a full file system would end this process.
-        file.make_room(piece.offset, piece.len_bytes)?;
+        if !self.plot(section).has_room(piece.offset - section.offset, piece.len_bytes) {
+            file.make_room(piece.offset, piece.len_bytes)?;
+        }
         let end = piece.offset + piece.len_bytes;
         let mut at = piece.offset;
         while at < end {
             let len = (end - at).min(STRIDE_BYTES);
             fill(file, at, len)?;
             let start = at - section.offset;
-            self.plot(section).hashes.update(file, section.offset, start..start + len, scratch)?;
+            self.plot(section).hashes.update(file, section.offset, start..start + len)?;
             at += len;
         }
         Ok(())
@@ -85,10 +102,8 @@ impl Ground {
     pub fn zero(&self, piece: Piece) -> Result<(), MemoryError> {
         let (section, file) = self.open(piece)?;
         file.punch(piece.offset, piece.len_bytes)?;
-        let page = PAGE_BYTES as u64;
-        let first = ((piece.offset - section.offset) / page) as usize;
-        let pages = piece.len_bytes.div_ceil(page) as usize;
-        self.plot(section).hashes.hashes_mut()[first..first + pages].fill(0);
+        let pages = pages(piece.offset - section.offset, piece.len_bytes);
+        self.plot(section).hashes.hashes_mut()[pages].fill(ZERO_PAGE);
         Ok(())
     }
 
@@ -98,7 +113,7 @@ impl Ground {
         if unseen {
             let file = &self.files[section.object];
             let all = 0..section.len_bytes;
-            plot.hashes.update(file, section.offset, all, &mut Scratch::default())?;
+            plot.hashes.update(file, section.offset, all)?;
         }
         Ok(plot.hashes.digest())
     }

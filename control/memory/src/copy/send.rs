@@ -95,6 +95,8 @@ struct Shared {
     sources: Vec<Source>,
     /// By section: hashes of what the receiver has. Locked by the lane that works on the section.
     known: Vec<Mutex<PageHashes>>,
+    /// By object: where it has data, looked up by any lane since the work began.
+    data: Vec<Mutex<Range<u64>>>,
     controls: Arc<Controls>,
     gauge: Gauge,
     /// Something has failed: no lane goes on.
@@ -126,6 +128,17 @@ impl Shared {
             PageHashes::from_hashes(hashes, object.size_bytes).map(Arc::new)
         });
         whole.collect()
+    }
+
+    /// Forget where there is data: holes may have been filled or made since. A file with all of its blocks has none.
+    fn look_anew(&self) -> Result<(), MemoryError> {
+        for (source, data) in self.sources.iter().zip(&self.data) {
+            *locked(data) = match &source.memory {
+                Some(memory) if !memory.has_holes()? => 0..memory.size_bytes(),
+                _ => 0..0,
+            };
+        }
+        Ok(())
     }
 
     fn halt(&self) {
@@ -175,8 +188,9 @@ impl Sending {
             error @ MemoryError::Connection { .. } => explained(&mut *control, error),
             error => error,
         })?;
-        let shared =
-            Shared { layout, sources, known, controls, gauge, halted: AtomicBool::new(false) };
+        let data = sources.iter().map(|_| Mutex::default()).collect();
+        let halted = AtomicBool::new(false);
+        let shared = Shared { layout, sources, known, data, controls, gauge, halted };
         let (path, before, asked_at) = (transport.name(), plan.committed, Instant::now());
         Ok(Self { control, lanes, path, before, asked_at, shared })
     }
@@ -298,6 +312,7 @@ impl Sending {
         mut done: impl FnMut(&mut Conversation<'_>, &Event, &Work) -> Result<Option<Work>, MemoryError>,
     ) -> Result<(), MemoryError> {
         let (control, shared) = (&mut *self.control, &self.shared);
+        shared.look_anew()?;
         let mut conversation = Conversation { control, shared, asked_at: Instant::now() };
         let mut reporter = Reporter::default();
         let crew = Crew::new(shared, work);

@@ -19,7 +19,6 @@ use crate::{
         },
     },
     locked,
-    page_hashes::Scratch,
     transport::{Arrivals, Cut, Piece, Stream, pack::Unpacker},
 };
 
@@ -119,10 +118,10 @@ fn carry(copy: &Copy, stream: &mut dyn Stream, number: usize) -> MemoryError {
     if let Err(error) = welcomed.and(patient) {
         return error;
     }
-    let (mut scratch, mut unpacker) = (Scratch::default(), Unpacker::default());
+    let mut unpacker = Unpacker::default();
     loop {
         let landed = read_head(stream, "receiving memory")
-            .and_then(|head| land(&copy.ground, stream, head, &mut scratch, &mut unpacker));
+            .and_then(|head| land(&copy.ground, stream, head, &mut unpacker));
         match landed {
             Ok(()) if copy.count(number) => {}
             Ok(()) => return MemoryError::Refused("the copy is over".to_owned()),
@@ -135,7 +134,6 @@ fn land(
     ground: &Ground,
     stream: &mut dyn Stream,
     head: Head,
-    scratch: &mut Scratch,
     unpacker: &mut Unpacker,
 ) -> Result<(), MemoryError> {
     const DURING: &str = "receiving a chunk's place";
@@ -148,7 +146,7 @@ fn land(
     stream.receive(&mut place[..place_len]).map_err(connection(DURING))?;
     let piece: Piece = parse_piece(head, &place[..place_len])?;
     match head.kind {
-        Kind::Chunk => ground.land(piece, scratch, |file, at, len| {
+        Kind::Chunk => ground.land(piece, |file, at, len| {
             // Straight from the socket to where the guest will find it.
             stream.receive_memory(file, at, len)
         }),
@@ -156,7 +154,7 @@ fn land(
             // Looked at before anything is read for it: what it says must be a piece.
             ground.layout().section_of(piece)?;
             let bytes = unpacker.unpack(stream, head.len - CHUNK_HEAD_BYTES, piece.len_bytes)?;
-            ground.land(piece, scratch, |file, at, len| {
+            ground.land(piece, |file, at, len| {
                 let start = (at - piece.offset) as usize;
                 file.write(at, &bytes[start..start + len as usize])
             })

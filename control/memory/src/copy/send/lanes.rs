@@ -14,7 +14,7 @@ use crate::{
     MemoryError,
     copy::send::{Shared, work::Work},
     locked,
-    page_hashes::{Digest, Scratch},
+    page_hashes::Digest,
     transport::Lane,
 };
 
@@ -141,7 +141,6 @@ impl<'a> Crew<'a> {
         lane: &mut dyn Lane,
         events: &Sender<Result1<(Event, Work)>>,
     ) -> Result1<()> {
-        let mut scratch = Scratch::default();
         loop {
             let work = match self.at_hand() {
                 Some(work) => work,
@@ -153,7 +152,7 @@ impl<'a> Crew<'a> {
                     work
                 }
             };
-            let done = self.shared.bring(&work, lane, &mut scratch).and_then(|digest| {
+            let done = self.shared.bring(&work, lane).and_then(|digest| {
                 let event = Event { lane: number, mark: lane.mark()?, digest };
                 Ok((event, work))
             });

@@ -1,6 +1,6 @@
 //! What lanes do: a stretch of one section is brought up to date.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Mutex};
 
 use crate::{
     Mapping, MemoryError,
@@ -10,7 +10,7 @@ use crate::{
     },
     locked,
     mapping::PAGE_BYTES,
-    page_hashes::{Digest, Scratch, ZERO_PAGE, digest_of, hash_pages},
+    page_hashes::{Digest, ZERO_PAGE, digest_of, hash_pages},
     transport::{Lane, MAX_PIECE_BYTES, Piece},
     twin::next_extent,
 };
@@ -86,13 +86,12 @@ impl Shared {
         &self,
         work: &Work,
         lane: &mut dyn Lane,
-        scratch: &mut Scratch,
     ) -> Result<Option<Digest>, MemoryError> {
         let Work { section, range, .. } = work;
         let mut known = locked(&self.known[section.number as usize]);
         let known = known.hashes_mut();
         let mut now = [ZERO_PAGE; PIECE_PAGES];
-        let mut data = Data::default();
+        let mut data = Data::new(&self.data[section.object]);
         let mut at = range.start;
         while at < range.end {
             self.check()?;
@@ -101,7 +100,7 @@ impl Shared {
             let now = &mut now[..(end - at).div_ceil(PAGE) as usize];
             let known = &mut known[first..first + now.len()];
             let in_object = section.offset + at..section.offset + end;
-            self.hash(section.object, in_object, known, now, &mut data, scratch)?;
+            self.hash(section.object, in_object, known, now, &mut data)?;
             if !work.resumed {
                 let place = Place {
                     section: *section,
@@ -124,8 +123,7 @@ impl Shared {
         range: Range<u64>,
         known: &[u128],
         into: &mut [u128],
-        data: &mut Data,
-        scratch: &mut Scratch,
+        data: &mut Data<'_>,
     ) -> Result<(), MemoryError> {
         let source = &self.sources[object];
         match (&source.hashes, &source.memory) {
@@ -139,7 +137,7 @@ impl Shared {
                 into.copy_from_slice(given);
                 Ok(())
             }
-            (None, Some(memory)) => data.hash(memory, range, into, scratch),
+            (None, Some(memory)) => data.hash(memory, range, into),
             (None, None) => {
                 into.copy_from_slice(known);
                 Ok(())
@@ -172,33 +170,51 @@ impl Shared {
 }
 
 /// Where memory has data, looked up as a copy comes to it. Its holes are not looked at: that would fill them.
-#[derive(Default)]
-struct Data(Range<u64>);
+///
+/// To look up where data ends, the kernel looks at each of its pages. So one lane does that for the others.
+struct Data<'a> {
+    here: Range<u64>,
+    /// The latest that any lane has looked up.
+    latest: &'a Mutex<Range<u64>>,
+}
 
-impl Data {
+impl<'a> Data<'a> {
+    fn new(latest: &'a Mutex<Range<u64>>) -> Self {
+        Self { here: 0..0, latest }
+    }
+
+    /// The next stretch of data that ends behind `at`.
+    fn look_up(&mut self, memory: &Mapping, at: u64) -> Result<(), MemoryError> {
+        let mut latest = locked(self.latest);
+        if !latest.contains(&at) {
+            let next = next_extent(memory.file(), memory.path(), at)?;
+            *latest = next.unwrap_or(u64::MAX..u64::MAX);
+        }
+        self.here = latest.clone();
+        Ok(())
+    }
+
     fn hash(
         &mut self,
         memory: &Mapping,
         range: Range<u64>,
         into: &mut [u128],
-        scratch: &mut Scratch,
     ) -> Result<(), MemoryError> {
         into.fill(ZERO_PAGE);
         let mut at = range.start;
         while at < range.end {
-            if at >= self.0.end {
-                let next = next_extent(memory.file(), memory.path(), at)?;
-                self.0 = next.unwrap_or(u64::MAX..u64::MAX);
+            if at >= self.here.end {
+                self.look_up(memory, at)?;
             }
-            let start = self.0.start.max(at) / PAGE * PAGE;
-            let end = self.0.end.min(range.end);
+            let start = self.here.start.max(at) / PAGE * PAGE;
+            let end = self.here.end.min(range.end);
             if start >= end {
                 break;
             }
             let first = ((start - range.start) / PAGE) as usize;
             // A file system whose blocks are smaller may end data in the middle of a page.
             let end = end.next_multiple_of(PAGE).min(range.end);
-            hash_pages(memory, start..end, &mut into[first..], scratch)?;
+            hash_pages(memory, start..end, &mut into[first..])?;
             at = end;
         }
         Ok(())
@@ -239,12 +255,13 @@ mod tests {
         }
         let blocks = || memory.file().metadata().expect("there").blocks();
         let before = blocks();
-        let (mut data, mut scratch) = (Data::default(), Scratch::default());
+        let latest = Mutex::default();
+        let mut data = Data::new(&latest);
         let mut found = Vec::new();
         for start in (0..size).step_by(MAX_PIECE_BYTES as usize) {
             let end = size.min(start + MAX_PIECE_BYTES);
             let mut into = vec![7; (end - start).div_ceil(PAGE) as usize];
-            data.hash(&memory, start..end, &mut into, &mut scratch).expect("hashed");
+            data.hash(&memory, start..end, &mut into).expect("hashed");
             found.extend(into);
         }
         assert_eq!(blocks(), before, "holes were filled");

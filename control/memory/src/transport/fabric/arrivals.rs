@@ -19,7 +19,7 @@ use super::{
     lane::Idle,
     packed::{self, MESSAGE_BYTES},
 };
-use crate::{MemoryError, copy::ground::Ground, locked, page_hashes::Scratch, transport::Arrivals};
+use crate::{MemoryError, copy::ground::Ground, locked, transport::Arrivals};
 
 /// Messages that may be under way: as many as the sender has, so that none waits for its place.
 const PLACES: usize = 4;
@@ -136,9 +136,8 @@ impl Poller {
     fn run(mut self) {
         let mut idle = Idle::default();
         let mut message = vec![0; MESSAGE_BYTES];
-        let mut scratch = Scratch::default();
         while !self.shared.over.load(Ordering::Relaxed) {
-            match self.step(&mut message, &mut scratch) {
+            match self.step(&mut message) {
                 Ok(found) => idle.after(found),
                 Err(failed) => {
                     locked(&self.shared.state).failed = Some(failed);
@@ -149,7 +148,7 @@ impl Poller {
         }
     }
 
-    fn step(&mut self, message: &mut [u8], scratch: &mut Scratch) -> Result<usize, String> {
+    fn step(&mut self, message: &mut [u8]) -> Result<usize, String> {
         let mut arrived = Vec::new();
         let mut received = Vec::new();
         let found = self.endpoint.poll(&mut |event| match event {
@@ -164,7 +163,7 @@ impl Poller {
             let from = place as usize * MESSAGE_BYTES;
             let copied = self.messages.as_volatile_slice().read_slice(message, from);
             copied.map_err(|error| error.to_string())?;
-            let landed = packed::land(message, &self.ground, scratch);
+            let landed = packed::land(message, &self.ground);
             arrived.push(landed.map_err(|error| error.to_string())?);
             self.endpoint.give_back(place).map_err(|error| error.to_string())?;
         }

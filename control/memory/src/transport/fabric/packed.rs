@@ -17,7 +17,6 @@ use vm_memory::MmapRegion;
 use crate::{
     Mapping, MemoryError,
     copy::ground::Ground,
-    page_hashes::Scratch,
     transport::{MAX_PIECE_BYTES, Piece},
     wire::{Reader, Short, Writer},
 };
@@ -91,11 +90,7 @@ impl Message {
 }
 
 /// Put a message's pieces where they belong; its number. What the peer says is checked by the ground.
-pub(super) fn land(
-    message: &[u8],
-    ground: &Ground,
-    scratch: &mut Scratch,
-) -> Result<u32, MemoryError> {
+pub(super) fn land(message: &[u8], ground: &Ground) -> Result<u32, MemoryError> {
     let mut reader = Reader::new(message);
     let short = |how: Short| MemoryError::Protocol(format!("a packed message: {how}"));
     let number = reader.u32().map_err(short)?;
@@ -112,7 +107,7 @@ pub(super) fn land(
             _ => None,
         };
         let piece = Piece { object, offset, len_bytes };
-        ground.land(piece, scratch, |file, at, len| match bytes {
+        ground.land(piece, |file, at, len| match bytes {
             Some(bytes) => {
                 let start = (at - offset) as usize;
                 file.write(at, &bytes[start..start + len as usize])
