@@ -33,6 +33,8 @@ use super::{
 const READY: Duration = Duration::from_secs(20);
 /// Filling memory under TCG takes long on a busy machine.
 const BOOT: Duration = Duration::from_secs(180);
+/// A guest that has been moved is heard again by then.
+const GOES_ON: Duration = Duration::from_millis(300);
 const MIGRATION: &str = "bench";
 const SOURCE: &str = "source";
 const DESTINATION: &str = "destination";
@@ -294,7 +296,7 @@ impl Hosts {
         self.destination.go_on(DESTINATION)?;
         let (total, stood) = (began.elapsed() - started, paused.elapsed());
         stops.push(stood);
-        let heard = listening.end();
+        let heard = listening.end(GOES_ON);
         self.source.delete(SOURCE)?;
         self.destination.delete(DESTINATION)?;
         drop(self.place);

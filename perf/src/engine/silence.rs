@@ -18,8 +18,6 @@ use tidegate_guest_service::BEAT;
 const LOOK: Duration = Duration::from_millis(1);
 /// A guest that is late by more was kept from running, by whatever.
 const LATE: Duration = Duration::from_millis(BEAT.as_millis() as u64 * 4);
-/// Heard after the end, so that the last silence has one.
-const AFTER: Duration = Duration::from_millis(300);
 
 /// Somebody who listens to a guest, wherever it runs.
 pub struct Listening {
@@ -47,10 +45,10 @@ impl Listening {
         self.consoles.lock().unwrap_or_else(PoisonError::into_inner).push(console);
     }
 
-    /// Listen for a moment more, and say what was heard.
+    /// Listen for so much longer, and say what was heard.
     #[must_use]
-    pub fn end(self) -> Heard {
-        thread::sleep(AFTER);
+    pub fn end(self, longer: Duration) -> Heard {
+        thread::sleep(longer);
         self.is_over.store(true, Relaxed);
         Heard(self.thread.join().unwrap_or_default())
     }
@@ -120,7 +118,7 @@ mod tests {
             thread::sleep(Duration::from_millis(60));
             fs::write(console, "x").expect("written");
         }
-        let Heard(heard) = listening.end();
+        let Heard(heard) = listening.end(Duration::from_millis(50));
         assert!((3..=4).contains(&heard.len()), "{heard:?}");
     }
 }
