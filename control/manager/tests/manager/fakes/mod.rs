@@ -23,6 +23,7 @@ use tidegate_manager::{
     migrations::Migrations,
     pace::Pace,
     peers::{Inventory, Peer},
+    phase::Phase,
     record::{Fact, MigrationId},
 };
 use tokio::{sync::watch, task::JoinHandle};
@@ -349,4 +350,17 @@ pub(crate) async fn recorded(manager: &Migrations, id: &MigrationId, fits: impl 
         }
     };
     tokio::time::timeout(Duration::from_secs(20), there).await.expect("it is recorded");
+}
+
+/// The journal says that `phase` has begun.
+pub(crate) fn started(phase: Phase) -> impl Fn(&Fact) -> bool {
+    move |fact| *fact == Fact::Started { phase }
+}
+
+/// A migration that drains.
+pub(crate) async fn draining(lab: &Lab) -> (Migrations, MigrationId) {
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    recorded(&manager, &id, started(Phase::Drain)).await;
+    (manager, id)
 }
