@@ -86,6 +86,7 @@ pub struct Sending {
     before: Vec<bool>,
     /// When the receiver last heard something.
     asked_at: Instant,
+    reporter: Reporter,
     shared: Shared,
 }
 
@@ -178,7 +179,8 @@ impl Sending {
         let shared =
             Shared { layout, sources, known, controls, gauge, halted: AtomicBool::new(false) };
         let (path, before, asked_at) = (transport.name(), plan.committed, Instant::now());
-        Ok(Self { control, lanes, path, before, asked_at, shared })
+        let reporter = Reporter::default();
+        Ok(Self { control, lanes, path, before, asked_at, reporter, shared })
     }
 
     /// The data path that was chosen.
@@ -207,8 +209,9 @@ impl Sending {
     ///
     /// # Errors
     /// As [`Self::finish`].
-    pub fn keep_up(&mut self) -> Result<(), MemoryError> {
+    pub fn keep_up(&mut self, report: &mut dyn FnMut(Progress)) -> Result<(), MemoryError> {
         let (control, shared) = (&mut *self.control, &self.shared);
+        report(self.reporter.read(&shared.gauge));
         let mut conversation = Conversation { control, shared, asked_at: self.asked_at };
         let said = shared.check().and_then(|()| conversation.keep_up());
         self.asked_at = conversation.asked_at;
@@ -299,7 +302,7 @@ impl Sending {
     ) -> Result<(), MemoryError> {
         let (control, shared) = (&mut *self.control, &self.shared);
         let mut conversation = Conversation { control, shared, asked_at: Instant::now() };
-        let mut reporter = Reporter::default();
+        let reporter = &mut self.reporter;
         let crew = Crew::new(shared, work);
         let outcome = crew.run(&mut self.lanes, |next| {
             report(reporter.read(&shared.gauge));
