@@ -84,6 +84,12 @@ pub(crate) async fn begun(twin: &Path) {
     }
 }
 
+/// How far it is.
+async fn progress(a: &mut Rig) -> Option<api::SendProgress> {
+    let asked = a.client.get_copy(api::GetCopyRequest { migration_id: id() }).await;
+    asked.expect("answered").into_inner().progress
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_captured_is_at_the_destination_and_hashes_are_kept() {
     for audit in [true, false] {
@@ -214,6 +220,14 @@ async fn a_slow_way_holds_qemu_up_and_not_the_guest() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(!capturing.is_finished(), "the cap is kept");
+    let so_far = progress(&mut a).await.expect("it is on its way");
+    println!("{so_far:?}");
+    assert_eq!((so_far.total_bytes, &*so_far.transport, so_far.done), (RAM_BYTES, "tcp", false));
+    assert!((4 << 20..36 << 20).contains(&so_far.sent_bytes), "{so_far:?}");
+    // What lies below the guest's kernel and around it is zeros, and comes first.
+    assert!(so_far.covered_bytes > so_far.sent_bytes + (8 << 20), "{so_far:?}");
+    assert!(so_far.covered_bytes < RAM_BYTES / 2, "{so_far:?}");
+    assert!((1_000_000..12_000_000).contains(&so_far.rate_bytes_per_s), "{so_far:?}");
     let others = REGION_BYTES + (1 << 20);
     assert!(most > WINDOW_BYTES / 4 && most <= WINDOW_BYTES + others, "{most} bytes were here");
     let lifted = api::SetBandwidthRequest { migration_id: id(), mbps: 0 };
@@ -221,6 +235,7 @@ async fn a_slow_way_holds_qemu_up_and_not_the_guest() {
     let report = capturing.await.expect("no panic").expect("captured").into_inner();
     println!("{most} bytes were here, {report:?}");
     assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    assert_eq!(progress(&mut a).await, None, "nothing is on its way any more");
     GUEST.progress(&b.memory("web-2", "ram"));
 }
 

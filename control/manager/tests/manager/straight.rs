@@ -2,7 +2,15 @@
 
 use std::time::Duration;
 
-use tidegate_api::manager::{self as proto, MigrationSpec, MigrationState};
+use tidegate_api::{
+    Request,
+    manager::{
+        self as proto, CopyProgress, MigrationSpec, MigrationState, manager_server::Manager as _,
+        migration_event::What,
+    },
+};
+use tidegate_manager::{pace::COPY_LOOK, service::Service};
+use tokio_stream::StreamExt as _;
 
 use crate::fakes::{Lab, PACE, finished, order};
 
@@ -49,6 +57,39 @@ async fn a_straight_capture_may_take_its_time_and_not_for_ever() {
             assert!(migration.message.starts_with(said), "{}", migration.message);
             lab.assert_source_owns_everything();
         }
+    }
+}
+
+#[tokio::test]
+async fn a_watcher_sees_how_far_it_is() {
+    for takes in [true, false] {
+        let lab = Lab::new().await;
+        {
+            let mut world = lab.world();
+            (world.takes_straight, world.gone_straight) = (takes, Some(1000));
+            world.capture_takes = 3 * COPY_LOOK;
+        }
+        let manager = lab.manager().await;
+        let id = manager.start(Some(order())).await.expect("started");
+        let request = proto::WatchMigrationRequest { id: id.to_string() };
+        let watched = Service::new(manager.clone()).watch_migration(Request::new(request)).await;
+        let events = watched.expect("watched").into_inner().map(|event| event.expect("an event"));
+        let of_capture = events.filter(|event| event.phase() == proto::Phase::Capture);
+        let copies = of_capture.filter_map(|event| match event.what {
+            Some(What::Copy(progress)) => Some(progress),
+            _ => None,
+        });
+        let seen: Vec<_> = copies.collect().await;
+        let progress = CopyProgress {
+            sent_bytes: 1000,
+            covered_bytes: 2000,
+            total_bytes: 64 << 20,
+            rate_bytes_per_s: 5000,
+        };
+        assert_eq!(seen.first(), takes.then_some(&progress), "{seen:?}");
+        let state = finished(&manager, &id).await.state();
+        assert_eq!(state, MigrationState::Completed);
+        assert_eq!(lab.called("GetCopy") > 0, takes);
     }
 }
 

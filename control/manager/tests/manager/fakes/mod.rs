@@ -58,6 +58,8 @@ pub(crate) struct World {
     pub(crate) takes_straight: bool,
     pub(crate) capture_takes: Duration,
     capture_over: Option<Instant>,
+    /// Bytes of RAM that have gone straight, while it is captured.
+    pub(crate) gone_straight: Option<u64>,
     /// Where a capture was told to send RAM.
     pub(crate) straight_to: Vec<Option<String>>,
     /// What SetBandwidth was told.
