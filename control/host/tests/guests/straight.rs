@@ -13,7 +13,7 @@ use tidegate_region::MergeType;
 use tonic::Code;
 
 use super::{
-    copies::{Daemon, configure},
+    copies::{Daemon, configure, proven},
     image::{apply, goes_on, same, sent},
     rewriter::{self, Rewriter},
     rig::{COUNTER, REGION_BYTES, Rig, format_region, number, refusal, spec, write},
@@ -35,8 +35,13 @@ pub(crate) fn guest(kernel: &Path, name: &str) -> api::GuestSpec {
 
 /// A host that keeps no RAM, with a guest `web` that rewrites a part of its own.
 async fn writing() -> (Rig, api::GuestSpec) {
+    writing_at(DataConfig::default()).await
+}
+
+/// The same, on a host that sends so.
+async fn writing_at(data: DataConfig) -> (Rig, api::GuestSpec) {
     // What it writes would be packed into next to nothing.
-    let data = DataConfig { compression: Compressing::Off, ..DataConfig::default() };
+    let data = DataConfig { compression: Compressing::Off, ..data };
     let mut a = Rig::configured("a", data, Some(0)).await;
     let kernel = a.dir.path().join("rewriter");
     fs::write(&kernel, GUEST.kernel()).expect("kernel");
@@ -92,8 +97,20 @@ async fn progress(a: &mut Rig) -> Option<api::SendProgress> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_captured_is_at_the_destination_and_hashes_are_kept() {
+    let dir = tempfile::tempdir().expect("dir");
+    let proven = |authority: &str| proven(dir.path(), authority);
+    // With an audit in the clear, without over TLS.
     for audit in [true, false] {
-        let ((mut a, destination), mut b) = (writing().await, Rig::new("b").await);
+        let how = if audit { DataConfig::default() } else { proven("ours") };
+        let (mut a, destination) = writing_at(how.clone()).await;
+        if !audit {
+            let mut stranger = Rig::with("s", proven("strangers")).await;
+            let data = stranger.prepare(destination.clone(), true).await;
+            let (_, message) = refusal(a.client.capture(order(&data, 0)).await);
+            assert!(message.contains("UnknownIssuer"), "{message}");
+            assert_gone(&a);
+        }
+        let mut b = Rig::with("b", how).await;
         let data = b.prepare(destination.clone(), true).await;
         let request = api::CaptureRequest { audit, ..order(&data, 0) };
         let report = a.client.capture(request.clone()).await.expect("captured").into_inner();
