@@ -211,7 +211,7 @@ async fn a_receiver_that_is_killed_goes_on_where_it_was() {
 
 /// Of a host that sends and takes memory over TLS only, from whoever this authority knows.
 pub(crate) fn proven(dir: &Path, authority: &str) -> DataConfig {
-    let [certificate, key, ca] = authority::make(dir, authority);
+    let [certificate, key, ca] = authority::make(dir, authority, &["127.0.0.1"]);
     let tls = Some(TlsConfig { certificate, key, ca });
     DataConfig { tls, require_encryption: true, ..DataConfig::default() }
 }
