@@ -81,3 +81,21 @@ pub fn covered_bytes(live: &LiveSender) -> u64 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_copy_has_covered_is_there_for_the_next_attempt() {
+        let carried =
+            Carried { sent_bytes: 1, covered_bytes: 2, total_bytes: 3, rate_bytes_per_s: 4 };
+        let live = LiveSender::new(Live::default());
+        assert_eq!(covered_bytes(&live), 0);
+        advance(&live, Advance::Copy(carried));
+        assert_eq!(covered_bytes(&live), 2);
+        // Of a capture that breaks, nothing is left.
+        advance(&live, Advance::Capture(carried));
+        assert_eq!(covered_bytes(&live), 0);
+    }
+}
