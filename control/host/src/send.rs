@@ -38,7 +38,7 @@ pub(crate) struct How {
 }
 
 /// The way it takes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Carried {
     pub(crate) transport: String,
     pub(crate) reason: String,
@@ -220,9 +220,11 @@ impl Inner {
 
 impl Begun {
     /// Send what goes through a window, as the first of the copy's objects, and commit it.
-    pub(crate) fn forward(mut self, window: &Window) -> Result<Sent, MemoryError> {
-        window.forward(&mut self.sending, 0, &mut |_| {})?;
-        self.sending.finish(&mut |_| {})
+    pub(crate) fn forward(self, window: &Window) -> Result<Sent, MemoryError> {
+        let Self { mut sending, way, running, _dial } = self;
+        let mut report = |progress| running.tell(&way, window.progress(progress));
+        window.forward(&mut sending, 0, &mut report)?;
+        sending.finish(&mut report)
     }
 
     /// Send what the copy has.
@@ -230,7 +232,11 @@ impl Begun {
         self,
         report: &mut dyn FnMut(&Carried, Progress),
     ) -> Result<Sent, HostError> {
-        Ok(self.sending.finish(&mut |progress| report(&self.way, progress))?)
+        let Self { sending, way, running, _dial } = self;
+        Ok(sending.finish(&mut |progress| {
+            running.tell(&way, progress);
+            report(&way, progress);
+        })?)
     }
 }
 

@@ -365,6 +365,16 @@ impl host_server::Host for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
+    async fn get_copy(
+        &self,
+        request: Request<api::GetCopyRequest>,
+    ) -> Answer<api::GetCopyResponse> {
+        let id = checked_migration(&request.into_inner().migration_id)?;
+        let told = self.0.copies.progress(&id);
+        let progress = told.map(|(way, progress)| describe(&way, progress));
+        Ok(Response::new(api::GetCopyResponse { progress }))
+    }
+
     async fn set_bandwidth(
         &self,
         request: Request<api::SetBandwidthRequest>,

@@ -6,7 +6,7 @@ use crate::{
     error::Error,
     fold::Progress,
     journal::{Journal, unix_ms},
-    live::Advance,
+    live::{Advance, Carried},
     phase::Phase,
     record::{End, Fact, MigrationId, Outcome, Record, Resumer},
 };
@@ -154,11 +154,8 @@ pub fn recorded(
 #[must_use]
 pub fn advanced(sequence: u64, advance: Advance) -> proto::MigrationEvent {
     let (phase, what) = match advance {
-        Advance::Copy { sent_bytes, covered_bytes, total_bytes, rate_bytes_per_s } => {
-            let progress =
-                proto::CopyProgress { sent_bytes, covered_bytes, total_bytes, rate_bytes_per_s };
-            (Phase::Copy, What::Copy(progress))
-        }
+        Advance::Capture(carried) => (Phase::Capture, What::Copy(copied(carried))),
+        Advance::Copy(carried) => (Phase::Copy, What::Copy(copied(carried))),
         Advance::Settle { unchanged_ms, settle_ms, changed_pages, watched_pages } => {
             let progress =
                 proto::SettleProgress { unchanged_ms, settle_ms, changed_pages, watched_pages };
@@ -174,4 +171,9 @@ pub fn advanced(sequence: u64, advance: Advance) -> proto::MigrationEvent {
         phase: phase.to_proto().into(),
         what: Some(what),
     }
+}
+
+fn copied(carried: Carried) -> proto::CopyProgress {
+    let Carried { sent_bytes, covered_bytes, total_bytes, rate_bytes_per_s } = carried;
+    proto::CopyProgress { sent_bytes, covered_bytes, total_bytes, rate_bytes_per_s }
 }

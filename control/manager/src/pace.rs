@@ -7,6 +7,8 @@ pub const CALL: Duration = Duration::from_secs(30);
 /// Limit of a call that goes through a guest's memory.
 pub const MEMORY_CALL: Duration = Duration::from_secs(900);
 
+/// How often it is asked how far RAM is that goes straight.
+pub const COPY_LOOK: Duration = Duration::from_millis(200);
 /// A copy without progress for this long is taken for broken; the receiver's last check is in it.
 pub const COPY_SILENCE: Duration = Duration::from_secs(120);
 

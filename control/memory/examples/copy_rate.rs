@@ -61,7 +61,7 @@ fn main() {
     let names = arguments.get(3).map_or("iperf3,plain,fresh,auto,tls,lz4", String::as_str);
     let dir = tempfile::tempdir_in("/dev/shm").expect("a directory on a tmpfs");
     let dir = dir.path();
-    let [certificate, key, ca] = authority::make(dir, "authority");
+    let [certificate, key, ca] = authority::make(dir, "authority", &["127.0.0.1"]);
     let identity = TlsIdentity::load(&TlsFiles { certificate, key, ca }).expect("identity");
     let noise = memory(dir, "noise", mib, false);
     let mixed = memory(dir, "mixed", mib, true);

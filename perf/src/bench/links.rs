@@ -60,7 +60,7 @@ fn measure(context: &Context) -> anyhow::Result<Outcome> {
     IPERF3.find()?;
     let place = Place::new("links")?;
     let source = memory::noise(&place.dir().join("source"), SIZE_BYTES, 1)?;
-    let [certificate, key, ca] = authority::make(place.dir(), "authority");
+    let [certificate, key, ca] = authority::make(place.dir(), "authority", &["127.0.0.1"]);
     let files = TlsFiles { certificate, key, ca };
     let begin = |name: &str, way| {
         Measured::begin(&place, name, &source, way).with_context(|| format!("copy over {name}"))

@@ -3,7 +3,12 @@
 //! The manager stays outside and reaches them by Unix sockets: what it moves shows on no interface, and what the hosts
 //! send each other on the link alone.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 
@@ -11,6 +16,9 @@ use crate::{
     lab::Lab,
     process::{Process, built, output, run},
 };
+
+#[path = "../../../control/memory/examples/authority/mod.rs"]
+mod authority;
 
 /// Names of the hosts, in the inventory and as namespaces.
 pub const HOSTS: [&str; 2] = ["host-a", "host-b"];
@@ -23,11 +31,20 @@ const READY: Duration = Duration::from_secs(20);
 /// What the link carries at most, each way.
 pub const LINK_MBIT: u64 = 400;
 
+/// What differs between hosts that are apart.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// They prove to each other who they are, and send nothing in the clear.
+    pub tls: bool,
+    /// Most that they keep of RAM as of T0.
+    pub twin_memory_bytes: Option<u64>,
+}
+
 /// Two running `tidegate-hostd`.
 pub struct Apart {
     /// The processes, source's host first.
     pub hosts: [Process; 2],
-    dir: std::path::PathBuf,
+    dir: PathBuf,
 }
 
 /// Bytes over an interface.
@@ -50,8 +67,9 @@ impl Apart {
     ///
     /// # Errors
     /// When one of it fails.
-    pub fn start(lab: &Lab) -> anyhow::Result<Self> {
+    pub fn start(lab: &Lab, settings: Settings) -> anyhow::Result<Self> {
         remove();
+        configure(lab.dir(), settings)?;
         for host in HOSTS {
             run(Command::new("ip").args(["netns", "add", host]))?;
         }
@@ -160,35 +178,63 @@ fn remove() {
     }
 }
 
-fn start(dir: &Path, host: usize) -> anyhow::Result<Process> {
-    let (name, address) = (HOSTS[host], ADDRESSES[host]);
-    let under = |sub: &str| dir.join(format!("{name}-{sub}")).display().to_string();
-    let config = dir.join(format!("{name}.toml"));
-    let endpoint = endpoint(dir, host);
-    let text = format!(
-        r#"name = "{name}"
+/// Where a host's configuration is.
+fn configuration(dir: &Path, host: usize) -> PathBuf {
+    dir.join(format!("{}.toml", HOSTS[host]))
+}
+
+/// Write both configurations.
+fn configure(dir: &Path, settings: Settings) -> anyhow::Result<()> {
+    let security = if settings.tls {
+        let files = authority::make(dir, "hosts", &ADDRESSES);
+        let [certificate, key, ca] = files.map(|file| file.display().to_string());
+        format!(
+            r#"require_encryption = true
+
+[data.tls]
+certificate = "{certificate}"
+key = "{key}"
+ca = "{ca}""#
+        )
+    } else {
+        "plain = true".to_owned()
+    };
+    let kept = settings.twin_memory_bytes.map(|bytes| format!("twin_memory_bytes = {bytes}"));
+    let kept = kept.unwrap_or_default();
+    for (host, name) in HOSTS.iter().enumerate() {
+        let under = |sub: &str| dir.join(format!("{name}-{sub}")).display().to_string();
+        let (address, endpoint) = (ADDRESSES[host], endpoint(dir, host));
+        let text = format!(
+            r#"name = "{name}"
 state_dir = "{}"
 memory_dir = "{}"
 twin_dir = "{}"
+{kept}
 
 [api]
 listen = ["{endpoint}"]
 
 [data]
 listen = "{address}:{PORT}"
-plain = true
+{security}
 
 [qemu]
 binary = "qemu-system-x86_64"
 "#,
-        under("state"),
-        under("memory"),
-        under("twin"),
-    );
-    fs::write(&config, text)?;
+            under("state"),
+            under("memory"),
+            under("twin"),
+        );
+        fs::write(configuration(dir, host), text)?;
+    }
+    Ok(())
+}
+
+fn start(dir: &Path, host: usize) -> anyhow::Result<Process> {
+    let name = HOSTS[host];
     let program = built("tidegate-hostd")?;
     let mut command = within(name, &program.display().to_string());
-    command.arg("--config").arg(config);
+    command.arg("--config").arg(configuration(dir, host));
     let mut process = Process::start(name, &mut command, dir)?;
     process.wait_for("host started", READY)?;
     Ok(process)

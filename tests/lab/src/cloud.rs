@@ -54,7 +54,7 @@ pub struct CloudOptions {
     /// More of `manager.toml`.
     pub inventory: String,
     /// Two hosts with namespaces of their own, instead of one in the manager.
-    pub apart: bool,
+    pub apart: Option<apart::Settings>,
 }
 
 impl Cloud {
@@ -68,8 +68,8 @@ impl Cloud {
         let (manager, mut host) = (unix("manager.sock"), unix("host.sock"));
         let mut inventory = options.inventory.clone();
         let mut apart = None;
-        if options.apart {
-            apart = Some(Apart::start(lab)?);
+        if let Some(settings) = options.apart {
+            apart = Some(Apart::start(lab, settings)?);
             host = apart::endpoint(&dir, 0);
             for (number, name) in apart::HOSTS.iter().enumerate() {
                 let endpoint = apart::endpoint(&dir, number);

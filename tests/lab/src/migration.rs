@@ -187,8 +187,8 @@ impl Migrating {
         let migration = self.ended(rig, limit, watch)?;
         let status = self.process.wait(Duration::from_secs(5))?;
         anyhow::ensure!(status.success(), "tidegate migrate: {status}\n{}", self.process.printed());
-        let phases = phases(&self.heard.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(Completed { migration, phases })
+        let heard = std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(Completed { migration, phases: phases(&heard), heard })
     }
 }
 
@@ -198,34 +198,45 @@ pub struct Completed {
     pub migration: Migration,
     /// Its phases, by when the command said that they started and finished.
     pub phases: Vec<report::Phase>,
+    heard: Vec<Heard>,
 }
 
-/// A phase's start or finish, and when the command said so.
+impl Completed {
+    /// What the command said of a phase while that ran or at its end, each as the object it printed.
+    pub fn said(&self, phase: &str, event: &str) -> Vec<&Value> {
+        let fits = |heard: &&Heard| heard.phase == phase && heard.is(event);
+        self.heard.iter().filter(fits).map(|heard| &heard.said).collect()
+    }
+}
+
+/// What the command said of a phase, and when.
 struct Heard {
     at_us: u64,
     phase: String,
-    started: bool,
+    said: Value,
+}
+
+impl Heard {
+    fn is(&self, event: &str) -> bool {
+        self.said["event"] == event
+    }
 }
 
 /// Lines of the command that are not about a phase are nothing here.
 fn heard(line: &str, at_us: u64) -> Option<Heard> {
-    let event: Value = serde_json::from_str(line).ok()?;
-    let started = match event["event"].as_str()? {
-        "started" => true,
-        "finished" => false,
-        _ => return None,
-    };
-    Some(Heard { at_us, phase: event["phase"].as_str()?.to_owned(), started })
+    let said: Value = serde_json::from_str(line).ok()?;
+    let phase = said["phase"].as_str()?.to_owned();
+    Some(Heard { at_us, phase, said })
 }
 
 /// Phases from their starts and finishes. One that was not finished is none.
 fn phases(heard: &[Heard]) -> Vec<report::Phase> {
     let finished = |start: &Heard| {
-        let mut ends = heard.iter().filter(|heard| !heard.started && heard.phase == start.phase);
+        let mut ends = heard.iter().filter(|it| it.is("finished") && it.phase == start.phase);
         let us = ends.next()?.at_us.saturating_sub(start.at_us);
         Some(report::Phase { name: start.phase.clone(), ms: ms(us) })
     };
-    heard.iter().filter(|heard| heard.started).filter_map(finished).collect()
+    heard.iter().filter(|heard| heard.is("started")).filter_map(finished).collect()
 }
 
 /// Whether a process with this number exists and is not only waiting to be collected.

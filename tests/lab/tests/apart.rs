@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use tidegate_api::manager::Phase;
 use tidegate_lab::{
     Mode, Rig,
-    apart::{self, Apart, HOSTS, LINK_MBIT},
+    apart::{self, Apart, HOSTS, LINK_MBIT, Settings},
     client::{Order, Record},
     clients::Clients,
     cloud::{CloudOptions, succeed},
-    migration::Migrating,
+    migration::{Completed, Migrating},
     process::{output, wait_until},
     rig::{DESTINATION, Options, SOURCE},
 };
@@ -19,8 +20,8 @@ const LIMIT: Duration = Duration::from_secs(90);
 const NOISE_BYTES: u64 = 64 * 1024;
 const OPEN: u32 = 10;
 
-fn rig(mode: Mode) -> (Rig, Clients) {
-    let cloud = CloudOptions { apart: true, ..CloudOptions::default() };
+fn rig(mode: Mode, settings: Settings) -> (Rig, Clients) {
+    let cloud = CloudOptions { apart: Some(settings), ..CloudOptions::default() };
     let rig = Rig::start(&Options { cloud, ..Options::new(mode) }).expect("a rig");
     let mut clients = rig.clients().expect("clients");
     clients.order(&Order::Open { first: 0, count: OPEN, interval_ms: 20 }).expect("opened");
@@ -32,9 +33,9 @@ fn rig(mode: Mode) -> (Rig, Clients) {
     (rig, clients)
 }
 
-/// Migrate, and see over which interfaces memory went.
-fn migrate(mode: Mode, finish: &[&str], closes: bool) {
-    let (rig, mut clients) = rig(mode);
+/// Migrate, and see over which interfaces memory went; the migration's end.
+fn migrate(mode: Mode, settings: Settings, finish: &[&str], closes: bool) -> Completed {
+    let (rig, mut clients) = rig(mode, settings);
     let apart: &Apart = rig.cloud.apart.as_ref().expect("two hosts");
     let (outside, link) = (apart::outside().expect("read"), apart.over_link().expect("read"));
     let began = std::time::Instant::now();
@@ -87,19 +88,40 @@ fn migrate(mode: Mode, finish: &[&str], closes: bool) {
     let delete = output(&mut rig.cloud.tidegate_on(&endpoint, delete).expect("built"));
     succeed(&delete.expect("runs")).expect("deleted");
     rig.stop().expect("everything ends well");
+    completed
 }
 
 #[test]
 fn a_booted_destination_is_merged_over_the_hosts_own_link() {
-    migrate(Mode::Nat, &[], true);
+    migrate(Mode::Nat, Settings::default(), &[], true);
 }
 
 #[test]
 fn a_clone_is_merged_over_the_hosts_own_link() {
-    migrate(Mode::L2, &[], true);
+    migrate(Mode::L2, Settings::default(), &[], true);
 }
 
+/// Neither host has room for RAM as of T0, and they do not trust their link.
 #[test]
-fn a_mirror_is_made_over_the_hosts_own_link() {
-    migrate(Mode::L2, &["--finish", "mirror"], false);
+fn a_mirror_s_ram_goes_straight_over_tls() {
+    let settings = Settings { tls: true, twin_memory_bytes: Some(0) };
+    let order = ["--finish", "mirror", "--capture", "passes"];
+    let completed = migrate(Mode::L2, settings, &order, false);
+    let number = |of: &Value, field: &str| of[field].as_u64().expect("a number");
+    let told = completed.said("capture", "finished");
+    let detail = told.first().and_then(|it| it["detail"].as_str()).expect("it was captured");
+    assert!(detail.contains("; RAM straight to the destination's host, "), "{detail}");
+    // It was seen going.
+    let seen = completed.said("capture", "copy");
+    println!("{detail}; seen {} times", seen.len());
+    assert!(seen.len() > 2, "{seen:?}");
+    for pair in seen.windows(2) {
+        for field in ["sent_bytes", "covered_bytes"] {
+            assert!(number(pair[0], field) <= number(pair[1], field), "{seen:?}");
+        }
+    }
+    let (first, last) = (seen[0], seen[seen.len() - 1]);
+    assert!(number(last, "sent_bytes") > number(first, "sent_bytes"), "{seen:?}");
+    assert!(number(last, "covered_bytes") <= number(last, "total_bytes"), "{seen:?}");
+    assert!(seen.iter().any(|it| number(it, "rate_bytes_per_s") > 0), "{seen:?}");
 }

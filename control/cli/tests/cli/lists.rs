@@ -553,6 +553,13 @@ impl Host for FakeHost {
         unscripted()
     }
 
+    async fn get_copy(
+        &self,
+        _: Request<host::GetCopyRequest>,
+    ) -> Result<Response<host::GetCopyResponse>, Status> {
+        unscripted()
+    }
+
     async fn set_bandwidth(
         &self,
         _: Request<host::SetBandwidthRequest>,

@@ -91,6 +91,7 @@ fn stream(state: MigrationState) -> Vec<Result<MigrationEvent, Status>> {
     vec![
         event(1, Phase::Takeover, What::Started(PhaseStarted {})),
         event(2, Phase::Takeover, What::Finished(finished)),
+        event(2, Phase::Capture, What::Copy(copy)),
         event(2, Phase::Copy, What::Copy(copy)),
         event(2, Phase::Drain, What::Drain(DrainProgress { old_sessions: 7, new_sessions: 3 })),
         ended(3, state),
@@ -142,7 +143,12 @@ async fn every_event_is_an_object_and_the_last_is_the_migration() {
     let events: Vec<_> = objects.iter().map(|it| it["event"].as_str().expect("event")).collect();
     assert_eq!(
         events,
-        ["plan", "accepted", "started", "finished", "copy", "drain", "ended", "migration"]
+        ["plan", "accepted", "started", "finished", "copy", "copy", "drain", "ended", "migration"]
+    );
+    // RAM that goes straight.
+    assert_eq!(
+        (&objects[4]["phase"], &objects[4]["covered_bytes"]),
+        (&json!("capture"), &json!(20))
     );
     assert_eq!(objects[0]["checks"][0]["name"], "switch reachable");
     assert_eq!(
@@ -153,14 +159,14 @@ async fn every_event_is_an_object_and_the_last_is_the_migration() {
         })
     );
     assert_eq!(
-        objects[4],
+        objects[5],
         json!({
             "event": "copy", "sequence": 2, "unix_ms": 1002, "phase": "copy",
             "sent_bytes": 10, "covered_bytes": 20, "total_bytes": 40, "rate_bytes_per_s": 5,
         })
     );
     assert_eq!(
-        objects[7],
+        objects[8],
         json!({
             "event": "migration", "id": "m-1", "state": "completed", "phase": "drain",
             "message": "", "started_unix_ms": 1000,

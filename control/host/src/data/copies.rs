@@ -1,13 +1,13 @@
-//! Copies that this host sends, by migration: their bandwidth can be changed and they can be ended.
+//! Copies that this host sends, by migration: their bandwidth can be changed, they can be ended, and it is known how far they are.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
 };
 
-use tidegate_memory::copy::Controls;
+use tidegate_memory::copy::{Controls, Progress};
 
-use crate::migration::locked;
+use crate::{migration::locked, send::Carried};
 
 /// The copies this host sends.
 #[derive(Clone, Default)]
@@ -18,6 +18,8 @@ struct Entry {
     /// What SetBandwidth said last: it outlives the copy that ran then.
     cap: Option<Option<u64>>,
     running: Option<Arc<Controls>>,
+    /// What was told of the copy that runs.
+    told: Option<(Carried, Progress)>,
 }
 
 /// A copy that runs as long as this lives.
@@ -52,6 +54,11 @@ impl Copies {
         }
     }
 
+    /// How far the copy is that runs for a migration.
+    pub(crate) fn progress(&self, id: &str) -> Option<(Carried, Progress)> {
+        locked(&self.0).get(id)?.told.clone()
+    }
+
     /// End a migration's copy for good.
     pub(crate) fn forget(&self, id: &str, reason: &str) {
         if let Some(controls) = locked(&self.0).remove(id).and_then(|entry| entry.running) {
@@ -68,10 +75,19 @@ impl Copies {
     }
 }
 
+impl Running {
+    /// So far is it.
+    pub(crate) fn tell(&self, way: &Carried, progress: Progress) {
+        if let Some(entry) = locked(&self.copies.0).get_mut(&self.id) {
+            entry.told = Some((way.clone(), progress));
+        }
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(entry) = locked(&self.copies.0).get_mut(&self.id) {
-            entry.running = None;
+            (entry.running, entry.told) = (None, None);
         }
     }
 }
@@ -79,6 +95,20 @@ impl Drop for Running {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_is_told_of_while_it_runs() {
+        let copies = Copies::default();
+        assert_eq!(copies.progress("m1"), None);
+        let copy = copies.begin("m1", None);
+        assert_eq!(copies.progress("m1"), None, "nothing is known yet");
+        let progress = Progress { sent_bytes: 5, ..Progress::default() };
+        copy.tell(&Carried::default(), progress);
+        assert_eq!(copies.progress("m1"), Some((Carried::default(), progress)));
+        assert_eq!(copies.progress("m2"), None);
+        drop(copy);
+        assert_eq!(copies.progress("m1"), None);
+    }
 
     #[test]
     fn a_bandwidth_that_was_set_is_that_of_the_next_attempt_too() {

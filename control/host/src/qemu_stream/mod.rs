@@ -97,6 +97,14 @@ impl Twin<'_> {
             Self::Leaving(window) => window.put(offset, page),
         }
     }
+
+    /// A page that is zeros, as it was from the beginning: touching it would only take memory.
+    fn leave_out(&self) {
+        match self {
+            Self::Kept(_) => {}
+            Self::Leaving(window) => window.leave_out(),
+        }
+    }
 }
 
 /// What has arrived so far. Written by who reads the stream, read by who drives the capture. Relaxed: nothing hangs on

@@ -198,9 +198,10 @@ impl<'a> Ram<'a> {
         }
         match &mut block.place {
             Place::Twin(twin, written) => {
-                // Never written means zeros already, and touching it would only take memory.
                 if written.remove(offset as usize / PAGE_BYTES) {
                     twin.write(offset, &[0; PAGE_BYTES]).map_err(|error| unwritten(at, &error))?;
+                } else {
+                    twin.leave_out();
                 }
             }
             Place::Loose(all) => all[offset as usize..][..PAGE_BYTES].fill(0),

@@ -3,8 +3,14 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
-    os::unix::net::UnixStream,
-    path::Path,
+    net::Shutdown,
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -224,21 +230,60 @@ async fn a_migration_that_is_given_up_while_its_source_is_captured_leaves_nothin
     capture(&mut host, "m1", CaptureWay::Passes).await;
 }
 
+/// Stand between the host and a guest's monitor until what this gives is renamed to the monitor's socket. QEMU hangs once it has
+/// stopped the guest, before the host hears of that.
+fn hang_at_stop(guest: &api::Guest, pid: Pid) -> PathBuf {
+    let socket = PathBuf::from(&guest.qmp_socket);
+    let behind = socket.with_extension("behind");
+    fs::rename(&socket, &behind).expect("moved");
+    let hosts = UnixListener::bind(&socket).expect("in its place");
+    let monitor = behind.clone();
+    thread::spawn(move || {
+        for host in hosts.incoming().map_while(Result::ok) {
+            let Ok(qemu) = UnixStream::connect(&monitor) else { return };
+            let stops = Arc::new(AtomicBool::new(false));
+            let (asks, asked) = (host.try_clone().expect("cloned"), qemu.try_clone());
+            let stopping = stops.clone();
+            thread::spawn(move || {
+                pass_on(asks, asked.expect("cloned"), |line| {
+                    stopping.fetch_or(line.contains("\"stop\""), Ordering::SeqCst);
+                });
+            });
+            thread::spawn(move || {
+                pass_on(qemu, host, |line| {
+                    if line.contains("\"return\"") && stops.swap(false, Ordering::SeqCst) {
+                        kill_process(pid, Signal::STOP).expect("stopped");
+                    }
+                });
+            });
+        }
+    });
+    behind
+}
+
+/// Pass lines on, each after `heard` was told, until one side has closed.
+fn pass_on(from: UnixStream, mut to: UnixStream, heard: impl Fn(&str)) {
+    for line in BufReader::new(from).lines().map_while(Result::ok) {
+        heard(&line);
+        if writeln!(to, "{line}").is_err() {
+            break;
+        }
+    }
+    // Closed already is fine.
+    let _ = to.shutdown(Shutdown::Both);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_that_could_not_be_continued_is_remembered() {
     let mut host = Rig::new("h").await;
     let guest = start(&mut host).await;
     let pid = Pid::from_raw(guest.pid as i32).expect("pid");
-    let mut client = host.client.clone();
-    let capturing =
-        tokio::spawn(async move { client.capture(order("m1", CaptureWay::Stop)).await });
-    let ram = host.config.twin_dir.join("m1/ram");
-    begun(&ram).await;
-    // It is paused now, and will neither save its devices nor continue.
-    kill_process(pid, Signal::STOP).expect("stopped");
-    let (_, message) = refusal(capturing.await.expect("no panic"));
+    let monitor = hang_at_stop(&guest, pid);
+    // It is paused, and will neither save its devices nor continue.
+    let (_, message) = refusal(host.client.capture(order("m1", CaptureWay::Stop)).await);
     assert!(message.contains("nothing came for"), "{message}");
     kill_process(pid, Signal::CONT).expect("goes on");
+    fs::rename(&monitor, &guest.qmp_socket).expect("moved back");
     host.stop().await;
     host.restart().await;
     assert_eq!(host.state("web").await, api::GuestState::Running);

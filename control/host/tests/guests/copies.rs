@@ -209,15 +209,17 @@ async fn a_receiver_that_is_killed_goes_on_where_it_was() {
     );
 }
 
+/// Of a host that sends and takes memory over TLS only, from whoever this authority knows.
+pub(crate) fn proven(dir: &Path, authority: &str) -> DataConfig {
+    let [certificate, key, ca] = authority::make(dir, authority, &["127.0.0.1"]);
+    let tls = Some(TlsConfig { certificate, key, ca });
+    DataConfig { tls, require_encryption: true, ..DataConfig::default() }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hosts_prove_to_each_other_who_they_are() {
     let dir = tempfile::tempdir().expect("dir");
-    let data = |authority: &str| {
-        let [certificate, key, ca] = authority::make(dir.path(), authority);
-        let tls = Some(TlsConfig { certificate, key, ca });
-        DataConfig { tls, require_encryption: true, ..DataConfig::default() }
-    };
-    let ours = data("ours");
+    let ours = proven(dir.path(), "ours");
     let (mut a, mut b) = (Rig::with("a", ours.clone()).await, Rig::with("b", ours).await);
     captured(&mut a).await;
     let endpoint = b.prepare(spec("web-2"), true).await;
@@ -225,7 +227,7 @@ async fn hosts_prove_to_each_other_who_they_are() {
     assert!(sent.done, "{sent:?}");
     assert_same(&a, &b.config.memory_dir);
 
-    let mut stranger = Rig::with("s", data("strangers")).await;
+    let mut stranger = Rig::with("s", proven(dir.path(), "strangers")).await;
     let endpoint = stranger.prepare(spec("web-2"), true).await;
     let message = a.send(&endpoint).await.expect_err("a stranger");
     assert!(message.contains("UnknownIssuer"), "{message}");

@@ -1,7 +1,14 @@
 //! The daemon is killed behind every step of a migration: what it had answered holds, and asking again changes nothing.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::{fs::FileExt as _, net::UnixStream},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tidegate_api::host as api;
 use tidegate_region::MergeType;
 
@@ -234,6 +241,85 @@ async fn an_image_is_carried_through() {
     host.forgotten().await;
 }
 
+/// When in a straight capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// The guest runs.
+    Passes,
+    /// The guest stands, and QEMU still sends.
+    LastPass,
+    /// The guest stands, for an audit. QEMU has sent everything, and not all of it has left for the other host.
+    Sent,
+}
+
+impl At {
+    /// So slowly that it can be met.
+    fn mbps(self) -> u64 {
+        if self == Self::Passes { 64 } else { 256 }
+    }
+}
+
+/// A monitor of a guest beside that of its host.
+struct Monitor(BufReader<UnixStream>);
+
+impl Monitor {
+    fn connect(path: &Path) -> Self {
+        let mut stream = UnixStream::connect(path).expect("a monitor");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+        stream.write_all(b"{\"execute\": \"qmp_capabilities\"}\n").expect("written");
+        let mut monitor = Self(BufReader::new(stream));
+        monitor.hear(&["\"return\""]);
+        monitor
+    }
+
+    /// Wait for a line in which all of this is.
+    fn hear(&mut self, parts: &[&str]) {
+        let mut line = String::new();
+        while line.is_empty() || !parts.iter().all(|part| line.contains(part)) {
+            line.clear();
+            assert!(self.0.read_line(&mut line).expect("a line") > 0, "{parts:?}: it is closed");
+        }
+    }
+}
+
+impl Killed {
+    /// What the guest rewrites, as it is now.
+    fn rewritten(&self, guest: &str) -> Vec<u8> {
+        let mut bytes = vec![0; (straight::GUEST.rewritten_mib as usize) << 20];
+        let ram = fs::File::open(self.file(guest, "ram")).expect("ram");
+        ram.read_exact_at(&mut bytes, u64::from(rewriter::WRITES_FROM)).expect("read");
+        bytes
+    }
+
+    fn assert_stands(&self) {
+        let before = self.rewritten("web");
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(self.rewritten("web") == before, "it runs");
+    }
+
+    /// Kill the daemon in the middle of a straight capture, and start it again.
+    async fn kill_in_capture(&mut self, at: At, monitor: &mut Monitor) {
+        // It stands for a moment at the start.
+        monitor.hear(&["\"MIGRATION\"", "\"setup\""]);
+        monitor.hear(&["\"RESUME\""]);
+        match at {
+            At::Passes => {}
+            At::LastPass => {
+                monitor.hear(&["\"STOP\""]);
+                let pid = Pid::from_raw(self.daemon.process.id() as i32).expect("pid");
+                kill_process(pid, Signal::STOP).expect("stopped");
+                self.assert_stands();
+            }
+            At::Sent => {
+                monitor.hear(&["\"MIGRATION\"", "\"completed\""]);
+                self.daemon.process.kill().expect("killed");
+                self.assert_stands();
+            }
+        }
+        self.kill().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_straight_capture_is_undone() {
     // What it writes would be packed into next to nothing.
@@ -241,21 +327,34 @@ async fn a_straight_capture_is_undone() {
     let mut host = Killed::configured(lines).await;
     let kernel = host.dir.path().join("rewriter");
     fs::write(&kernel, straight::GUEST.kernel()).expect("kernel");
-    let request = api::StartGuestRequest { spec: Some(straight::guest(&kernel, "web")) };
+    let monitor = host.dir.path().join("monitor");
+    let listen = format!("unix:{},server=on,wait=off", monitor.display());
+    let spec = api::GuestSpec {
+        extra_args: vec!["-qmp".into(), listen],
+        ..straight::guest(&kernel, "web")
+    };
+    let request = api::StartGuestRequest { spec: Some(spec) };
     let source = host.daemon.client.start_guest(request).await.expect("started").into_inner();
     rewriter::ready(&source.console_path).await;
     let twin = host.dir.path().join("twin/m1");
     let destination = straight::guest(&kernel, "web-2");
-    for _ in 0..2 {
+    let mut monitor = Monitor::connect(&monitor);
+    for at in [At::Passes, At::LastPass, At::Sent] {
         let data = host.daemon.prepare(destination.clone()).await;
         let mut client = host.daemon.client.clone();
-        let slowly = straight::order(&data, 64);
+        let slowly =
+            api::CaptureRequest { audit: at == At::Sent, ..straight::order(&data, at.mbps()) };
         let capturing = tokio::spawn(async move { client.capture(slowly).await });
         straight::begun(&twin).await;
-        host.kill().await;
+        host.kill_in_capture(at, &mut monitor).await;
         capturing.await.expect("no panic").expect_err("its host was killed");
-        assert_eq!(host.guest("web").await, source, "it goes on");
-        assert!(!twin.exists(), "pages that were on their way");
+        assert_eq!(host.guest("web").await, source, "{at:?}: it goes on");
+        assert!(!twin.exists(), "{at:?}: pages that were on their way");
+        let before = host.rewritten("web");
+        let until = Instant::now() + Duration::from_secs(20);
+        while host.rewritten("web") == before {
+            assert!(Instant::now() < until, "{at:?}: it stands");
+        }
     }
     let data = host.daemon.prepare(destination).await;
     let captured = host.daemon.client.capture(straight::order(&data, 0)).await;

@@ -13,7 +13,7 @@ use tidegate_region::MergeType;
 use tonic::Code;
 
 use super::{
-    copies::{Daemon, configure},
+    copies::{Daemon, configure, proven},
     image::{apply, goes_on, same, sent},
     rewriter::{self, Rewriter},
     rig::{COUNTER, REGION_BYTES, Rig, format_region, number, refusal, spec, write},
@@ -35,8 +35,13 @@ pub(crate) fn guest(kernel: &Path, name: &str) -> api::GuestSpec {
 
 /// A host that keeps no RAM, with a guest `web` that rewrites a part of its own.
 async fn writing() -> (Rig, api::GuestSpec) {
+    writing_at(DataConfig::default()).await
+}
+
+/// The same, on a host that sends so.
+async fn writing_at(data: DataConfig) -> (Rig, api::GuestSpec) {
     // What it writes would be packed into next to nothing.
-    let data = DataConfig { compression: Compressing::Off, ..DataConfig::default() };
+    let data = DataConfig { compression: Compressing::Off, ..data };
     let mut a = Rig::configured("a", data, Some(0)).await;
     let kernel = a.dir.path().join("rewriter");
     fs::write(&kernel, GUEST.kernel()).expect("kernel");
@@ -84,10 +89,28 @@ pub(crate) async fn begun(twin: &Path) {
     }
 }
 
+/// How far it is.
+async fn progress(a: &mut Rig) -> Option<api::SendProgress> {
+    let asked = a.client.get_copy(api::GetCopyRequest { migration_id: id() }).await;
+    asked.expect("answered").into_inner().progress
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_captured_is_at_the_destination_and_hashes_are_kept() {
+    let dir = tempfile::tempdir().expect("dir");
+    let proven = |authority: &str| proven(dir.path(), authority);
+    // With an audit in the clear, without over TLS.
     for audit in [true, false] {
-        let ((mut a, destination), mut b) = (writing().await, Rig::new("b").await);
+        let how = if audit { DataConfig::default() } else { proven("ours") };
+        let (mut a, destination) = writing_at(how.clone()).await;
+        if !audit {
+            let mut stranger = Rig::with("s", proven("strangers")).await;
+            let data = stranger.prepare(destination.clone(), true).await;
+            let (_, message) = refusal(a.client.capture(order(&data, 0)).await);
+            assert!(message.contains("UnknownIssuer"), "{message}");
+            assert_gone(&a);
+        }
+        let mut b = Rig::with("b", how).await;
         let data = b.prepare(destination.clone(), true).await;
         let request = api::CaptureRequest { audit, ..order(&data, 0) };
         let report = a.client.capture(request.clone()).await.expect("captured").into_inner();
@@ -214,6 +237,14 @@ async fn a_slow_way_holds_qemu_up_and_not_the_guest() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(!capturing.is_finished(), "the cap is kept");
+    let so_far = progress(&mut a).await.expect("it is on its way");
+    println!("{so_far:?}");
+    assert_eq!((so_far.total_bytes, &*so_far.transport, so_far.done), (RAM_BYTES, "tcp", false));
+    assert!((4 << 20..36 << 20).contains(&so_far.sent_bytes), "{so_far:?}");
+    // What lies below the guest's kernel and around it is zeros, and comes first.
+    assert!(so_far.covered_bytes > so_far.sent_bytes + (8 << 20), "{so_far:?}");
+    assert!(so_far.covered_bytes < RAM_BYTES / 2, "{so_far:?}");
+    assert!((1_000_000..12_000_000).contains(&so_far.rate_bytes_per_s), "{so_far:?}");
     let others = REGION_BYTES + (1 << 20);
     assert!(most > WINDOW_BYTES / 4 && most <= WINDOW_BYTES + others, "{most} bytes were here");
     let lifted = api::SetBandwidthRequest { migration_id: id(), mbps: 0 };
@@ -221,6 +252,7 @@ async fn a_slow_way_holds_qemu_up_and_not_the_guest() {
     let report = capturing.await.expect("no panic").expect("captured").into_inner();
     println!("{most} bytes were here, {report:?}");
     assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    assert_eq!(progress(&mut a).await, None, "nothing is on its way any more");
     GUEST.progress(&b.memory("web-2", "ram"));
 }
 

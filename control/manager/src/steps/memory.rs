@@ -1,7 +1,9 @@
 //! Steps on the guests' memory: capture, copy, diff, merge.
 
+use std::convert::Infallible;
+
 use tidegate_api::host::{self as proto, host_client::HostClient};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
 use super::Work;
@@ -9,7 +11,7 @@ use crate::{
     error::Error,
     hold, link,
     live::{self, Advance},
-    pace::{CALL, COPY_SILENCE, MEMORY_CALL, Pace},
+    pace::{CALL, COPY_LOOK, COPY_SILENCE, MEMORY_CALL, Pace},
     peers::Peer,
     phase::Phase,
     record::{Outcome, Straight},
@@ -53,7 +55,15 @@ pub(super) async fn capture(work: &Work) -> Result<Outcome, Error> {
         audit: false,
         straight,
     };
+    let goes_straight = request.straight.is_some();
+    let mut looks = host.clone();
     let call = captured(peer, &mut host, request, work.pace, *twin_bytes);
+    let call = async {
+        tokio::select! {
+            report = call => report,
+            never = tell(work, peer, &mut looks), if goes_straight => match never {},
+        }
+    };
     let (report, held_packets) = match &port {
         Some(port) => hold::while_held(switch, port, work.pace.hold_again, call).await,
         None => (call.await, None),
@@ -97,6 +107,20 @@ async fn captured(
                 peer.answer("GetStatus", CALL, there).await?;
             }
             (asked, _) => return asked,
+        }
+    }
+}
+
+/// Tell watchers how far RAM is that goes straight, for as long as this is waited for.
+async fn tell(work: &Work, peer: &Peer, host: &mut HostClient<Channel>) -> Infallible {
+    loop {
+        sleep(COPY_LOOK).await;
+        let call = host.get_copy(proto::GetCopyRequest { migration_id: work.id.to_string() });
+        // Whoever does not answer is found out by the capture; a host of an earlier version does not know this call.
+        if let Ok(proto::GetCopyResponse { progress: Some(progress) }) =
+            peer.answer("GetCopy", CALL, call).await
+        {
+            live::advance(&work.live, Advance::Capture((&progress).into()));
         }
     }
 }
@@ -155,15 +179,7 @@ pub(super) async fn copy(work: &Work) -> Result<Outcome, Error> {
                 call: "SendTwin",
                 reason: "it ended before the receiver had confirmed".to_owned(),
             })?;
-        live::advance(
-            &work.live,
-            Advance::Copy {
-                sent_bytes: progress.sent_bytes,
-                covered_bytes: progress.covered_bytes,
-                total_bytes: progress.total_bytes,
-                rate_bytes_per_s: progress.rate_bytes_per_s,
-            },
-        );
+        live::advance(&work.live, Advance::Copy((&progress).into()));
         if progress.done {
             return Ok(Outcome::Copy {
                 sent_bytes: progress.sent_bytes,

@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod carriage;
+mod copies;
 mod fakes;
 mod families;
+mod holds;
 mod link;
 mod migrations;
 mod mirror;
@@ -11,6 +13,9 @@ mod policies;
 mod preflight;
 mod process;
 mod ready;
+mod restarts;
 mod service;
 mod sessions;
+mod source_gone;
+mod straight;
 mod tunnels;

@@ -10,7 +10,7 @@ use tidegate_manager::{
     record::{Fact, MigrationId},
 };
 
-use crate::fakes::{Fault, GENERATION, Lab, finished, order, recorded};
+use crate::fakes::{Fault, GENERATION, Lab, finished, order, recorded, started};
 
 fn mirror(new_sessions: NewSessions) -> MigrationSpec {
     MigrationSpec {
@@ -22,11 +22,6 @@ fn mirror(new_sessions: NewSessions) -> MigrationSpec {
 
 fn hold() -> MigrationSpec {
     mirror(NewSessions::Hold)
-}
-
-/// The journal says that `phase` has begun.
-fn started(phase: Phase) -> impl Fn(&Fact) -> bool {
-    move |fact| *fact == Fact::Started { phase }
 }
 
 /// A migration to its end, and what its journal tells.

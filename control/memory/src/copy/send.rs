@@ -86,6 +86,7 @@ pub struct Sending {
     before: Vec<bool>,
     /// When the receiver last heard something.
     asked_at: Instant,
+    reporter: Reporter,
     shared: Shared,
 }
 
@@ -192,7 +193,8 @@ impl Sending {
         let halted = AtomicBool::new(false);
         let shared = Shared { layout, sources, known, data, controls, gauge, halted };
         let (path, before, asked_at) = (transport.name(), plan.committed, Instant::now());
-        Ok(Self { control, lanes, path, before, asked_at, shared })
+        let reporter = Reporter::default();
+        Ok(Self { control, lanes, path, before, asked_at, reporter, shared })
     }
 
     /// The data path that was chosen.
@@ -221,8 +223,9 @@ impl Sending {
     ///
     /// # Errors
     /// As [`Self::finish`].
-    pub fn keep_up(&mut self) -> Result<(), MemoryError> {
+    pub fn keep_up(&mut self, report: &mut dyn FnMut(Progress)) -> Result<(), MemoryError> {
         let (control, shared) = (&mut *self.control, &self.shared);
+        report(self.reporter.read(&shared.gauge));
         let mut conversation = Conversation { control, shared, asked_at: self.asked_at };
         let said = shared.check().and_then(|()| conversation.keep_up());
         self.asked_at = conversation.asked_at;
@@ -314,7 +317,7 @@ impl Sending {
         let (control, shared) = (&mut *self.control, &self.shared);
         shared.look_anew()?;
         let mut conversation = Conversation { control, shared, asked_at: Instant::now() };
-        let mut reporter = Reporter::default();
+        let reporter = &mut self.reporter;
         let crew = Crew::new(shared, work);
         let outcome = crew.run(&mut self.lanes, |next| {
             report(reporter.read(&shared.gauge));

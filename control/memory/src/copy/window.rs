@@ -54,6 +54,8 @@ struct State {
     leaving_pages: u64,
     /// Most pages that were here.
     most_pages: u64,
+    /// Pages that are zeros and need not be put.
+    zero_pages: u64,
     limited: bool,
     /// Somebody waits for room.
     full: bool,
@@ -94,6 +96,7 @@ impl Window {
             noted: Vec::new(),
             leaving_pages: 0,
             most_pages: 0,
+            zero_pages: 0,
             limited: true,
             full: false,
             over: false,
@@ -131,6 +134,11 @@ impl Window {
         Ok(())
     }
 
+    /// A page that is zeros, and was never put, need not be.
+    pub fn leave_out(&self) {
+        locked(&self.state).zero_pages += 1;
+    }
+
     /// Let everything in from now on: who puts pages does not wait any more.
     pub fn lift(&self) {
         locked(&self.state).limited = false;
@@ -159,6 +167,14 @@ impl Window {
     #[must_use]
     pub fn most_bytes(&self) -> u64 {
         locked(&self.state).most_pages * PAGE
+    }
+
+    /// Of a copy that gets its object from here: pages that were left out are dealt with too.
+    #[must_use]
+    pub fn progress(&self, copy: Progress) -> Progress {
+        let covered_bytes = copy.covered_bytes + locked(&self.state).zero_pages * PAGE;
+        // One that is told again was covered before.
+        Progress { covered_bytes: covered_bytes.min(copy.total_bytes), ..copy }
     }
 
     /// Remove its files.
@@ -194,7 +210,7 @@ impl Window {
                     locked(&self.state).leaving_pages = 0;
                     self.changed.notify_all();
                 }
-                Next::Nothing => sending.keep_up()?,
+                Next::Nothing => sending.keep_up(report)?,
                 Next::End => {
                     sending.read_from(object, None);
                     return Ok(());

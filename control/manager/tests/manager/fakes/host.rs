@@ -269,6 +269,24 @@ impl Host for FakeHost {
         })
     }
 
+    async fn get_copy(
+        &self,
+        request: Request<proto::GetCopyRequest>,
+    ) -> Result<Response<proto::GetCopyResponse>, Status> {
+        let id = request.into_inner().migration_id;
+        self.act("GetCopy", |world| {
+            let gone = world.gone_straight.filter(|_| !world.captured.contains(&id));
+            let progress = gone.map(|sent_bytes| proto::SendProgress {
+                sent_bytes,
+                covered_bytes: sent_bytes * 2,
+                total_bytes: 64 << 20,
+                rate_bytes_per_s: 5000,
+                ..proto::SendProgress::default()
+            });
+            Ok(proto::GetCopyResponse { progress })
+        })
+    }
+
     async fn set_bandwidth(
         &self,
         request: Request<proto::SetBandwidthRequest>,

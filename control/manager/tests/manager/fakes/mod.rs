@@ -23,6 +23,7 @@ use tidegate_manager::{
     migrations::Migrations,
     pace::Pace,
     peers::{Inventory, Peer},
+    phase::Phase,
     record::{Fact, MigrationId},
 };
 use tokio::{sync::watch, task::JoinHandle};
@@ -57,6 +58,8 @@ pub(crate) struct World {
     pub(crate) takes_straight: bool,
     pub(crate) capture_takes: Duration,
     capture_over: Option<Instant>,
+    /// Bytes of RAM that have gone straight, while it is captured.
+    pub(crate) gone_straight: Option<u64>,
     /// Where a capture was told to send RAM.
     pub(crate) straight_to: Vec<Option<String>>,
     /// What SetBandwidth was told.
@@ -349,4 +352,17 @@ pub(crate) async fn recorded(manager: &Migrations, id: &MigrationId, fits: impl 
         }
     };
     tokio::time::timeout(Duration::from_secs(20), there).await.expect("it is recorded");
+}
+
+/// The journal says that `phase` has begun.
+pub(crate) fn started(phase: Phase) -> impl Fn(&Fact) -> bool {
+    move |fact| *fact == Fact::Started { phase }
+}
+
+/// A migration that drains.
+pub(crate) async fn draining(lab: &Lab) -> (Migrations, MigrationId) {
+    let manager = lab.manager().await;
+    let id = manager.start(Some(order())).await.expect("started");
+    recorded(&manager, &id, started(Phase::Drain)).await;
+    (manager, id)
 }

@@ -282,7 +282,7 @@ fn a_cancelled_copy_ends_and_says_why() {
 fn tls_carries_a_copy_between_those_who_trust_each_other_only() {
     let dir = tempfile::tempdir().expect("dir");
     let identity = |authority: &str| {
-        let [certificate, key, ca] = authority::make(dir.path(), authority);
+        let [certificate, key, ca] = authority::make(dir.path(), authority, &["127.0.0.1"]);
         TlsIdentity::load(&TlsFiles { certificate, key, ca }).expect("identity")
     };
     let (ours, strangers) = (identity("ours"), identity("strangers"));
