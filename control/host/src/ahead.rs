@@ -98,6 +98,8 @@ impl Passes<'_> {
             };
             if let Some(why) = why_no_further(went.pass_bytes.len(), left_bytes, look)? {
                 went.why = why;
+                // It was looked at just now, and will be again in a hurry.
+                self.inner.beside.keep(&self.id, memory);
                 return Ok(went);
             }
             let began = Instant::now();

@@ -10,6 +10,8 @@ use tidegate_memory::{
     scan::Compared,
 };
 
+use crate::warm::Mapped;
+
 /// One object of it.
 pub(crate) struct Beside {
     pub(crate) kind: ObjectKind,
@@ -17,6 +19,12 @@ pub(crate) struct Beside {
     pub(crate) now: Mapping,
     /// As of T0, or as it went ahead since.
     pub(crate) twin: Kept,
+}
+
+impl Mapped for Beside {
+    fn mapping(&self) -> &Mapping {
+        &self.now
+    }
 }
 
 /// Map files and what the twin's directory has of them.

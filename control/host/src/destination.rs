@@ -108,7 +108,7 @@ impl Inner {
     /// Start the destination, or answer the one that was started. With `say`, only one that can say that it is
     /// ready.
     pub(crate) async fn start_destination(
-        &self,
+        self: &Arc<Self>,
         id: &str,
         how: Beginning,
         say: bool,
@@ -158,6 +158,7 @@ impl Inner {
         disks::make(&receive.spec, &places, true).await?;
         if receive.keep_t0 {
             self.keep_t0(&receive).await?;
+            self.warm_up(id, &receive.spec);
         }
         let guest = self.boot(receive.spec, places, Start::Incoming).await?;
         if how == Beginning::AwaitImage {
@@ -289,6 +290,8 @@ impl Inner {
         let sides = [Side::Source, Side::Destination, Side::DryRun]
             .map(|side| self.migrations.turn(id, side));
         self.copies.forget(id, "the migration is given up");
+        self.beside.forget(id);
+        self.becoming.forget(id);
         self.connections.cut(id);
         let _source = sides[0].lock().await;
         let _destination = sides[1].lock().await;

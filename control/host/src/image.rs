@@ -1,6 +1,6 @@
 //! Source: what makes a destination its image, all that changed since T0 and the final device state.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 
 use serde_json::json;
 use tidegate_api::host as api;
@@ -8,9 +8,11 @@ use tidegate_memory::{
     Mapping, ObjectKind, copy::image::Outgoing, image_diff::Figures, image_digest,
 };
 use tokio::sync::oneshot;
+use tracing::info;
 
 use crate::{
-    HostError, beside,
+    HostError,
+    beside::{self, Beside},
     capture::outgoing::save_device_state,
     disks,
     guest::{Guest, State, state},
@@ -66,6 +68,7 @@ impl Inner {
         if guest.state().await? != State::Paused {
             return Err(not_paused(&guest));
         }
+        let memory = self.memory_beside(&id, &guest).await?;
         let device_state = self.twin_dir(&id).join("final-device-state");
         let (saved, awaited) = oneshot::channel();
         let save = async {
@@ -74,9 +77,9 @@ impl Inner {
             let _ = saved.send(device_state.clone());
             Ok::<_, HostError>(length)
         };
-        let send = self.send_changed(id, data_endpoint, how, guest.clone(), awaited);
+        let send = self.send_changed(id, data_endpoint, how, memory.clone(), awaited);
         // All of it stands still, and none of these changes what another looks at.
-        let (length, sent, digest) = tokio::join!(save, send, digest(guest.clone()));
+        let (length, sent, digest) = tokio::join!(save, send, digest(memory));
         // Without a device state the sending fails, too, and does not say why.
         let (device_state_bytes, sent, digest) = (length?, sent?, digest?);
         Ok(api::ImageReport {
@@ -89,28 +92,50 @@ impl Inner {
         })
     }
 
+    /// As it was mapped when it last went ahead, or mapped now.
+    async fn memory_beside(
+        self: &Arc<Self>,
+        id: &str,
+        guest: &Guest,
+    ) -> Result<Arc<Vec<Beside>>, HostError> {
+        let files = memory_files(&guest.record.spec, &guest.places);
+        if let Some(memory) = self.beside.of(id, &files) {
+            return Ok(memory);
+        }
+        let (inner, id) = (self.clone(), id.to_owned());
+        blocking(move || {
+            let memory = beside::open(&inner.twin_dir(&id), files)?;
+            Ok(inner.beside.keep(&id, memory))
+        })
+        .await
+    }
+
     async fn send_changed(
         self: &Arc<Self>,
         id: String,
         data_endpoint: String,
         how: How,
-        guest: Arc<Guest>,
+        memory: Arc<Vec<Beside>>,
         device_state: oneshot::Receiver<PathBuf>,
     ) -> Result<SentImage, HostError> {
         let inner = self.clone();
         blocking(move || {
             let dir = inner.twin_dir(&id);
-            let memory = beside::open(&dir, memory_files(&guest.record.spec, &guest.places))?;
             let ahead = beside::ahead(&dir, &memory, false)?;
+            let began = Instant::now();
             let running = inner.copies.begin(&id, inner.cap_bytes_per_second(&how));
             let dial = inner.dial(&id, &data_endpoint)?;
             let outgoing = Outgoing::begin(&*dial, &id, true, running.controls.clone());
             let mut outgoing = outgoing.map_err(unreachable_at(&data_endpoint))?;
             let figures = outgoing.memory(&beside::compared(&memory), &ahead)?;
+            let memory_ms = began.elapsed().as_millis() as u64;
             let missing = |_| HostError::Internal("no device state was saved".to_owned());
             let path = device_state.blocking_recv().map_err(missing)?;
             let devices = fs::read(&path).map_err(HostError::file("read", &path))?;
-            Ok(SentImage { figures, sent_bytes: outgoing.finish(&devices)? })
+            let sent_bytes = outgoing.finish(&devices)?;
+            let sent_ms = began.elapsed().as_millis() as u64;
+            info!(migration = id, to = data_endpoint, sent_bytes, memory_ms, sent_ms, "image sent");
+            Ok(SentImage { figures, sent_bytes })
         })
         .await
     }
@@ -130,9 +155,12 @@ fn not_paused(guest: &Guest) -> HostError {
 }
 
 /// Digest what is there.
-async fn digest(guest: Arc<Guest>) -> Result<String, HostError> {
-    let files = memory_files(&guest.record.spec, &guest.places);
-    blocking(move || Ok(image_digest::digest(&borrowed(&mapped(files)?))?)).await
+async fn digest(memory: Arc<Vec<Beside>>) -> Result<String, HostError> {
+    blocking(move || {
+        let memory: Vec<_> = memory.iter().map(|it| (it.kind.clone(), &it.now)).collect();
+        Ok(image_digest::digest(&memory)?)
+    })
+    .await
 }
 
 /// Save the device state of a guest that stands; its length. What was saved in this pause before stays as it is.

@@ -7,11 +7,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tidegate_memory::twin;
+use tidegate_memory::{Mapping, ObjectKind, twin};
 use tracing::{info, warn};
 
 use crate::{
     HostConfig, HostError,
+    beside::Beside,
     connections::Connections,
     data::{Copies, Data},
     disks,
@@ -20,6 +21,7 @@ use crate::{
     qemu::Places,
     records,
     spec::GuestSpec,
+    warm::Warm,
 };
 
 /// Everything a host knows.
@@ -29,6 +31,10 @@ pub(crate) struct Inner {
     pub(crate) connections: Connections,
     pub(crate) data: Data,
     pub(crate) copies: Copies,
+    /// Sources' memory that will be compared.
+    pub(crate) beside: Warm<Beside>,
+    /// Destinations' memory that becomes a source's.
+    pub(crate) becoming: Warm<(ObjectKind, Mapping)>,
     /// Where other hosts send memory.
     pub(crate) data_endpoint: String,
     guests: Mutex<BTreeMap<String, Arc<Guest>>>,
@@ -51,6 +57,8 @@ impl Inner {
             connections: Connections::default(),
             data: Data::load(&config.data, &data_endpoint)?,
             copies: Copies::default(),
+            beside: Warm::default(),
+            becoming: Warm::default(),
             data_endpoint,
             guests: Mutex::default(),
             making: tokio::sync::Mutex::default(),

@@ -34,6 +34,7 @@ mod service;
 mod settle;
 mod sockets;
 mod spec;
+mod warm;
 
 pub use config::{ApiConfig, Compressing, DataConfig, HostConfig, QemuConfig, TlsConfig};
 pub use data::Choice;

@@ -1,10 +1,10 @@
 //! Destination: it becomes the source's image.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 
 use serde::{Deserialize, Serialize};
-use tidegate_memory::{ObjectKind, image_digest, twin};
-use tracing::info;
+use tidegate_memory::{Mapping, ObjectKind, image_digest, twin};
+use tracing::{debug, info};
 
 use crate::{
     HostError,
@@ -70,9 +70,39 @@ impl Inner {
         .await
     }
 
+    /// The memory that becomes a source's, as it was mapped before, or mapped now.
+    pub(crate) fn memory_becoming(
+        &self,
+        id: &str,
+        spec: &GuestSpec,
+    ) -> Result<Arc<Vec<(ObjectKind, Mapping)>>, HostError> {
+        let files = becoming(spec, &self.places_of(&spec.name));
+        match self.becoming.of(id, &files) {
+            Some(memory) => Ok(memory),
+            None => Ok(self.becoming.keep(id, mapped(files)?)),
+        }
+    }
+
+    /// Map it, and look at it, before there is a hurry.
+    pub(crate) fn warm_up(self: &Arc<Self>, id: &str, spec: &GuestSpec) {
+        let (inner, id, spec) = (self.clone(), id.to_owned(), spec.clone());
+        tokio::task::spawn_blocking(move || {
+            let looked_at = || -> Result<(), HostError> {
+                for (_, mapping) in inner.memory_becoming(&id, &spec)?.iter() {
+                    mapping.look_at_data()?;
+                }
+                Ok(())
+            };
+            if let Err(error) = looked_at() {
+                // What needs it will say so, or not.
+                debug!(migration = id, %error, "memory was not looked at");
+            }
+        });
+    }
+
     /// Make the destination the image that arrived, and answer what that came to. It stands afterwards.
     pub(crate) async fn apply_image(
-        &self,
+        self: &Arc<Self>,
         id: &str,
         digest: &str,
         as_source: AsSource,
@@ -115,8 +145,11 @@ impl Inner {
             }
         };
         let state = Receive::final_device_state(&dir);
-        let loaded = match self.load_devices(&state, &guest, true).await {
-            Ok(()) => whole(&guest, digest).await,
+        let began = Instant::now();
+        let loaded = self.load_devices(&state, &guest, true).await;
+        let load_ms = began.elapsed().as_millis() as u64;
+        let loaded = match loaded {
+            Ok(()) => self.whole(id, &guest, digest).await,
             Err(error) => Err(error),
         };
         if let Err(error) = loaded {
@@ -128,8 +161,40 @@ impl Inner {
         self.migrations.update_receive(id, |receive| {
             receive.image_applied = Some(applied.clone());
         })?;
-        info!(migration = id, guest = name, digest, "the destination is the source's image");
+        let digest_ms = began.elapsed().as_millis() as u64 - load_ms;
+        self.becoming.forget(id);
+        info!(
+            migration = id,
+            guest = name,
+            digest,
+            load_ms,
+            digest_ms,
+            "the destination is the source's image"
+        );
         Ok(applied)
+    }
+
+    /// See that a guest's memory, to which nothing more will be written before it runs, is what it should be.
+    async fn whole(
+        self: &Arc<Self>,
+        id: &str,
+        guest: &Arc<Guest>,
+        expected: &str,
+    ) -> Result<(), HostError> {
+        let (inner, id, spec) = (self.clone(), id.to_owned(), guest.record.spec.clone());
+        let found = blocking(move || {
+            let memory = inner.memory_becoming(&id, &spec)?;
+            Ok(image_digest::digest(&borrowed(&memory))?)
+        });
+        let found = found.await?;
+        if found == expected {
+            return Ok(());
+        }
+        Err(HostError::NotAnImage {
+            guest: guest.name().to_owned(),
+            found,
+            expected: expected.to_owned(),
+        })
     }
 }
 
@@ -175,18 +240,4 @@ fn restore_t0(places: &Places, spec: &GuestSpec) -> Result<(), HostError> {
         }
     }
     Ok(())
-}
-
-/// See that a guest's memory, to which nothing more will be written before it runs, is what it should be.
-async fn whole(guest: &Arc<Guest>, expected: &str) -> Result<(), HostError> {
-    let files = memory_files(&guest.record.spec, &guest.places);
-    let found = blocking(move || Ok(image_digest::digest(&borrowed(&mapped(files)?))?)).await?;
-    if found == expected {
-        return Ok(());
-    }
-    Err(HostError::NotAnImage {
-        guest: guest.name().to_owned(),
-        found,
-        expected: expected.to_owned(),
-    })
 }

@@ -21,7 +21,6 @@ use crate::{
     connections::Listed,
     inner::Inner,
     migration::{Receive, Side},
-    mirror,
     spec::GuestSpec,
 };
 
@@ -155,9 +154,9 @@ impl Landing for Host<'_> {
         // What arrived before is void.
         let begin = |receive: &mut Receive| receive.image_arrived = false;
         migrations.update_receive(migration, begin).map_err(text)?;
-        let places = self.inner.places_of(&receive.spec.name);
+        let memory = self.inner.memory_becoming(migration, &receive.spec).map_err(text)?;
         let device_state = Receive::final_device_state(&migrations.dir(migration));
-        Ok(Becoming { memory: mirror::becoming(&receive.spec, &places), device_state })
+        Ok(Becoming { memory, device_state })
     }
 
     fn became(&self, migration: &str, last: bool, applied: &Applied) -> Result<(), String> {

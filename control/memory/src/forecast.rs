@@ -82,7 +82,7 @@ fn extents(sources: &[(ObjectKind, PathBuf)]) -> Result<Vec<Extent>, MemoryError
     let mut extents = Vec::new();
     for (_, path) in sources {
         let source = Arc::new(Mapping::open(path)?);
-        for (start, len) in data_extents(path)? {
+        for (start, len) in data_extents(&source)? {
             // A file ends with its last page.
             let len_bytes = len.min(source.size_bytes().saturating_sub(start));
             extents.push(Extent { source: source.clone(), start, len_bytes });

@@ -22,7 +22,7 @@ pub fn digest(memory: &[(ObjectKind, &Mapping)]) -> Result<String, MemoryError> 
     for (index, (_, mapping)) in memory.iter().enumerate() {
         let starts = (0..mapping.size_bytes()).step_by(WINDOW_BYTES as usize);
         windows.extend(starts.map(|start| (index, start)));
-        extents.push(data_extents(mapping.path())?);
+        extents.push(data_extents(mapping)?);
     }
     let found = Mutex::new(vec![Digest::default(); windows.len()]);
     let numbered: Vec<_> = windows.iter().enumerate().collect();

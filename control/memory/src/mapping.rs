@@ -21,10 +21,13 @@ use vm_memory::{
     VolatileSlice, mmap::MmapRegionError,
 };
 
-use crate::MemoryError;
+use crate::{MemoryError, parallel::in_parallel, twin::data_extents};
 
 /// What a file's blocks are counted in (stat(2)).
 const BLOCK_BYTES: u64 = 512;
+
+/// Looked at by one thread at a time.
+const LOOKED_AT_BYTES: u64 = 2 << 20;
 
 /// Bytes of a page on every machine this runs on.
 pub const PAGE_BYTES: usize = 4096;
@@ -225,6 +228,20 @@ impl Mapping {
         let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(self.file(), how, offset, len_bytes)
             .map_err(|error| MemoryError::file("clear a part of", &self.path)(error.into()))
+    }
+
+    /// Look at every page that the file has data for, so that later looks find it present. Holes stay holes.
+    ///
+    /// # Errors
+    /// [`MemoryError::File`].
+    pub fn look_at_data(&self) -> Result<(), MemoryError> {
+        let mut pieces = Vec::new();
+        for (start, len) in data_extents(self)? {
+            let end = (start + len).min(self.size_bytes());
+            let starts = (start..end).step_by(LOOKED_AT_BYTES as usize);
+            pieces.extend(starts.map(|start| (start, LOOKED_AT_BYTES.min(end - start))));
+        }
+        in_parallel(&pieces, |(start, len)| self.look_at(*start, *len))
     }
 
     /// Touch every page of a range, so that later writes find it present.

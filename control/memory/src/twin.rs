@@ -140,7 +140,7 @@ impl Prepared {
     /// # Errors
     /// [`MemoryError`] when a source cannot be read.
     pub fn prefault(&self) -> Result<(), MemoryError> {
-        let work = self.work(|piece| data_extents(piece.source.path()))?;
+        let work = self.work(|piece| data_extents(&piece.source))?;
         in_parallel(&work, |(index, offset, len)| {
             self.pieces[*index].twin.prefault(*offset, *len)
         })?;
@@ -152,7 +152,7 @@ impl Prepared {
     /// # Errors
     /// [`MemoryError`] when a source cannot be read.
     pub fn look_at_sources(&self) -> Result<(), MemoryError> {
-        let work = self.work(|piece| data_extents(piece.source.path()))?;
+        let work = self.work(|piece| data_extents(&piece.source))?;
         in_parallel(&work, |(index, offset, len)| self.pieces[*index].source.look_at(*offset, *len))
     }
 
@@ -161,7 +161,7 @@ impl Prepared {
     /// # Errors
     /// [`MemoryError`] when a source cannot be read.
     pub fn fill(&self) -> Result<(), MemoryError> {
-        let work = self.work(|piece| data_extents(piece.source.path()))?;
+        let work = self.work(|piece| data_extents(&piece.source))?;
         in_parallel(&work, |(index, offset, len)| {
             let piece = &self.pieces[*index];
             piece.twin.copy_from(&piece.source, *offset, *len)
@@ -245,13 +245,12 @@ impl Prepared {
     }
 }
 
-/// Where a file has bytes: a guest's RAM that was never touched is a hole, and the twin's zeros already
+/// Where a mapping's file has bytes: a guest's RAM that was never touched is a hole, and the twin's zeros already
 /// say so. Offset and length.
-pub(crate) fn data_extents(path: &Path) -> Result<Vec<(u64, u64)>, MemoryError> {
-    let file = File::open(path).map_err(MemoryError::file("open", path))?;
+pub(crate) fn data_extents(memory: &Mapping) -> Result<Vec<(u64, u64)>, MemoryError> {
     let mut extents = Vec::new();
     let mut at = 0;
-    while let Some(extent) = next_extent(&file, path, at)? {
+    while let Some(extent) = next_extent(memory.file(), memory.path(), at)? {
         extents.push((extent.start, extent.end - extent.start));
         at = extent.end;
     }

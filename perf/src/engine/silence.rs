@@ -75,11 +75,12 @@ fn listen(consoles: &Mutex<Vec<PathBuf>>, is_over: &AtomicBool) -> Vec<Instant> 
 
 impl Heard {
     fn silences(&self, until: Option<Instant>) -> impl Iterator<Item = Duration> {
-        let pairs = self.0.windows(2).filter(move |pair| until.is_none_or(|until| pair[0] < until));
+        let pairs =
+            self.0.windows(2).filter(move |pair| until.is_none_or(|until| pair[1] <= until));
         pairs.map(|pair| pair[1] - pair[0])
     }
 
-    /// The longest silence, of those that began before `until`.
+    /// The longest silence, of those that were over at `until`.
     #[must_use]
     pub fn longest_ms(&self, until: Option<Instant>) -> f64 {
         self.silences(until).max().unwrap_or_default().as_secs_f64() * 1e3
@@ -98,12 +99,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silences_are_told_by_when_they_began() {
+    fn silences_are_told_by_when_they_ended() {
         let began = Instant::now();
         let heard = [0, 5, 10, 80, 85, 385, 390].map(|ms| began + Duration::from_millis(ms));
         let heard = Heard(heard.to_vec());
         assert_eq!(heard.longest_ms(None), 300.0);
-        assert_eq!(heard.longest_ms(Some(began + Duration::from_millis(84))), 70.0);
+        assert_eq!(heard.longest_ms(Some(began + Duration::from_millis(384))), 70.0);
         assert_eq!(heard.lost_ms(), 370.0);
         assert_eq!(Heard(Vec::new()).longest_ms(None), 0.0);
     }

@@ -76,11 +76,10 @@ impl Landing for Shelf {
 
     fn becoming(&self, _: &str, _: bool) -> Result<Becoming, String> {
         let ram = self.0.join("ram");
-        if !ram.exists() {
-            Mapping::create(&ram, RAM_BYTES).map_err(|error| error.to_string())?;
-        }
+        let ram = if ram.exists() { Mapping::open(&ram) } else { Mapping::create(&ram, RAM_BYTES) };
+        let ram = ram.map_err(|error| error.to_string())?;
         let device_state = self.0.join("device-state");
-        Ok(Becoming { memory: vec![(ObjectKind::Ram, ram)], device_state })
+        Ok(Becoming { memory: Arc::new(vec![(ObjectKind::Ram, ram)]), device_state })
     }
 }
 

@@ -31,10 +31,10 @@ const MAX_DEVICE_STATE_BYTES: u64 = 4 << 30;
 const SLICE_BYTES: usize = 64 * 1024;
 
 /// Where an image goes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Becoming {
-    /// The files of the memory that becomes it.
-    pub memory: Vec<(ObjectKind, PathBuf)>,
+    /// The memory that becomes it.
+    pub memory: Arc<Vec<(ObjectKind, Mapping)>>,
     /// Where the device state is put.
     pub device_state: PathBuf,
 }
@@ -147,11 +147,8 @@ pub(super) fn take(
         _ => return Err(MemoryError::Protocol("IMAGE is malformed".to_owned())),
     };
     let becoming = landing.becoming(migration, last).map_err(MemoryError::Refused)?;
-    let mut memory = Vec::with_capacity(becoming.memory.len());
-    for (kind, path) in becoming.memory {
-        memory.push((kind, Mapping::open(&path)?));
-    }
-    let borrowed: Vec<_> = memory.iter().map(|(kind, mapping)| (kind.clone(), mapping)).collect();
+    let memory = becoming.memory.iter();
+    let borrowed: Vec<_> = memory.map(|(kind, mapping)| (kind.clone(), mapping)).collect();
     write_message(control, Kind::Welcome, &[])?;
     let applied = image_diff::apply(Incoming(control), &borrowed)?;
     let mut input = Incoming(control);

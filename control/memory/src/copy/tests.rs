@@ -74,7 +74,9 @@ impl Landing for Shelf {
         if !ram.exists() {
             return Err(format!("nothing of `{migration}` becomes an image here"));
         }
-        Ok(Becoming { memory: vec![(ObjectKind::Ram, ram)], device_state: self.path(9) })
+        let ram = Mapping::open(&ram).map_err(|error| error.to_string())?;
+        let memory = Arc::new(vec![(ObjectKind::Ram, ram)]);
+        Ok(Becoming { memory, device_state: self.path(9) })
     }
 
     fn became(&self, _: &str, last: bool, _: &Applied) -> Result<(), String> {
