@@ -162,7 +162,6 @@ impl Inner {
             receive.image_applied = Some(applied.clone());
         })?;
         let digest_ms = began.elapsed().as_millis() as u64 - load_ms;
-        self.becoming.forget(id);
         info!(
             migration = id,
             guest = name,

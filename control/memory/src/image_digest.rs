@@ -6,8 +6,11 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::{
-    Mapping, MemoryError, ObjectKind, PageHashes, page_hashes::Digest, parallel::in_parallel,
-    twin::data_extents, wire::Writer,
+    Mapping, MemoryError, ObjectKind, PageHashes,
+    page_hashes::Digest,
+    parallel::in_parallel,
+    scan::{PIECE_BYTES, pieces_of},
+    wire::Writer,
 };
 
 /// What one thread hashes at a time.
@@ -18,24 +21,22 @@ const WINDOW_BYTES: u64 = 8 << 20;
 /// # Errors
 /// None that mappings of their own sizes have.
 pub fn digest(memory: &[(ObjectKind, &Mapping)]) -> Result<String, MemoryError> {
-    let (mut windows, mut extents) = (Vec::new(), Vec::new());
+    let mut windows = Vec::new();
     for (index, (_, mapping)) in memory.iter().enumerate() {
-        let starts = (0..mapping.size_bytes()).step_by(WINDOW_BYTES as usize);
-        windows.extend(starts.map(|start| (index, start)));
-        extents.push(data_extents(mapping)?);
+        let pieces = pieces_of(mapping)?;
+        let of_window = pieces.chunks((WINDOW_BYTES / PIECE_BYTES) as usize);
+        windows.extend(of_window.map(|pieces| (index, pieces.to_vec())));
     }
     let found = Mutex::new(vec![Digest::default(); windows.len()]);
     let numbered: Vec<_> = windows.iter().enumerate().collect();
-    in_parallel(&numbered, |(number, (index, start))| {
+    in_parallel(&numbered, |(number, (index, pieces))| {
         let mapping = memory[*index].1;
-        let len = WINDOW_BYTES.min(mapping.size_bytes() - start);
-        let mut hashes = PageHashes::zeros(len);
+        let start = pieces.first().map_or(0, |piece| piece.start);
+        let mut hashes = PageHashes::zeros(pieces.iter().map(|piece| piece.len_bytes).sum());
         // Not the holes: to look at them would allocate them, and they are zeros.
-        for (data, bytes) in &extents[*index] {
-            let (from, to) = ((*data).max(*start), (data + bytes).min(start + len));
-            if from < to {
-                hashes.update(mapping, *start, from - start..to - start)?;
-            }
+        for piece in pieces.iter().filter(|piece| !piece.hole) {
+            let from = piece.start - start;
+            hashes.update(mapping, start, from..from + piece.len_bytes)?;
         }
         found.lock().unwrap_or_else(PoisonError::into_inner)[*number] = hashes.digest();
         Ok(())

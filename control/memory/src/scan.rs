@@ -4,7 +4,7 @@
 //! group of neighbouring pages at a time, and looked at in the copies, so that what is found and what is sent are the same
 //! bytes even when a guest writes meanwhile.
 
-use std::{fs::File, ops::AddAssign};
+use std::ops::AddAssign;
 
 use crate::{
     Mapping, MemoryError, Object,
@@ -92,10 +92,13 @@ impl Compared<'_> {
     }
 
     pub(crate) fn pieces(&self) -> Result<Vec<Piece>, MemoryError> {
-        let path = self.now.path();
-        let file = File::open(path).map_err(MemoryError::file("open", path))?;
-        pieces(|at| next_data(&file, path, at), self.object.size_bytes)
+        pieces_of(self.now)
     }
+}
+
+/// Cut memory into pieces, each with data or a hole.
+pub(crate) fn pieces_of(memory: &Mapping) -> Result<Vec<Piece>, MemoryError> {
+    pieces(|at| next_data(memory.file(), memory.path(), at), memory.size_bytes())
 }
 
 /// A part of an object, at most [`PIECE_BYTES`] long and not across a multiple of it.
@@ -104,7 +107,7 @@ pub(crate) struct Piece {
     pub(crate) start: u64,
     pub(crate) len_bytes: u64,
     /// The file has a hole here: it reads as zeros, and looking at it in memory would allocate it.
-    hole: bool,
+    pub(crate) hole: bool,
 }
 
 /// Cut an object of `size_bytes` into pieces. `next_data` is asked where its file has data at an offset or behind it: of what has

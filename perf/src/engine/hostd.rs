@@ -297,11 +297,6 @@ impl Hosts {
         let (total, stood) = (began.elapsed() - started, paused.elapsed());
         stops.push(stood);
         let heard = listening.end(GOES_ON);
-        for l in [&self.source, &self.destination] {
-            for x in l.process.printed().lines().filter(|x| x.contains("image")) {
-                eprintln!("DBG {x}");
-            }
-        }
         self.source.delete(SOURCE)?;
         self.destination.delete(DESTINATION)?;
         drop(self.place);

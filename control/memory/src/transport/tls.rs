@@ -251,19 +251,20 @@ impl Tls {
             if self.start == self.end {
                 (self.start, self.end) = (0, 0);
             }
-            match step {
-                Ok(Step::Encoded(len)) => filled += len,
-                Ok(Step::Transmit) => {
+            match (step, failed.take()) {
+                (Ok(Step::Encoded(len)), None) => filled += len,
+                (Ok(Step::Transmit), None) => {
                     self.socket.write_all(&self.outgoing[..filled])?;
                     filled = 0;
                 }
-                Ok(step) if failed.is_none() => return Ok(step),
-                // Once more: an alert that tells the peer may be waiting.
-                Err(error) if failed.is_none() => failed = Some(error),
-                _ => {
-                    return Err(failed.map_or(io::ErrorKind::InvalidData.into(), |error| {
-                        io::Error::new(io::ErrorKind::InvalidData, error)
-                    }));
+                (Ok(step), None) => return Ok(step),
+                // Once more: an alert that tells the peer may be waiting. Never a third time, for the bytes that failed would fail again.
+                (Err(error), None) => failed = Some(error),
+                (step, Some(error)) => {
+                    if let Ok(Step::Encoded(len)) = step {
+                        self.socket.write_all(&self.outgoing[..filled + len])?;
+                    }
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
                 }
             }
         }
