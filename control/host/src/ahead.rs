@@ -6,7 +6,10 @@
 
 use std::{
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -45,13 +48,14 @@ pub(crate) struct WentAhead {
 }
 
 impl Inner {
-    /// Bring the destination nearer to the source, which runs on; `report` hears of what has been sent.
+    /// Bring the destination nearer to the source, which runs on; `report` hears of the bytes that have been sent, and of those of the pages
+    /// that differed.
     pub(crate) async fn send_ahead(
         self: &Arc<Self>,
         id: String,
         data_endpoint: String,
         how: How,
-        mut report: impl FnMut(u64),
+        mut report: impl FnMut(u64, u64),
     ) -> Result<WentAhead, HostError> {
         let turns = [Side::Source, Side::DryRun].map(|side| self.migrations.turn(&id, side));
         let _turns = (turns[0].lock().await, turns[1].lock().await);
@@ -59,16 +63,19 @@ impl Inner {
         let running = self.copies.begin(&id, self.cap_bytes_per_second(&how));
         let controls = running.controls.clone();
         let (inner, migration) = (self.clone(), id.clone());
+        let differing_bytes = Arc::new(AtomicU64::new(0));
+        let differing = differing_bytes.clone();
         let passes = blocking(move || {
             let files = memory_files(&guest.record.spec, &guest.places);
-            let mut passes = Passes { inner: &inner, id, data_endpoint, running };
+            let mut passes = Passes { inner: &inner, id, data_endpoint, running, differing };
             passes.make(files)
         });
         tokio::pin!(passes);
         let went = loop {
             match timeout(REPORT_EVERY, &mut passes).await {
                 Ok(went) => break went?,
-                Err(_) => report(controls.spent_bytes()),
+                // Relaxed: a figure to look at.
+                Err(_) => report(controls.spent_bytes(), differing_bytes.load(Ordering::Relaxed)),
             }
         };
         info!(migration, pass_bytes = ?went.pass_bytes, why = went.why, "the image went ahead");
@@ -81,6 +88,8 @@ struct Passes<'a> {
     id: String,
     data_endpoint: String,
     running: Running,
+    /// Bytes of the pages that differed, of all passes.
+    differing: Arc<AtomicU64>,
 }
 
 impl Passes<'_> {
@@ -102,6 +111,7 @@ impl Passes<'_> {
                 self.inner.beside.keep(&self.id, memory);
                 return Ok(went);
             }
+            self.differing.fetch_add(left_bytes, Ordering::Relaxed);
             let began = Instant::now();
             let sent_bytes = self.pass(memory)?;
             per_second = sent_bytes as f64 / began.elapsed().as_secs_f64().max(1e-3);

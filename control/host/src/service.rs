@@ -494,10 +494,10 @@ impl host_server::Host for Service {
         let (answers, stream) = mpsc::channel(REPORTS_WAITING);
         let (inner, progress) = (self.0.clone(), answers.clone());
         tokio::spawn(async move {
-            let report = |sent_bytes| {
+            let report = |sent_bytes, differing_bytes| {
                 // A slow listener misses some.
-                let _ =
-                    progress.try_send(Ok(api::AheadProgress { sent_bytes, ..Default::default() }));
+                let far = api::AheadProgress { sent_bytes, differing_bytes, ..Default::default() };
+                let _ = progress.try_send(Ok(far));
             };
             let went = inner.send_ahead(id, data_endpoint, how, report).await;
             let last = went.map(|WentAhead { pass_bytes, why }| api::AheadProgress {
@@ -505,6 +505,7 @@ impl host_server::Host for Service {
                 done: true,
                 pass_bytes,
                 why,
+                ..Default::default()
             });
             // Nobody may be listening any more.
             let _ = answers.send(last.map_err(Status::from)).await;

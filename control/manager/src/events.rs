@@ -156,6 +156,7 @@ pub fn advanced(sequence: u64, advance: Advance) -> proto::MigrationEvent {
     let (phase, what) = match advance {
         Advance::Capture(carried) => (Phase::Capture, What::Copy(copied(carried))),
         Advance::Copy(carried) => (Phase::Copy, What::Copy(copied(carried))),
+        Advance::Ahead(carried) => (Phase::Ahead, What::Copy(copied(carried))),
         Advance::Settle { unchanged_ms, settle_ms, changed_pages, watched_pages } => {
             let progress =
                 proto::SettleProgress { unchanged_ms, settle_ms, changed_pages, watched_pages };
@@ -176,4 +177,21 @@ pub fn advanced(sequence: u64, advance: Advance) -> proto::MigrationEvent {
 fn copied(carried: Carried) -> proto::CopyProgress {
     let Carried { sent_bytes, covered_bytes, total_bytes, rate_bytes_per_s } = carried;
     proto::CopyProgress { sent_bytes, covered_bytes, total_bytes, rate_bytes_per_s }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_on_its_way_is_told_of_the_phase_it_goes_in() {
+        let carried =
+            Carried { sent_bytes: 1, covered_bytes: 2, total_bytes: 3, rate_bytes_per_s: 4 };
+        let told = [Advance::Capture(carried), Advance::Copy(carried), Advance::Ahead(carried)]
+            .map(|advance| advanced(7, advance));
+        let phases = [proto::Phase::Capture, proto::Phase::Copy, proto::Phase::Ahead];
+        assert_eq!(told.each_ref().map(proto::MigrationEvent::phase), phases);
+        let copy = What::Copy(copied(carried));
+        assert!(told.iter().all(|event| event.what.as_ref() == Some(&copy)));
+    }
 }

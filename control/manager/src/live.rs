@@ -24,6 +24,8 @@ pub enum Advance {
     Capture(Carried),
     /// The twin on its way.
     Copy(Carried),
+    /// What a mirror's source has changed, ahead of its image.
+    Ahead(Carried),
     /// The source's memory, watched.
     Settle {
         /// For how long nothing has changed.

@@ -1,13 +1,14 @@
 //! Steps that make the destination the source's image, and have it go on as the source.
 
 use tidegate_api::host::{self as proto, GuestState};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{Work, guests::find};
 use crate::{
     error::Error,
     guest::Disk,
     journal::unix_us,
+    live::{self, Advance, Carried},
     pace::{CALL, COPY_SILENCE, MEMORY_CALL},
     phase::Phase,
     preflight::state_word,
@@ -25,6 +26,7 @@ pub(super) async fn ahead(work: &Work) -> Result<Outcome, Error> {
         bandwidth_mbps: work.progress.spec.carriage.bandwidth_mbps,
     };
     let mut stream = peer.answer(ASKED, CALL, host.send_ahead(request)).await?;
+    let (mut before, mut told_at) = (0, Instant::now());
     loop {
         let message = timeout(COPY_SILENCE, stream.message()).await;
         let timed_out =
@@ -34,7 +36,18 @@ pub(super) async fn ahead(work: &Work) -> Result<Outcome, Error> {
             Some(proto::AheadProgress { done: true, pass_bytes, why, .. }) => {
                 return Ok(Outcome::Ahead { pass_bytes, why });
             }
-            Some(_) => {}
+            Some(proto::AheadProgress { sent_bytes, differing_bytes, .. }) => {
+                let rate_bytes_per_s = per_second(sent_bytes - sent_bytes.min(before), told_at);
+                (before, told_at) = (sent_bytes, Instant::now());
+                let carried = Carried {
+                    sent_bytes,
+                    // Packed, they are fewer; with what is around them, they may be more.
+                    covered_bytes: sent_bytes.min(differing_bytes),
+                    total_bytes: differing_bytes,
+                    rate_bytes_per_s,
+                };
+                live::advance(&work.live, Advance::Ahead(carried));
+            }
             None => {
                 return Err(Error::Broken {
                     peer: peer.title().clone(),
@@ -44,6 +57,10 @@ pub(super) async fn ahead(work: &Work) -> Result<Outcome, Error> {
             }
         }
     }
+}
+
+fn per_second(bytes: u64, since: Instant) -> u64 {
+    (bytes as f64 / since.elapsed().as_secs_f64().max(1e-3)) as u64
 }
 
 /// Send what the source changed since T0, and its final device state.

@@ -427,12 +427,22 @@ impl Host for FakeHost {
             assert!(world.captured.contains(&id), "what changed is told by the twin");
             let source = &world.guests["h1"]["vm-a"];
             assert_eq!(source.state(), GuestState::Running, "it goes while the source runs");
-            let far = Ok(proto::AheadProgress { sent_bytes: 100, ..Default::default() });
+            let far = proto::AheadProgress {
+                sent_bytes: 100,
+                differing_bytes: 8192,
+                ..Default::default()
+            };
             let why = "0 MiB differ, which is little".to_owned();
             let pass_bytes = vec![4096, 512];
             Ok(iter(vec![
-                far,
-                Ok(proto::AheadProgress { sent_bytes: 4608, done: true, pass_bytes, why }),
+                Ok(far),
+                Ok(proto::AheadProgress {
+                    sent_bytes: 4608,
+                    done: true,
+                    pass_bytes,
+                    why,
+                    ..Default::default()
+                }),
             ]))
         })
     }
