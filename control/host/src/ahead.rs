@@ -14,7 +14,12 @@ use std::{
 };
 
 use tidegate_memory::{
-    ObjectKind, copy::image::Outgoing, forecast::Forecast, image_diff::Figures, mapping::PAGE_BYTES,
+    ObjectKind,
+    ahead::Going,
+    copy::image::Outgoing,
+    forecast::Forecast,
+    image_diff::{Figures, packed_bytes},
+    mapping::PAGE_BYTES,
 };
 use tokio::time::timeout;
 use tracing::info;
@@ -35,7 +40,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const MOST_PASSES: usize = 3;
 /// What takes no longer than a few round trips is not worth one.
 const LITTLE_BYTES: u64 = 8 << 20;
-/// How fast a pass is taken to be before there was one.
+/// How fast a pass is taken to be before there was one: bytes of the pages that differ.
 const BYTES_PER_SECOND: f64 = 1e9;
 
 /// What went ahead.
@@ -60,6 +65,8 @@ impl Inner {
         let turns = [Side::Source, Side::DryRun].map(|side| self.migrations.turn(&id, side));
         let _turns = (turns[0].lock().await, turns[1].lock().await);
         let guest = self.source_of_image(&id)?;
+        // Its twin will be another.
+        self.beside.forget(&id);
         let running = self.copies.begin(&id, self.cap_bytes_per_second(&how));
         let controls = running.controls.clone();
         let (inner, migration) = (self.clone(), id.clone());
@@ -96,15 +103,14 @@ impl Passes<'_> {
     /// As many as are worth it.
     fn make(&mut self, files: Vec<(ObjectKind, PathBuf)>) -> Result<WentAhead, HostError> {
         let mut went = WentAhead::default();
-        let mut per_second = BYTES_PER_SECOND;
+        let mut pages_per_second = BYTES_PER_SECOND;
         loop {
-            let memory = beside::open(&self.inner.twin_dir(&self.id), files.clone())?;
-            let left_bytes = left_bytes(&beside::survey(&memory)?);
-            let cap = self.running.controls.cap_bytes_per_s().map(|cap| cap as f64);
-            let takes = left_bytes as f64 / per_second.min(cap.unwrap_or(f64::MAX)).max(1.0);
-            let look = || {
-                Ok(Forecast::of(&files)?.changed_within(Duration::from_secs_f64(takes.min(1e6))))
-            };
+            let dir = self.inner.twin_dir(&self.id);
+            let memory = beside::open(&dir, files.clone())?;
+            let figures = beside::survey(&dir, &memory)?;
+            let left_bytes = left_bytes(&figures);
+            let takes = self.takes(&figures, pages_per_second);
+            let look = || Ok(Forecast::of(&files)?.changed_within(takes));
             if let Some(why) = why_no_further(went.pass_bytes.len(), left_bytes, look)? {
                 went.why = why;
                 // It was looked at just now, and will be again in a hurry.
@@ -114,14 +120,23 @@ impl Passes<'_> {
             self.differing.fetch_add(left_bytes, Ordering::Relaxed);
             let began = Instant::now();
             let sent_bytes = self.pass(memory)?;
-            per_second = sent_bytes as f64 / began.elapsed().as_secs_f64().max(1e-3);
+            pages_per_second = left_bytes as f64 / began.elapsed().as_secs_f64().max(1e-3);
             went.pass_bytes.push(sent_bytes);
         }
     }
 
+    /// How long a pass will take: finding and packing, or sending under the cap.
+    fn takes(&self, figures: &[Figures], pages_per_second: f64) -> Duration {
+        let finding = left_bytes(figures) as f64 / pages_per_second.max(1.0);
+        let packed: u64 = figures.iter().map(packed_bytes).sum();
+        let cap = self.running.controls.cap_bytes_per_s();
+        let sending = cap.map_or(0.0, |cap| packed as f64 / cap.max(1) as f64);
+        Duration::from_secs_f64(finding.max(sending).min(1e6))
+    }
+
     fn pass(&self, memory: Vec<Beside>) -> Result<u64, HostError> {
         let dir = self.inner.twin_dir(&self.id);
-        let ahead = beside::ahead(&dir, &memory, true)?;
+        let ahead = beside::ahead(&dir, &memory, Going::Ahead)?;
         let dial = self.inner.dial(&self.id, &self.data_endpoint)?;
         let outgoing = Outgoing::begin(&*dial, &self.id, false, self.running.controls.clone());
         let mut outgoing = outgoing.map_err(unreachable_at(&self.data_endpoint))?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tidegate_memory::{
     Mapping, MemoryError, Object, ObjectKind,
-    ahead::Ahead,
+    ahead::{Ahead, Going},
     image_diff::{self, Figures},
     kept::Kept,
     scan::Compared,
@@ -49,13 +49,18 @@ pub(crate) fn compared(memory: &[Beside]) -> Vec<Compared<'_>> {
     compared.collect()
 }
 
-/// What of each object is to go ahead, or went.
-pub(crate) fn ahead(dir: &Path, memory: &[Beside], moves: bool) -> Result<Vec<Ahead>, MemoryError> {
-    let open = |it: &Beside| Ahead::open(dir, &it.kind, it.now.size_bytes(), moves);
+/// What of each object is to go, and went.
+pub(crate) fn ahead(
+    dir: &Path,
+    memory: &[Beside],
+    going: Going,
+) -> Result<Vec<Ahead>, MemoryError> {
+    let open = |it: &Beside| Ahead::open(dir, &it.kind, it.now.size_bytes(), going);
     memory.iter().map(open).collect()
 }
 
-/// What changed in each object: an image diff is made of it, and thrown away.
-pub(crate) fn survey(memory: &[Beside]) -> Result<Vec<Figures>, MemoryError> {
-    image_diff::write(std::io::sink(), &compared(memory))
+/// What an image would have of each object now: its diff is made, and thrown away.
+pub(crate) fn survey(dir: &Path, memory: &[Beside]) -> Result<Vec<Figures>, MemoryError> {
+    let ahead = ahead(dir, memory, Going::Nowhere)?;
+    image_diff::write_beside(std::io::sink(), &compared(memory), &ahead)
 }

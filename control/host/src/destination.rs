@@ -157,11 +157,14 @@ impl Inner {
         // Left by a clone of this name that was given up.
         disks::make(&receive.spec, &places, true).await?;
         if receive.keep_t0 {
+            // What was mapped for a start that failed.
+            self.becoming.forget(id);
             self.keep_t0(&receive).await?;
             self.warm_up(id, &receive.spec);
         }
         let guest = self.boot(receive.spec, places, Start::Incoming).await?;
         if how == Beginning::AwaitImage {
+            self.warm_up(id, &guest.record.spec);
             let waits =
                 |receive: &mut Receive| (receive.started, receive.awaits_image) = (true, true);
             self.migrations.update_receive(id, waits)?;
@@ -290,17 +293,18 @@ impl Inner {
         let sides = [Side::Source, Side::Destination, Side::DryRun]
             .map(|side| self.migrations.turn(id, side));
         self.copies.forget(id, "the migration is given up");
-        self.beside.forget(id);
-        self.becoming.forget(id);
         self.connections.cut(id);
         let _source = sides[0].lock().await;
         let _destination = sides[1].lock().await;
         let _dry_run = sides[2].lock().await;
-        let Some(migration) = self.migrations.get(id) else { return Ok(()) };
         while self.connections.is_receiving(id) && Instant::now() < until {
             self.connections.cut(id);
             sleep(POLL).await;
         }
+        // Only now is nobody left who would map it again.
+        self.beside.forget(id);
+        self.becoming.forget(id);
+        let Some(migration) = self.migrations.get(id) else { return Ok(()) };
         match &migration.capture {
             // Its source could not be continued.
             Some(capture) if capture.taken.is_none() => self.recover_capture(id, capture).await?,

@@ -1,6 +1,6 @@
 //! What a diff and a merge would do now: nothing changes, and both guests may run meanwhile.
 
-use std::{fs, io, sync::Arc, time::Instant};
+use std::{fs, io, path::Path, sync::Arc, time::Instant};
 
 use tidegate_api::host as api;
 use tidegate_memory::{
@@ -50,7 +50,7 @@ impl Inner {
                 let bytes = inner.send_dry_run(&id, &data_endpoint, &memory, &how)?;
                 sent = Some((bytes, begun.elapsed()));
             }
-            let figures = describe_changes(&memory)?;
+            let figures = describe_changes(&inner.twin_dir(&id), &memory)?;
             // A merge's source is not compared a second time, nor its RAM at all.
             let (sent_bytes, pause) = sent.unwrap_or_else(|| (0, begun.elapsed()));
             Ok(api::DryRunDiffReport {
@@ -133,7 +133,7 @@ impl Inner {
     }
 }
 
-fn describe_changes(memory: &[Beside]) -> Result<Vec<api::Compared>, HostError> {
+fn describe_changes(dir: &Path, memory: &[Beside]) -> Result<Vec<api::Compared>, HostError> {
     let describe = |(it, figures): (&Beside, &Figures)| api::Compared {
         region: match &it.kind {
             ObjectKind::Region(name) => name.clone(),
@@ -145,5 +145,5 @@ fn describe_changes(memory: &[Beside]) -> Result<Vec<api::Compared>, HostError> 
         runs: figures.runs,
         packed_bytes: packed_bytes(figures),
     };
-    Ok(memory.iter().zip(&beside::survey(memory)?).map(describe).collect())
+    Ok(memory.iter().zip(&beside::survey(dir, memory)?).map(describe).collect())
 }

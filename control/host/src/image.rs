@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 use serde_json::json;
 use tidegate_api::host as api;
 use tidegate_memory::{
-    Mapping, ObjectKind, copy::image::Outgoing, image_diff::Figures, image_digest,
+    ObjectKind, ahead::Going, copy::image::Outgoing, image_diff::Figures, image_digest,
 };
 use tokio::sync::oneshot;
 use tracing::info;
@@ -29,18 +29,6 @@ pub(crate) fn memory_files(spec: &GuestSpec, places: &Places) -> Vec<(ObjectKind
     let region = |name: &String| (ObjectKind::Region(name.clone()), places.region(name));
     let regions = spec.regions.iter().map(|it| region(&it.name));
     std::iter::once((ObjectKind::Ram, places.ram())).chain(regions).collect()
-}
-
-/// The same, mapped.
-pub(crate) fn mapped(
-    files: Vec<(ObjectKind, PathBuf)>,
-) -> Result<Vec<(ObjectKind, Mapping)>, HostError> {
-    files.into_iter().map(|(kind, path)| Ok((kind, Mapping::open(&path)?))).collect()
-}
-
-/// Borrowed, as the engine takes it.
-pub(crate) fn borrowed(memory: &[(ObjectKind, Mapping)]) -> Vec<(ObjectKind, &Mapping)> {
-    memory.iter().map(|(kind, mapping)| (kind.clone(), mapping)).collect()
 }
 
 impl Inner {
@@ -71,17 +59,18 @@ impl Inner {
         let memory = self.memory_beside(&id, &guest).await?;
         let device_state = self.twin_dir(&id).join("final-device-state");
         let (saved, awaited) = oneshot::channel();
+        let digested = memory.clone();
         let save = async {
             let length = save_final(&guest, device_state.clone()).await?;
             // Nobody waits any more when the connection has failed.
             let _ = saved.send(device_state.clone());
-            Ok::<_, HostError>(length)
+            // Behind it: what saving wrote is in it, and if it was compared before that, the destination is found not to have it.
+            Ok::<_, HostError>((length, digest(digested).await?))
         };
-        let send = self.send_changed(id, data_endpoint, how, memory.clone(), awaited);
-        // All of it stands still, and none of these changes what another looks at.
-        let (length, sent, digest) = tokio::join!(save, send, digest(memory));
+        let send = self.send_changed(id, data_endpoint, how, memory, awaited);
+        let (saved, sent) = tokio::join!(save, send);
         // Without a device state the sending fails, too, and does not say why.
-        let (device_state_bytes, sent, digest) = (length?, sent?, digest?);
+        let ((device_state_bytes, digest), sent) = (saved?, sent?);
         Ok(api::ImageReport {
             compared_bytes: sent.figures.iter().map(|each| each.compared_bytes).sum(),
             changed_bytes: sent.figures.iter().map(|each| each.changed_bytes).sum(),
@@ -121,7 +110,7 @@ impl Inner {
         let inner = self.clone();
         blocking(move || {
             let dir = inner.twin_dir(&id);
-            let ahead = beside::ahead(&dir, &memory, false)?;
+            let ahead = beside::ahead(&dir, &memory, Going::Last)?;
             let began = Instant::now();
             let running = inner.copies.begin(&id, inner.cap_bytes_per_second(&how));
             let dial = inner.dial(&id, &data_endpoint)?;
@@ -178,7 +167,7 @@ async fn save_final(guest: &Guest, path: PathBuf) -> Result<u64, HostError> {
             return Ok(length(&path));
         }
         // Saved by a run of this program that ended before it was whole. The source runs on for an instant, which
-        // it may: nothing of it has been compared yet.
+        // it may: what was sent of it is marked.
         return Err(HostError::Precondition(format!(
             "the device state of guest `{}` was saved and lost; continue the guest and pause it again",
             guest.name()

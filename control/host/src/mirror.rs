@@ -9,7 +9,7 @@ use tracing::{debug, info};
 use crate::{
     HostError,
     guest::{Guest, Start},
-    image::{borrowed, mapped, memory_files},
+    image::memory_files,
     inner::{Inner, blocking},
     migration::{Receive, Side},
     qemu::Places,
@@ -88,10 +88,12 @@ impl Inner {
         let (inner, id, spec) = (self.clone(), id.to_owned(), spec.clone());
         tokio::task::spawn_blocking(move || {
             let looked_at = || -> Result<(), HostError> {
-                for (_, mapping) in inner.memory_becoming(&id, &spec)?.iter() {
-                    mapping.look_at_data()?;
+                let memory = inner.memory_becoming(&id, &spec)?;
+                if inner.migrations.receive(&id).is_err() {
+                    // Forgotten meanwhile.
+                    inner.becoming.forget(&id);
                 }
-                Ok(())
+                memory.iter().try_for_each(|(_, mapping)| Ok(mapping.look_at_data()?))
             };
             if let Err(error) = looked_at() {
                 // What needs it will say so, or not.
@@ -219,7 +221,7 @@ fn reserve(places: &Places, spec: &GuestSpec, keep_t0: bool) -> Result<(), HostE
 }
 
 /// The files of the memory that becomes the source's: T0's, where it is kept beside what a clone runs on.
-pub(crate) fn becoming(spec: &GuestSpec, places: &Places) -> Vec<(ObjectKind, PathBuf)> {
+fn becoming(spec: &GuestSpec, places: &Places) -> Vec<(ObjectKind, PathBuf)> {
     let mut files = memory_files(spec, places);
     for (kind, path) in &mut files {
         let t0 = twin::path_of(&t0_dir(places), kind);
@@ -239,4 +241,14 @@ fn restore_t0(places: &Places, spec: &GuestSpec) -> Result<(), HostError> {
         }
     }
     Ok(())
+}
+
+/// Files, mapped.
+fn mapped(files: Vec<(ObjectKind, PathBuf)>) -> Result<Vec<(ObjectKind, Mapping)>, HostError> {
+    files.into_iter().map(|(kind, path)| Ok((kind, Mapping::open(&path)?))).collect()
+}
+
+/// Borrowed, as the engine takes it.
+fn borrowed(memory: &[(ObjectKind, Mapping)]) -> Vec<(ObjectKind, &Mapping)> {
+    memory.iter().map(|(kind, mapping)| (kind.clone(), mapping)).collect()
 }

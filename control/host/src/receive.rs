@@ -1,4 +1,4 @@
-//! What other hosts send: twins for destinations to be started from, and diffs.
+//! What other hosts send: twins for destinations to be started from, diffs, and images.
 
 use std::{
     fs,
@@ -9,7 +9,10 @@ use std::{
 
 use tidegate_memory::{
     Object, ObjectKind,
-    copy::{Landing, Place, Received, image::Becoming},
+    copy::{
+        Landing, Place, Received,
+        image::{Becoming, MAX_DEVICE_STATE_BYTES},
+    },
     image_diff::Applied,
     merge, twin,
 };
@@ -23,9 +26,6 @@ use crate::{
     migration::{Receive, Side},
     spec::GuestSpec,
 };
-
-/// More than any guest's device state.
-const MAX_DEVICE_STATE_BYTES: u64 = 4 << 30;
 
 /// Take connections from other hosts until `stop` changes.
 pub(crate) async fn listen(
@@ -68,7 +68,7 @@ fn serve(socket: TcpStream, peer: SocketAddr, inner: &Inner) {
         Ok(Some(Received { migration, digest, path, .. })) => {
             info!(%peer, migration, digest, transport = path, "memory arrived");
         }
-        // A data stream; its copy tells.
+        // A data stream, of which its copy tells, or an image.
         Ok(None) => {}
         Err(error) => warn!(%peer, %error, "memory from another host was not taken"),
     }
@@ -167,6 +167,7 @@ impl Landing for Host<'_> {
             let migrations = &self.inner.migrations;
             migrations.update_receive(migration, arrived).map_err(|error| error.to_string())?;
         }
+        info!(migration, last, bytes = applied.bytes, "an image arrived");
         self.listed.is_through();
         Ok(())
     }

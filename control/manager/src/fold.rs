@@ -122,7 +122,7 @@ impl Progress {
         match &record.fact {
             Fact::Accepted { .. } => return misplaced("accepted"),
             Fact::Started { phase } => {
-                if self.started.is_some() || self.next() != Next::Run(*phase) {
+                if self.started.is_some() || !self.may_start(*phase) {
                     return misplaced("started");
                 }
                 self.started = Some((*phase, record.unix_ms));
@@ -183,7 +183,22 @@ impl Progress {
         if let Some((phase, _)) = self.started {
             return Next::Run(phase);
         }
-        Phase::sequence(&self.spec).nth(self.finished.len()).map_or(Next::Complete, Next::Run)
+        self.behind(self.finished.last().map(|done| done.phase))
+    }
+
+    /// What comes behind a phase.
+    fn behind(&self, last: Option<Phase>) -> Next {
+        let mut left = Phase::sequence(&self.spec).skip_while(|phase| Some(*phase) <= last);
+        left.next().map_or(Next::Complete, Next::Run)
+    }
+
+    /// Whether a phase may begin now.
+    fn may_start(&self, phase: Phase) -> bool {
+        let next = self.next();
+        // Earlier versions had nothing go ahead: their journals are still read.
+        let skips =
+            next == Next::Run(Phase::Ahead) && self.behind(Some(Phase::Ahead)) == Next::Run(phase);
+        next == Next::Run(phase) || skips
     }
 
     /// Whether this cause may still begin an abort.

@@ -242,3 +242,20 @@ fn records_of_earlier_versions_are_read() {
     };
     assert_eq!(outcome, copy);
 }
+
+#[test]
+fn a_journal_of_a_version_in_which_nothing_went_ahead_is_read() {
+    let finish = FinishMode::Mirror(NewSessions::Hold);
+    let facts = complete(finish).into_iter().map(|record| record.fact);
+    let is_of = |fact: &Fact| match fact {
+        Fact::Started { phase } | Fact::Finished { phase, .. } => *phase == Phase::Ahead,
+        _ => false,
+    };
+    let records = number(facts.filter(|fact| !is_of(fact)));
+    assert_eq!(Progress::fold(&records).expect("read").next(), Next::Nothing);
+    let paused =
+        |record: &Record| matches!(record.fact, Fact::Finished { phase: Phase::Quiesce, .. });
+    let until = records.iter().position(paused).expect("it was paused");
+    let progress = Progress::fold(&records[..=until]).expect("read");
+    assert_eq!(progress.next(), Next::Run(Phase::Diff));
+}

@@ -6,7 +6,11 @@
 //! confirmed. A marked piece counts as changed in whole, whatever its twin says. The marks are in the same kernel's page cache as the twin
 //! and the guest's memory: they outlive this process, and no machine outlives its guests.
 
-use std::{fs, io, path::Path, sync::Mutex};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
 use crate::{
     Mapping, MemoryError, ObjectKind,
@@ -15,47 +19,59 @@ use crate::{
     mapping::PAGE_BYTES,
     page_hashes::hash_page,
     scan::{PIECE_BYTES, Piece, Twin},
-    twin::path_of,
+    twin::{allocate, path_of},
 };
+
+/// What a diff is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Going {
+    /// Nothing is sent.
+    Nowhere,
+    /// Ahead of the image: the twin takes over what is sent.
+    Ahead,
+    /// With the image: the twin stays as it is, and what is sent stays marked, lest it is sent once more after the guest has run on.
+    Last,
+}
 
 /// What is known of one object's twin, and how it is to change.
 #[derive(Debug)]
 pub struct Ahead {
-    /// A byte for each piece; other than zero: marked.
-    marks: Mapping,
+    going: Going,
+    /// A byte for each piece; other than zero: marked. None while there are no marks and none will be made.
+    marks: Option<Mapping>,
     /// As it was when this was opened.
     doubtful: Vec<bool>,
-    /// The twin takes over what is sent.
-    moves: bool,
     /// What the hashes of a twin without bytes are now.
     moved: Mutex<Vec<(usize, u128)>>,
 }
 
 impl Ahead {
-    /// What the twin's directory says of an object. With `moves`, the twin takes over what is sent.
+    /// What the twin's directory says of an object.
     ///
     /// # Errors
-    /// [`MemoryError::File`].
+    /// [`MemoryError::File`], [`MemoryError::NoSpace`].
     pub fn open(
         dir: &Path,
         kind: &ObjectKind,
         size_bytes: u64,
-        moves: bool,
+        going: Going,
     ) -> Result<Self, MemoryError> {
-        let path = path_of(dir, kind).with_extension("ahead");
+        let path = marks_path(dir, kind);
         let pieces = size_bytes.div_ceil(PIECE_BYTES);
-        let marks = match Mapping::open(&path) {
-            Ok(marks) if marks.size_bytes() == pieces => marks,
-            Err(MemoryError::File { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(MemoryError::file("open", &path)(source));
-            }
-            // None, or none that was finished: what is marked is marked in a file of the right size.
-            _ => Mapping::create(&path, pieces)?,
-        };
+        // One that was not finished marks nothing: what is marked is marked in a file of the right size.
+        let is_there = fs::metadata(&path).is_ok_and(|meta| meta.len() == pieces);
+        if !is_there && going != Going::Nowhere {
+            // With room for all of it: marks are written in memory.
+            allocate(&path, pieces)?;
+        }
+        let marks = (is_there || going != Going::Nowhere).then(|| Mapping::open(&path));
+        let marks = marks.transpose()?;
         let mut bytes = vec![0; pieces as usize];
-        marks.read(0, &mut bytes)?;
+        if let Some(marks) = &marks {
+            marks.read(0, &mut bytes)?;
+        }
         let doubtful = bytes.into_iter().map(|byte| byte != 0).collect();
-        Ok(Self { marks, doubtful, moves, moved: Mutex::default() })
+        Ok(Self { going, marks, doubtful, moved: Mutex::default() })
     }
 
     /// Whether the destination may have something else of a piece than the twin says.
@@ -63,18 +79,19 @@ impl Ahead {
         self.doubtful.get((piece.start / PIECE_BYTES) as usize).copied().unwrap_or(true)
     }
 
-    /// Some bytes of a piece will be sent, from a page on: the twin takes them over, if it is to.
-    pub(crate) fn take_over(
+    /// Some bytes of a piece will be sent, from a page on.
+    pub(crate) fn will_send(
         &self,
         twin: Twin<'_>,
         start: u64,
         bytes: &[u8],
     ) -> Result<(), MemoryError> {
-        if !self.moves {
+        let (Some(marks), Going::Ahead | Going::Last) = (&self.marks, self.going) else {
             return Ok(());
-        }
-        self.marks.write(start / PIECE_BYTES, &[1])?;
+        };
+        marks.write(start / PIECE_BYTES, &[1])?;
         match twin {
+            _ if self.going == Going::Last => Ok(()),
             Twin::Bytes(twin) => twin.write_through(start, bytes),
             Twin::Hashes(_) => {
                 let pages = bytes.chunks(PAGE_BYTES).map(hash_page);
@@ -95,9 +112,21 @@ impl Ahead {
             let moved = self.moved.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
             rehash(dir, kind, hashes, &moved)?;
         }
-        let path = self.marks.path();
-        fs::remove_file(path).map_err(MemoryError::file("remove", path))
+        match self.marks {
+            Some(marks) => {
+                let path = marks.path();
+                fs::remove_file(path).map_err(MemoryError::file("remove", path))
+            }
+            None => Ok(()),
+        }
     }
+}
+
+/// Not by another extension: a region's name may have dots.
+fn marks_path(dir: &Path, kind: &ObjectKind) -> PathBuf {
+    let twin = path_of(dir, kind);
+    let name = twin.file_name().unwrap_or_default().to_string_lossy();
+    dir.join(format!("ahead-{name}"))
 }
 
 #[cfg(test)]
@@ -136,8 +165,8 @@ mod tests {
             Self { dir, now, there }
         }
 
-        fn ahead(&self, moves: bool) -> Ahead {
-            Ahead::open(self.dir.path(), &ObjectKind::Ram, SIZE, moves).expect("opened")
+        fn ahead(&self, going: Going) -> Ahead {
+            Ahead::open(self.dir.path(), &ObjectKind::Ram, SIZE, going).expect("opened")
         }
 
         fn kept(&self) -> Kept {
@@ -169,7 +198,7 @@ mod tests {
             for at in [4096, 4 * 4096 + 7, PIECE_BYTES - 1, SIZE - 3] {
                 rig.now.write(at, b"ABC").expect("written");
             }
-            let ahead = rig.ahead(true);
+            let ahead = rig.ahead(Going::Ahead);
             let (diff, pages) = rig.diff(&ahead);
             assert_eq!(pages, 5, "three bytes are in two pages");
             rig.arrives(&diff);
@@ -177,7 +206,7 @@ mod tests {
             // One page more changes, and one changes back.
             rig.now.write(9 * 4096, b"later").expect("written");
             rig.now.write(4 * 4096 + 7, &[0; 3]).expect("written");
-            let (diff, pages) = rig.diff(&rig.ahead(false));
+            let (diff, pages) = rig.diff(&rig.ahead(Going::Last));
             assert_eq!(pages, 2);
             rig.arrives(&diff);
             assert!(rig.is_same());
@@ -189,12 +218,12 @@ mod tests {
         for hashes in [false, true] {
             let rig = Rig::new(hashes);
             rig.now.write(PIECE_BYTES + 4096, b"went, or not").expect("written");
-            let (_lost, pages) = rig.diff(&rig.ahead(true));
+            let (_lost, pages) = rig.diff(&rig.ahead(Going::Ahead));
             assert_eq!(pages, 1);
             // It changes back: the twin alone would say that there is nothing to send.
             rig.there.write(PIECE_BYTES + 4096, b"went, or not").expect("written");
             rig.now.write(PIECE_BYTES + 4096, &[0; 12]).expect("written");
-            let (diff, pages) = rig.diff(&rig.ahead(false));
+            let (diff, pages) = rig.diff(&rig.ahead(Going::Last));
             assert_eq!(pages, 256, "a piece");
             rig.arrives(&diff);
             assert!(rig.is_same());
@@ -202,13 +231,40 @@ mod tests {
     }
 
     #[test]
+    fn whoever_only_looks_marks_nothing_and_sees_the_marks() {
+        let rig = Rig::new(false);
+        rig.now.write(0, b"x").expect("written");
+        let path = marks_path(rig.dir.path(), &ObjectKind::Ram);
+        assert_eq!(rig.diff(&rig.ahead(Going::Nowhere)).1, 1);
+        assert!(!path.exists());
+        // A last one that was sent, or not, is sent again in whole when the guest has run on meanwhile.
+        assert_eq!(rig.diff(&rig.ahead(Going::Last)).1, 1);
+        rig.now.write(0, &[0]).expect("written");
+        assert_eq!(rig.diff(&rig.ahead(Going::Nowhere)).1, 256);
+        assert_eq!(rig.diff(&rig.ahead(Going::Last)).1, 256);
+    }
+
+    #[test]
     fn marks_of_another_size_are_none() {
         let rig = Rig::new(false);
         rig.now.write(0, b"x").expect("written");
-        rig.diff(&rig.ahead(true));
-        assert_eq!(rig.ahead(false).doubtful, [true, false, false]);
-        let path = path_of(rig.dir.path(), &ObjectKind::Ram).with_extension("ahead");
-        fs::write(&path, [1]).expect("written");
-        assert_eq!(rig.ahead(false).doubtful, [false; 3]);
+        rig.diff(&rig.ahead(Going::Ahead));
+        assert_eq!(rig.ahead(Going::Nowhere).doubtful, [true, false, false]);
+        for len in [0, 1] {
+            fs::write(marks_path(rig.dir.path(), &ObjectKind::Ram), vec![1; len]).expect("written");
+            assert_eq!(rig.ahead(Going::Nowhere).doubtful, [false; 3]);
+            assert_eq!(rig.ahead(Going::Last).doubtful, [false; 3]);
+        }
+    }
+
+    #[test]
+    fn each_region_has_marks_of_its_own() {
+        let dir = Path::new("twin");
+        let of = |name: &str| marks_path(dir, &ObjectKind::Region(name.to_owned()));
+        let paths = [of("state.a"), of("state.b"), of("state"), marks_path(dir, &ObjectKind::Ram)];
+        let names: std::collections::BTreeSet<_> = paths.iter().collect();
+        assert_eq!(names.len(), paths.len(), "{paths:?}");
+        let twins = ["state.a", "ahead"].map(|name| path_of(dir, &ObjectKind::Region(name.into())));
+        assert!(twins.iter().all(|twin| !names.contains(twin)));
     }
 }

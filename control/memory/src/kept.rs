@@ -1,4 +1,5 @@
-//! What is kept of T0 of one object: all bytes, or in a file a hash for each of its pages.
+//! What is kept of T0 of one object: all bytes, or in a file a hash for each of its pages. What goes ahead of an image moves it on
+//! ([`crate::ahead`]): then it is what the destination has.
 //!
 //! Layout of the file, little-endian:
 //!

@@ -297,6 +297,7 @@ impl Hosts {
         let (total, stood) = (began.elapsed() - started, paused.elapsed());
         stops.push(stood);
         let heard = listening.end(GOES_ON);
+        anyhow::ensure!(heard.since(paused + stood), "the guest was not heard where it goes on");
         self.source.delete(SOURCE)?;
         self.destination.delete(DESTINATION)?;
         drop(self.place);

@@ -138,7 +138,7 @@ fn order(
     let moved = completed(&mut source.monitor)?;
     let (left, reached) = (source.state()?, destination.state()?);
     // Not longer: under TCG, pre-copy loses writes of a busy guest (ARCHITECTURE.md), which may end a moment later.
-    let heard = listening.end(Duration::ZERO);
+    let heard = listening.end(Duration::from_millis(20));
     anyhow::ensure!(
         left == "postmigrate" && reached == "running",
         "QEMU says it moved the guest, but the source is `{left}`, the destination `{reached}`"

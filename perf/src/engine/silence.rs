@@ -70,6 +70,8 @@ fn listen(consoles: &Mutex<Vec<PathBuf>>, is_over: &AtomicBool) -> Vec<Instant> 
         }
         thread::sleep(LOOK);
     }
+    // The silence that is still on counts, too.
+    heard.push(Instant::now());
     heard
 }
 
@@ -78,6 +80,13 @@ impl Heard {
         let pairs =
             self.0.windows(2).filter(move |pair| until.is_none_or(|until| pair[1] <= until));
         pairs.map(|pair| pair[1] - pair[0])
+    }
+
+    /// Whether the guest was heard since.
+    #[must_use]
+    pub fn since(&self, then: Instant) -> bool {
+        // The last is the end of listening.
+        self.0.iter().rev().skip(1).any(|heard| *heard >= then)
     }
 
     /// The longest silence, of those that were over at `until`.
@@ -106,6 +115,11 @@ mod tests {
         assert_eq!(heard.longest_ms(None), 300.0);
         assert_eq!(heard.longest_ms(Some(began + Duration::from_millis(384))), 70.0);
         assert_eq!(heard.lost_ms(), 370.0);
+        assert!(heard.since(began + Duration::from_millis(385)));
+        assert!(
+            !heard.since(began + Duration::from_millis(386)),
+            "the last is the end of listening"
+        );
         assert_eq!(Heard(Vec::new()).longest_ms(None), 0.0);
     }
 
@@ -120,6 +134,6 @@ mod tests {
             fs::write(console, "x").expect("written");
         }
         let Heard(heard) = listening.end(Duration::from_millis(50));
-        assert!((3..=4).contains(&heard.len()), "{heard:?}");
+        assert!((4..=5).contains(&heard.len()), "{heard:?}");
     }
 }

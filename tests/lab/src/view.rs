@@ -143,6 +143,7 @@ pub fn phase_name(name: &str) -> &str {
         "DESTINATION" => "destination",
         "CUTOVER" => "cutover",
         "DRAIN" => "drain",
+        "AHEAD" => "ahead",
         "SETTLE" => "settle",
         "QUIESCE" => "quiesce",
         "DIFF" => "diff",

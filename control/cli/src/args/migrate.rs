@@ -100,7 +100,7 @@ pub struct Migrate {
     #[arg(long, value_enum, default_value_t = Capture::Auto)]
     pub capture: Capture,
     /// By what memory goes to the destination's host: auto, tcp, fabric:verbs, fabric:tcp or fabric:shm; left out: as the
-    /// source's host is configured.
+    /// source's host is configured. A mirror's image goes over TCP.
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub transport: Option<String>,
     /// How much of the network each copy of memory may take, until `tidegate bandwidth` says otherwise; left out or 0: as the

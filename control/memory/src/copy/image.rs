@@ -9,6 +9,7 @@ use std::{
     io::{self, Read, Write},
     path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 use crate::{
@@ -26,7 +27,9 @@ use crate::{
 };
 
 /// More than any guest's device state.
-const MAX_DEVICE_STATE_BYTES: u64 = 4 << 30;
+pub const MAX_DEVICE_STATE_BYTES: u64 = 4 << 30;
+/// A sender may look through a terabyte in which nothing changed, or wait for a device state, and say nothing meanwhile.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Sent at once, so that a cap holds.
 const SLICE_BYTES: usize = 64 * 1024;
 
@@ -150,6 +153,7 @@ pub(super) fn take(
     let memory = becoming.memory.iter();
     let borrowed: Vec<_> = memory.map(|(kind, mapping)| (kind.clone(), mapping)).collect();
     write_message(control, Kind::Welcome, &[])?;
+    control.set_patience(Some(PATIENCE)).map_err(connection(RECEIVING))?;
     let applied = image_diff::apply(Incoming(control), &borrowed)?;
     let mut input = Incoming(control);
     let length = u64::from_le_bytes(array(&mut input)?);

@@ -75,7 +75,8 @@
 //! ```
 //!
 //! What goes *ahead* is sent while the source runs, and has a device state of no bytes; the *last* image has one. These bytes have no heads
-//! of messages around them: the [image diff](crate::image_diff) says itself where it ends. A REFUSE may come instead of PASSED
+//! of messages around them: the [image diff](crate::image_diff) says itself where it ends. A sender that says nothing for two minutes
+//! is gone. A REFUSE may come instead of PASSED
 //! at any time, and the stream's end.
 //!
 //! # Messages

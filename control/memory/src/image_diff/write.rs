@@ -78,7 +78,7 @@ fn write_object<W: Write + Send>(
                 packer.run(in_piece + run.start as u32, &group.theirs[run]);
             });
             if let (Some(ahead), Ok(())) = (ahead, &taken_over) {
-                taken_over = ahead.take_over(compared.twin, group.start, group.theirs);
+                taken_over = ahead.will_send(compared.twin, group.start, group.theirs);
             }
         };
         match ahead {
