@@ -47,9 +47,11 @@ fn show(dry_run: &DryRun, output: &mut Output) -> io::Result<()> {
     };
     let rows: Vec<_> = dry_run.compared.iter().map(row).collect();
     output.text(&table(["MEMORY", "SIZE", "DIRTY", "CHANGED", "RUNS", "PACKED"], &rows))?;
-    // What else a source that is mirrored stands for, its sending and both digests, nobody has tried.
     let took = if dry_run.merge.is_some() { "source stopped for about" } else { "compared in" };
     let mut rows = vec![(took, elapsed(dry_run.compared_ns / 1000))];
+    if let Some(pause_ns) = dry_run.image_pause_ns {
+        rows.push(("guest would stand for about", elapsed(pause_ns / 1000)));
+    }
     match &dry_run.merge {
         Some(merge) => {
             conflicts(merge, output)?;

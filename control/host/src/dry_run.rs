@@ -1,12 +1,17 @@
 //! What a diff and a merge would do now: nothing changes, and both guests may run meanwhile.
 
-use std::{fs, io, path::Path, sync::Arc, time::Instant};
+use std::{
+    fs, io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tidegate_api::host as api;
 use tidegate_memory::{
     Mapping, ObjectKind,
     diff::Diff,
     image_diff::{Figures, packed_bytes},
+    image_digest,
     kept::Kept,
     merge,
 };
@@ -21,6 +26,11 @@ use crate::{
     send::How,
 };
 
+/// What an image's one stream carries.
+const IMAGE_BYTES_PER_SECOND: f64 = 1e9;
+/// What QEMU needs to save a device state, and to load it.
+const DEVICES: Duration = Duration::from_millis(30);
+
 impl Inner {
     /// Source: compare with the twin, and send the regions' diff if the other host's endpoint is given.
     pub(crate) async fn dry_run_diff(
@@ -28,6 +38,7 @@ impl Inner {
         id: String,
         data_endpoint: Option<String>,
         how: How,
+        image: bool,
     ) -> Result<api::DryRunDiffReport, HostError> {
         let turn = self.migrations.turn(&id, Side::DryRun);
         let _turn = turn.lock().await;
@@ -43,21 +54,31 @@ impl Inner {
             for name in &capture.regions {
                 memory.push((ObjectKind::Region(name.clone()), guest.places.region(name)));
             }
-            let memory = beside::open(&inner.twin_dir(&id), memory)?;
+            let dir = inner.twin_dir(&id);
+            let memory = beside::open(&dir, memory)?;
+            if image {
+                // What is timed behind it finds memory mapped, as an image does.
+                beside::survey(&dir, &memory)?;
+            }
             let begun = Instant::now();
             let mut sent = None;
             if let Some(data_endpoint) = data_endpoint {
                 let bytes = inner.send_dry_run(&id, &data_endpoint, &memory, &how)?;
                 sent = Some((bytes, begun.elapsed()));
             }
-            let figures = describe_changes(&inner.twin_dir(&id), &memory)?;
+            let figures = beside::survey(&dir, &memory)?;
+            let image_pause = match image {
+                true => image_pause(&memory, &figures, begun, inner.cap_bytes_per_second(&how))?,
+                false => Duration::ZERO,
+            };
             // A merge's source is not compared a second time, nor its RAM at all.
             let (sent_bytes, pause) = sent.unwrap_or_else(|| (0, begun.elapsed()));
             Ok(api::DryRunDiffReport {
-                compared: figures,
+                compared: describe_changes(&memory, &figures),
                 sent_bytes,
                 pause_ns: pause.as_nanos() as u64,
                 approximate,
+                image_pause_ns: image_pause.as_nanos() as u64,
             })
         })
         .await
@@ -133,7 +154,26 @@ impl Inner {
     }
 }
 
-fn describe_changes(dir: &Path, memory: &[Beside]) -> Result<Vec<api::Compared>, HostError> {
+/// How long a guest stands for its image: compared, as was done since `compared_since`, and sent at the same time, its devices saved
+/// and loaded, and digested where it goes on.
+fn image_pause(
+    memory: &[Beside],
+    figures: &[Figures],
+    compared_since: Instant,
+    cap: Option<u64>,
+) -> Result<Duration, HostError> {
+    let compared = compared_since.elapsed();
+    let packed: u64 = figures.iter().map(packed_bytes).sum();
+    let per_second = cap.map_or(IMAGE_BYTES_PER_SECOND, |cap| cap as f64);
+    let sent = packed as f64 / per_second.clamp(1.0, IMAGE_BYTES_PER_SECOND);
+    let digesting = Instant::now();
+    let memory: Vec<_> = memory.iter().map(|it| (it.kind.clone(), &it.now)).collect();
+    image_digest::digest(&memory)?;
+    let sent = Duration::from_secs_f64(sent.min(1e6));
+    Ok(compared.max(sent) + digesting.elapsed() + DEVICES)
+}
+
+fn describe_changes(memory: &[Beside], figures: &[Figures]) -> Vec<api::Compared> {
     let describe = |(it, figures): (&Beside, &Figures)| api::Compared {
         region: match &it.kind {
             ObjectKind::Region(name) => name.clone(),
@@ -145,5 +185,5 @@ fn describe_changes(dir: &Path, memory: &[Beside]) -> Result<Vec<api::Compared>,
         runs: figures.runs,
         packed_bytes: packed_bytes(figures),
     };
-    Ok(memory.iter().zip(&beside::survey(dir, memory)?).map(describe).collect())
+    memory.iter().zip(figures).map(describe).collect()
 }

@@ -430,13 +430,21 @@ impl host_server::Host for Service {
         &self,
         request: Request<api::DryRunDiffRequest>,
     ) -> Answer<api::DryRunDiffReport> {
-        let api::DryRunDiffRequest { migration_id, data_endpoint, bandwidth_mbps, transport } =
-            request.into_inner();
+        let api::DryRunDiffRequest {
+            migration_id,
+            data_endpoint,
+            bandwidth_mbps,
+            transport,
+            image,
+        } = request.into_inner();
         let id = checked_migration(&migration_id)?;
         let wanted = Some(data_endpoint).filter(|text| !text.is_empty());
         let data_endpoint = wanted.map(endpoint).transpose()?;
         let how = how(bandwidth_mbps, &transport)?;
-        self.detached(|inner| async move { inner.dry_run_diff(id, data_endpoint, how).await }).await
+        self.detached(
+            |inner| async move { inner.dry_run_diff(id, data_endpoint, how, image).await },
+        )
+        .await
     }
 
     async fn dry_run_merge(

@@ -48,6 +48,7 @@ impl Migrations {
             data_endpoint,
             bandwidth_mbps: carriage.last_mbps(),
             transport: carriage.transport_name(),
+            image: matches!(progress.spec.finish, FinishMode::Mirror(_)),
         };
         let mut client = source.host().await?;
         let diff = source.answer("DryRunDiff", MEMORY_CALL, client.dry_run_diff(request)).await?;

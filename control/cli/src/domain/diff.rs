@@ -18,6 +18,8 @@ pub struct DryRun {
     pub sent_bytes: u64,
     /// How long a source that stands would be compared, and its diff sent. None without a merge.
     pub source_pause_ns: Option<u64>,
+    /// About how long a guest would stand for its image, were nothing to go ahead of it. None without a mirror.
+    pub image_pause_ns: Option<u64>,
     /// How long the comparing took; with a merge, and the sending.
     pub compared_ns: u64,
     /// None: `merge_missing` says why.
@@ -87,6 +89,7 @@ impl TryFrom<proto::DryRun> for DryRun {
             compared: diff.compared.into_iter().map(Compared::from).collect(),
             sent_bytes: diff.sent_bytes,
             source_pause_ns: merge.is_some().then_some(diff.pause_ns),
+            image_pause_ns: Some(diff.image_pause_ns).filter(|&pause_ns| pause_ns > 0),
             compared_ns: diff.pause_ns,
             merge: merge.map(Merge::from),
             merge_missing,

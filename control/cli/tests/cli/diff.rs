@@ -44,6 +44,7 @@ fn dry_run() -> proto::DryRun {
             sent_bytes: 77,
             pause_ns: 12_300_000,
             approximate: true,
+            image_pause_ns: 0,
         }),
         merge: Some(host::DryRunMergeReport {
             merged_bytes: 8,
@@ -111,4 +112,19 @@ async fn without_a_merge_the_reason_is_said() {
     assert_eq!(objects[0]["source_pause_ns"], serde_json::Value::Null);
     assert_eq!(objects[0]["compared_ns"], 12_300_000);
     assert_eq!(objects[0]["merge_missing"], "the destination has not been started yet");
+    assert_eq!(objects[0]["image_pause_ns"], serde_json::Value::Null);
+}
+
+#[tokio::test]
+async fn a_mirror_says_how_long_its_guest_would_stand() {
+    let processes = Processes::new().await;
+    processes.script(|script| {
+        let mut dry_run = proto::DryRun { merge: None, ..dry_run() };
+        dry_run.diff.as_mut().expect("there").image_pause_ns = 250_000_000;
+        script.dry_run = dry_run;
+    });
+    let (_, text) = processes.run("diff m-1").await;
+    assert!(text.contains("guest would stand for about  250.0 ms"), "{text}");
+    let (_, objects) = processes.run_json("diff m-1").await;
+    assert_eq!(objects[0]["image_pause_ns"], 250_000_000);
 }

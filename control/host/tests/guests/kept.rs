@@ -97,9 +97,12 @@ async fn an_image_by_hashes_is_the_source_as_one_by_bytes() {
         let request = api::DryRunDiffRequest {
             migration_id: "m1".into(),
             data_endpoint: String::new(),
+            image: true,
             ..Default::default()
         };
         let dry = a.client.dry_run_diff(request).await.expect("compared").into_inner();
+        // Saving and loading a device state is in it, and time to look through memory.
+        assert!((30_000_001..5_000_000_000).contains(&dry.image_pause_ns), "{dry:?}");
         let (of_ram, of_region) = (&dry.compared[0], &dry.compared[1]);
         assert!(of_ram.dirty_pages >= 4, "{of_ram:?}");
         // A firmware rewrites little; all of RAM would be 8192.

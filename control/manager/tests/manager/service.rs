@@ -7,7 +7,7 @@ use tidegate_api::{
 use tidegate_manager::{migrations::Migrations, phase::Phase, record::Fact, service::Service};
 use tokio_stream::StreamExt as _;
 
-use crate::fakes::{Lab, order, recorded};
+use crate::fakes::{Lab, finished, order, recorded};
 
 async fn start(service: &Service, spec: MigrationSpec) -> Result<proto::Migration, tonic::Status> {
     let request = proto::StartMigrationRequest { spec: Some(spec) };
@@ -68,8 +68,28 @@ async fn a_dry_run_looks_and_changes_nothing() {
     let id = tidegate_manager::record::MigrationId::named(&migration.id);
     recorded(&manager, &id, |fact| *fact == Fact::Started { phase: Phase::Drain }).await;
     let dry_run = service.dry_run_diff(ask(&migration.id)).await.expect("answered").into_inner();
-    assert_eq!(dry_run.diff.expect("there").sent_bytes, 0);
+    let diff = dry_run.diff.expect("there");
+    assert_eq!((diff.sent_bytes, diff.image_pause_ns), (0, 0));
     assert!(dry_run.merge.is_none() && dry_run.merge_missing.contains("`none`"));
+    lab.old_sessions.send_replace(0);
+    finished(&manager, &id).await;
+}
+
+#[tokio::test]
+async fn a_dry_run_of_a_mirror_tells_how_long_its_guest_would_stand() {
+    let lab = Lab::new().await;
+    let manager = lab.manager().await;
+    let service = Service::new(manager.clone());
+    let cut = proto::NewSessions::Cut.into();
+    let finish = proto::FinishMode::Mirror.into();
+    lab.old_sessions.send_replace(5);
+    let order = MigrationSpec { finish, new_sessions: cut, ..order() };
+    let migration = start(&service, order).await.expect("started");
+    let id = tidegate_manager::record::MigrationId::named(&migration.id);
+    recorded(&manager, &id, |fact| *fact == Fact::Started { phase: Phase::Drain }).await;
+    let ask = Request::new(proto::DryRunDiffRequest { id: migration.id });
+    let dry_run = service.dry_run_diff(ask).await.expect("answered").into_inner();
+    assert_eq!(dry_run.diff.expect("there").image_pause_ns, 7);
 }
 
 #[tokio::test]

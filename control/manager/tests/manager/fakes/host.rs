@@ -362,7 +362,8 @@ impl Host for FakeHost {
             assert!(world.captured.contains(&request.migration_id), "a dry run needs the twin");
             world.sent.push(("DryRunDiff", request.bandwidth_mbps, request.transport.clone()));
             let sent_bytes = if request.data_endpoint.is_empty() { 0 } else { 200 };
-            Ok(proto::DryRunDiffReport { sent_bytes, ..Default::default() })
+            let image_pause_ns = if request.image { 7 } else { 0 };
+            Ok(proto::DryRunDiffReport { sent_bytes, image_pause_ns, ..Default::default() })
         })
     }
 
