@@ -28,6 +28,7 @@ pub struct Cli {
         global = true,
         value_name = "ENDPOINT",
         env = "TIDEGATE_MANAGER",
+        help_heading = "Endpoints",
         default_value = "unix:/run/tidegate/manager.sock"
     )]
     pub manager: Endpoint,
@@ -37,6 +38,7 @@ pub struct Cli {
         global = true,
         value_name = "ENDPOINT",
         env = "TIDEGATE_SWITCH",
+        help_heading = "Endpoints",
         default_value = "unix:/run/tidegate/tidegated.sock"
     )]
     pub switch: Endpoint,
@@ -46,6 +48,7 @@ pub struct Cli {
         global = true,
         value_name = "ENDPOINT",
         env = "TIDEGATE_HOST",
+        help_heading = "Endpoints",
         default_value = "unix:/run/tidegate/hostd.sock"
     )]
     pub host: Endpoint,

@@ -155,13 +155,18 @@ impl<'a> Show<'a> {
                 ("source paused for capture", ms(figures.pause_ns)),
                 ("captured by", captured(figures)),
                 ("changed since capture", HumanBytes(figures.diff_bytes).to_string()),
-                ("merged", HumanBytes(figures.merged_bytes).to_string()),
-                ("destination paused for merge", ms(figures.destination_pause_ns)),
-                ("conflicts", figures.conflicts.to_string()),
                 ("sessions cut by the release", figures.forgotten_sessions.to_string()),
             ]);
+            if migration.spec.finish == "merge" {
+                rows.extend([
+                    ("merged", HumanBytes(figures.merged_bytes).to_string()),
+                    ("destination paused for merge", ms(figures.destination_pause_ns)),
+                    ("conflicts", figures.conflicts.to_string()),
+                ]);
+            }
             if migration.spec.finish == "mirror" {
                 rows.extend([
+                    ("written to the destination", HumanBytes(figures.merged_bytes).to_string()),
                     (
                         "sent ahead of the image",
                         HumanBytes(figures.ahead_bytes.iter().sum()).to_string(),
@@ -177,7 +182,7 @@ impl<'a> Show<'a> {
             rows.push(("sessions not counted", figures.session_list_missing.clone()));
         }
         let total = migration.phases.iter().map(|phase| phase.elapsed_us).sum();
-        rows.push(("time", elapsed(total)));
+        rows.push(("time in finished phases", elapsed(total)));
         if !migration.message.is_empty() {
             rows.push(("message", migration.message.clone()));
         }

@@ -85,7 +85,11 @@ impl Inner {
                 Err(_) => report(controls.spent_bytes(), differing_bytes.load(Ordering::Relaxed)),
             }
         };
-        info!(migration, pass_bytes = ?went.pass_bytes, why = went.why, "the image went ahead");
+        let what = match went.pass_bytes.len() {
+            0 => "nothing had to go ahead",
+            _ => "what changed went ahead",
+        };
+        info!(migration, pass_bytes = ?went.pass_bytes, why = went.why, "{what}");
         Ok(went)
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     HostError,
     capture::migrated,
     disks,
-    guest::{Guest, Start, State, state},
+    guest::{Guest, Start, State, check_sockets, state},
     inner::{Inner, blocking},
     migration::{Receive, Side},
     qemu::shell_word,
@@ -74,6 +74,8 @@ impl Inner {
             )));
         }
         self.check_name_free(&spec.name, Some(id))?;
+        // Before the source is paused for a guest that cannot be started.
+        check_sockets(&spec, &self.places_of(&spec.name))?;
         records::remove_dir(&self.places_of(&spec.name).memory)?;
         if clone {
             disks::check(&spec)?;

@@ -314,7 +314,7 @@ async fn monitor_answers(
 }
 
 /// What QEMU would only wait for silently.
-fn check_sockets(spec: &GuestSpec, places: &Places) -> Result<(), HostError> {
+pub(crate) fn check_sockets(spec: &GuestSpec, places: &Places) -> Result<(), HostError> {
     let agent = spec.guest_agent.then(|| ("guest agent", places.agent()));
     for (whose, path) in agent.into_iter().chain([("monitor", places.qmp())]) {
         let len = path.as_os_str().len();

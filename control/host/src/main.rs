@@ -1,7 +1,7 @@
 //! `tidegate-hostd`: one hypervisor host's guests and their memory.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::{io::IsTerminal as _, path::PathBuf};
 
 use clap::Parser;
 use tidegate_host::{Host, HostConfig};
@@ -21,7 +21,11 @@ struct Arguments {
 async fn main() -> miette::Result<()> {
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let config = HostConfig::load(&arguments.config)?;
     let host = Host::start(config).await.map_err(|error| miette::miette!("{error}"))?;
     stop_asked().await.map_err(|error| miette::miette!("cannot wait for signals: {error}"))?;

@@ -34,9 +34,15 @@ pub struct Migrate {
     /// How the destination is made.
     #[command(flatten)]
     pub kind: Kind,
-    /// The destination's port on the switch box. With --encap: the port whose MAC and addresses it sees as its
+    /// The destination's port on the switch box; needed without --encap. With it: the port whose MAC and addresses it sees as its
     /// gateway's; left out, the one with --local.
-    #[arg(long, value_name = "NAME", required_unless_present = "encap", default_value_t)]
+    #[arg(
+        long,
+        value_name = "NAME",
+        required_unless_present = "encap",
+        default_value_t,
+        hide_default_value = true
+    )]
     pub port: String,
     /// The tunnel it is behind.
     #[command(flatten)]
@@ -65,7 +71,8 @@ pub struct Migrate {
         allow_hyphen_values = true
     )]
     pub ready_text: Option<String>,
-    /// What happens at the end to what the source changed since it was captured.
+    /// What happens at the end to what the source changed since it was captured. mirror: the destination becomes the source; what changed goes
+    /// ahead while the source runs, and the rest while it stands.
     #[arg(long, value_enum, default_value_t = Finish::Merge)]
     pub finish: Finish,
     /// With --finish mirror: who gets sessions that begin before the destination is the source's image; left out: hold.

@@ -168,3 +168,20 @@ async fn hosts_that_do_not_fit_refuse_each_other() {
     b.client.start_destination(start).await.expect("started");
     assert_eq!(a.state("web").await, api::GuestState::Running);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destination_without_its_switch_is_refused_before_anything_is_prepared() {
+    let mut host = Rig::new("h").await;
+    let socket = host.dir.path().join("vm2").display().to_string();
+    let nic = api::Nic { vhost_socket: socket.clone(), mac: "52:54:00:00:00:02".into() };
+    let request = api::PrepareReceiveRequest {
+        migration_id: "m1".into(),
+        spec: Some(api::GuestSpec { nics: vec![nic], ..spec("web-2") }),
+        clone: true,
+        keep_t0: false,
+    };
+    let (code, message) = refusal(host.client.prepare_receive(request).await);
+    assert_eq!(code, tonic::Code::FailedPrecondition);
+    assert!(message.contains(&socket) && message.contains("start the switch box"), "{message}");
+    assert!(!host.memory("web-2", "ram").exists());
+}
