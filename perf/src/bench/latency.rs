@@ -37,7 +37,7 @@ const READING: Duration = Duration::from_millis(1);
 /// With the generator standing still for a larger share of the time, the last percent of latencies is mostly its own.
 const MOST_STALLED: f64 = 0.005;
 /// How often a window in which that happened is measured again.
-const AGAIN: usize = 4;
+pub(super) const AGAIN: usize = 4;
 /// Of the rate: a subject that keeps up lets the generator keep it.
 pub(super) const LEAST_RATE: f64 = 0.95;
 
