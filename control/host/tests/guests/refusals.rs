@@ -181,7 +181,7 @@ async fn a_destination_without_its_switch_is_refused_before_anything_is_prepared
         keep_t0: false,
     };
     let (code, message) = refusal(host.client.prepare_receive(request).await);
-    assert_eq!(code, tonic::Code::FailedPrecondition);
+    assert_eq!(code, Code::FailedPrecondition);
     assert!(message.contains(&socket) && message.contains("start the switch box"), "{message}");
     assert!(!host.memory("web-2", "ram").exists());
 }
