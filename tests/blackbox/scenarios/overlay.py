@@ -4,6 +4,7 @@ back to where the service was."""
 import unittest
 
 from harness.overlay import Overlay, Session
+from harness.traffic import retried
 
 #: Bytes around an IP packet on its way.
 AROUND = {"ipip": 0, "gue": 12, "vxlan": 30}
@@ -48,7 +49,8 @@ class Behind(unittest.TestCase):
         overlay.is_drained()
         back.push(BYTES)
         back.end()
-        self.require_counts(overlay)
+        # A packet may be on its way when the counters are read.
+        retried(lambda: self.require_counts(overlay), AssertionError)
 
     def require_counts(self, overlay):
         received, outcomes, _ = overlay.box.counters()
