@@ -6,6 +6,7 @@ use tidegate_memory::{
     Mapping, MemoryError, Object, ObjectKind,
     ahead::{Ahead, Going},
     image_diff::{self, Figures},
+    image_digest,
     kept::Kept,
     scan::Compared,
 };
@@ -47,6 +48,12 @@ pub(crate) fn compared(memory: &[Beside]) -> Vec<Compared<'_>> {
         now,
     });
     compared.collect()
+}
+
+/// The digest of all of it as it is.
+pub(crate) fn digest(memory: &[Beside]) -> Result<String, MemoryError> {
+    let memory: Vec<_> = memory.iter().map(|it| (it.kind.clone(), &it.now)).collect();
+    image_digest::digest(&memory)
 }
 
 /// What of each object is to go, and went.

@@ -11,7 +11,6 @@ use tidegate_memory::{
     Mapping, ObjectKind,
     diff::Diff,
     image_diff::{Figures, packed_bytes},
-    image_digest,
     kept::Kept,
     merge,
 };
@@ -67,12 +66,12 @@ impl Inner {
                 sent = Some((bytes, begun.elapsed()));
             }
             let figures = beside::survey(&dir, &memory)?;
-            let image_pause = match image {
-                true => image_pause(&memory, &figures, begun, inner.cap_bytes_per_second(&how))?,
-                false => Duration::ZERO,
-            };
             // A merge's source is not compared a second time, nor its RAM at all.
             let (sent_bytes, pause) = sent.unwrap_or_else(|| (0, begun.elapsed()));
+            let image_pause = match image {
+                true => image_pause(&memory, &figures, pause, inner.cap_bytes_per_second(&how))?,
+                false => Duration::ZERO,
+            };
             Ok(api::DryRunDiffReport {
                 compared: describe_changes(&memory, &figures),
                 sent_bytes,
@@ -154,21 +153,19 @@ impl Inner {
     }
 }
 
-/// How long a guest stands for its image: compared, as was done since `compared_since`, and sent at the same time, its devices saved
-/// and loaded, and digested where it goes on.
+/// How long a guest stands for its image: `compared` within so long and sent at the same time, its devices saved and loaded, and digested
+/// where it goes on.
 fn image_pause(
     memory: &[Beside],
     figures: &[Figures],
-    compared_since: Instant,
+    compared: Duration,
     cap: Option<u64>,
 ) -> Result<Duration, HostError> {
-    let compared = compared_since.elapsed();
     let packed: u64 = figures.iter().map(packed_bytes).sum();
     let per_second = cap.map_or(IMAGE_BYTES_PER_SECOND, |cap| cap as f64);
     let sent = packed as f64 / per_second.clamp(1.0, IMAGE_BYTES_PER_SECOND);
     let digesting = Instant::now();
-    let memory: Vec<_> = memory.iter().map(|it| (it.kind.clone(), &it.now)).collect();
-    image_digest::digest(&memory)?;
+    beside::digest(memory)?;
     let sent = Duration::from_secs_f64(sent.min(1e6));
     Ok(compared.max(sent) + digesting.elapsed() + DEVICES)
 }

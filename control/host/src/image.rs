@@ -4,9 +4,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 
 use serde_json::json;
 use tidegate_api::host as api;
-use tidegate_memory::{
-    ObjectKind, ahead::Going, copy::image::Outgoing, image_diff::Figures, image_digest,
-};
+use tidegate_memory::{ObjectKind, ahead::Going, copy::image::Outgoing, image_diff::Figures};
 use tokio::sync::oneshot;
 use tracing::info;
 
@@ -145,11 +143,7 @@ fn not_paused(guest: &Guest) -> HostError {
 
 /// Digest what is there.
 async fn digest(memory: Arc<Vec<Beside>>) -> Result<String, HostError> {
-    blocking(move || {
-        let memory: Vec<_> = memory.iter().map(|it| (it.kind.clone(), &it.now)).collect();
-        Ok(image_digest::digest(&memory)?)
-    })
-    .await
+    blocking(move || Ok(beside::digest(&memory)?)).await
 }
 
 /// Save the device state of a guest that stands; its length. What was saved in this pause before stays as it is.
