@@ -5,12 +5,9 @@ use tidegate_api::{
     host::{GuestState, Safety},
     manager::{self as proto, MigrationSpec, MigrationState, NewSessions},
 };
-use tidegate_manager::{
-    phase::Phase,
-    record::{Fact, MigrationId},
-};
+use tidegate_manager::{phase::Phase, record::MigrationId};
 
-use crate::fakes::{Fault, GENERATION, Lab, finished, order, recorded, started};
+use crate::fakes::{Fault, GENERATION, Lab, finished, order, reached, recorded, started};
 
 fn mirror(new_sessions: NewSessions) -> MigrationSpec {
     MigrationSpec {
@@ -133,12 +130,7 @@ async fn a_manager_killed_in_any_phase_or_behind_it_goes_on_and_completes() {
                 let quiesce = proto::Quiesce::Settle.into();
                 let spec = MigrationSpec { quiesce, ..mirror(new_sessions) };
                 let id = manager.start(Some(spec)).await.expect("started");
-                recorded(&manager, &id, |fact| match fact {
-                    Fact::Started { phase: begun } => !finished_it && *begun == phase,
-                    Fact::Finished { phase: done, .. } => finished_it && *done == phase,
-                    _ => false,
-                })
-                .await;
+                recorded(&manager, &id, reached(phase, finished_it)).await;
                 manager.kill();
                 drop(manager);
                 let manager = lab.manager().await;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tidegate_api::{Status, host::GuestState, manager::MigrationState, switch::AddressState};
-use tidegate_manager::{phase::Phase, record::Fact};
+use tidegate_manager::phase::Phase;
 
-use crate::fakes::{Fault, Lab, draining, finished, order, recorded, started};
+use crate::fakes::{Fault, Lab, draining, finished, order, reached, recorded, started};
 
 #[tokio::test]
 async fn killed_between_or_within_any_two_steps_it_completes_exactly_once() {
@@ -19,12 +19,7 @@ async fn killed_between_or_within_any_two_steps_it_completes_exactly_once() {
             }
             let manager = lab.manager().await;
             let id = manager.start(Some(order())).await.expect("started");
-            recorded(&manager, &id, |fact| match fact {
-                Fact::Started { phase: begun } => !finished_it && *begun == phase,
-                Fact::Finished { phase: done, .. } => finished_it && *done == phase,
-                _ => false,
-            })
-            .await;
+            recorded(&manager, &id, reached(phase, finished_it)).await;
             manager.kill();
             drop(manager);
             lab.old_sessions.send_replace(0);

@@ -359,6 +359,15 @@ pub(crate) fn started(phase: Phase) -> impl Fn(&Fact) -> bool {
     move |fact| *fact == Fact::Started { phase }
 }
 
+/// The journal says that `phase` has begun, or that it has finished.
+pub(crate) fn reached(phase: Phase, finished_it: bool) -> impl Fn(&Fact) -> bool {
+    move |fact| match fact {
+        Fact::Started { phase: begun } => !finished_it && *begun == phase,
+        Fact::Finished { phase: done, .. } => finished_it && *done == phase,
+        _ => false,
+    }
+}
+
 /// A migration that drains.
 pub(crate) async fn draining(lab: &Lab) -> (Migrations, MigrationId) {
     let manager = lab.manager().await;
