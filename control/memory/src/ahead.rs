@@ -29,7 +29,7 @@ pub enum Going {
     Nowhere,
     /// Ahead of the image: the twin takes over what is sent.
     Ahead,
-    /// With the image: the twin stays as it is, and what is sent stays marked, lest it is sent once more after the guest has run on.
+    /// With the image: the twin stays as it is, and what is sent stays marked. So all of it is sent again, should the guest run on after all.
     Last,
 }
 
@@ -86,12 +86,14 @@ impl Ahead {
         start: u64,
         bytes: &[u8],
     ) -> Result<(), MemoryError> {
-        let (Some(marks), Going::Ahead | Going::Last) = (&self.marks, self.going) else {
+        let Some(marks) = self.marks.as_ref().filter(|_| self.going != Going::Nowhere) else {
             return Ok(());
         };
         marks.write(start / PIECE_BYTES, &[1])?;
+        if self.going == Going::Last {
+            return Ok(());
+        }
         match twin {
-            _ if self.going == Going::Last => Ok(()),
             Twin::Bytes(twin) => twin.write_through(start, bytes),
             Twin::Hashes(_) => {
                 let pages = bytes.chunks(PAGE_BYTES).map(hash_page);
